@@ -1,0 +1,1 @@
+"""aicc: a deep-learning compiler for CPUs."""

@@ -1,0 +1,1 @@
+"""Code generation: from kernels to LLVM text, object code and loaded functions."""

@@ -1,0 +1,77 @@
+"""Element types: one table shared by every level.
+
+Names follow the text forms: f64 f32 f16 bf16, i8..i64, u8..u64, bool, str (host only). A bool is one
+byte, 0 or 1. numpy has no bf16 of its own; `ml_dtypes`, which onnx depends on, provides it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+_NUMPY: dict[str, Any] = {
+    "f64": np.float64,
+    "f32": np.float32,
+    "f16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "i64": np.int64,
+    "i32": np.int32,
+    "i16": np.int16,
+    "i8": np.int8,
+    "u64": np.uint64,
+    "u32": np.uint32,
+    "u16": np.uint16,
+    "u8": np.uint8,
+    "bool": np.bool_,
+    "str": np.object_,
+}
+_BYTES = {
+    "f64": 8,
+    "f32": 4,
+    "f16": 2,
+    "bf16": 2,
+    "i64": 8,
+    "i32": 4,
+    "i16": 2,
+    "i8": 1,
+    "u64": 8,
+    "u32": 4,
+    "u16": 2,
+    "u8": 1,
+    "bool": 1,
+    "str": 8,
+}
+_NAMES = {np.dtype(t): name for name, t in _NUMPY.items()}
+
+FLOATS = ("f64", "f32", "f16", "bf16")
+SIGNED = ("i64", "i32", "i16", "i8")
+UNSIGNED = ("u64", "u32", "u16", "u8")
+INTEGERS = SIGNED + UNSIGNED
+NUMERIC = FLOATS + INTEGERS
+ALL = (*NUMERIC, "bool", "str")
+
+
+def to_numpy(dtype: str) -> np.dtype[Any]:
+    return np.dtype(_NUMPY[dtype])
+
+
+def from_numpy(dtype: Any) -> str:
+    """The name of a numpy dtype; KeyError where there is none."""
+    d = np.dtype(dtype)
+    if d.kind in "UST":
+        return "str"
+    return _NAMES[d]
+
+
+def nbytes(dtype: str) -> int:
+    return _BYTES[dtype]
+
+
+def is_float(dtype: str) -> bool:
+    return dtype in FLOATS
+
+
+def is_signed(dtype: str) -> bool:
+    return dtype in FLOATS or dtype in SIGNED

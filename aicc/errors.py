@@ -1,0 +1,48 @@
+"""Every error that a user meets, and what each tells.
+
+All derive from `AiccError`. Messages name the ONNX node, the operator and the shapes where there are
+any; nothing is lost: several faults of one kind are reported at once.
+"""
+
+from __future__ import annotations
+
+
+class AiccError(Exception):
+    """Base of all errors raised by aicc."""
+
+
+class ModelError(AiccError, ValueError):
+    """The model file cannot be read: not a protobuf, truncated, no graph, a cycle, bad weights."""
+
+
+class UnsupportedError(ModelError):
+    """The model asks for operators, opsets or types that aicc does not have; lists all of them."""
+
+
+class OperatorError(ModelError):
+    """A node's operands or attributes do not fit its operator. `node`: ONNX name; `op`: operator."""
+
+    def __init__(self, message: str, node: str = "", op: str = "") -> None:
+        super().__init__(f"node {node!r}: {message}" if node else message)
+        self.node = node
+        self.op = op
+
+
+class InputError(AiccError, ValueError):
+    """The feed of a run does not fit the model: names, dtype, rank, sizes."""
+
+
+class ExecutionError(AiccError, RuntimeError):
+    """A run was ended by its data, such as an index out of range; names the ONNX node."""
+
+
+class IRError(AiccError, ValueError):
+    """A text form cannot be parsed, or an IR breaks an invariant: a fault of a pass or of a text."""
+
+
+class ScheduleError(AiccError, ValueError):
+    """A schedule step's precondition does not hold; shows the kernel with the loop marked."""
+
+
+class TargetError(AiccError, ValueError):
+    """An unknown target, or native code that this machine cannot run."""

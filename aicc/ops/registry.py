@@ -1,0 +1,224 @@
+"""What an operator is, and where it is found.
+
+One decorated class gives everything the compiler knows of an operator:
+
+    @operator("Relu", since=1, inputs=1)
+    class Relu(Operator):
+        def infer(self, ctx): return [ctx.input(0)]
+        def reference(self, ctx, x): return [np.maximum(x, 0)]
+        def lower(self, ctx, b, x): return [b.compute(x.shape, lambda *i: call("max", x[i], 0))]
+        def cases(self): yield Case(...)
+
+Registration alone brings import, inference, the oracle, fusion, cost and generated tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from aicc.errors import OperatorError
+from aicc.graph_ir.types import TensorType
+from aicc.symbolic import Size
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+
+Array = np.ndarray[Any, Any]
+REQUIRED = object()
+"""Marks an attribute without default."""
+
+
+@dataclass
+class OpContext:
+    """Everything a rule of an operator may ask about the node it is applied to.
+
+    op, node: names for messages. attrs: values with defaults filled in. types: operand types, None
+    for an omitted operand. constants: data of the operands that are constant (None otherwise).
+    outputs: the result types, in `reference`, `lower` and `decompose`. opset: only in `upgrade`.
+    """
+
+    op: str
+    attrs: Mapping[str, Any]
+    types: Sequence[TensorType | None]
+    constants: Sequence[Array | None] = ()
+    outputs: Sequence[TensorType] = ()
+    n_outputs: int = 1
+    node: str = ""
+    fresh_symbol: Callable[[str], Size] | None = None
+
+    def input(self, i: int) -> TensorType:
+        """The type of a required operand. Raises OperatorError where it is missing."""
+        t = self.types[i] if i < len(self.types) else None
+        if t is None:
+            self.fail(f"input {i} is missing")
+        return t
+
+    def has(self, i: int) -> bool:
+        return i < len(self.types) and self.types[i] is not None
+
+    def value(self, i: int) -> tuple[Size, ...] | None:
+        """The known contents of a small integer operand, row-major; None where not known."""
+        return self.types[i].value if self.has(i) else None  # type: ignore[union-attr]
+
+    def require_value(self, i: int, what: str) -> tuple[Size, ...]:
+        """`value`, or OperatorError: `what` has to be known at compile time."""
+        v = self.value(i)
+        if v is None:
+            self.fail(f"{what} (input {i}) must be known at compile time")
+        return v
+
+    def ints(self, i: int, what: str) -> tuple[int, ...]:
+        """`require_value` where all elements are plain numbers."""
+        v = self.require_value(i, what)
+        if not all(isinstance(x, int) for x in v):
+            self.fail(f"{what} (input {i}) must be constant, not {v}")
+        return tuple(int(x) for x in v)  # type: ignore[arg-type]
+
+    def constant(self, i: int) -> Array | None:
+        return self.constants[i] if i < len(self.constants) else None
+
+    def fail(self, message: str) -> Any:
+        """Raises OperatorError naming the node, the operator and its operand types."""
+        operands = ", ".join("_" if t is None else str(t.without_value()) for t in self.types)
+        raise OperatorError(f"{self.op}({operands}): {message}", node=self.node, op=self.op)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One generated test: inputs (None: omitted), attributes, and how close results must be.
+
+    The operator runs on every executor and must agree with `reference`. `symbolic` names axes to
+    make symbolic in a second run: {(input, axis): "n"}. `constant` are inputs given as constants.
+    """
+
+    name: str
+    inputs: tuple[Array | None, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    n_outputs: int = 1
+    constant: tuple[int, ...] = ()
+    symbolic: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    rtol: float = 1e-5
+    atol: float = 1e-6
+
+
+class GraphRewriter:
+    """What `decompose` may do: apply other operators to values. The decompose pass implements it."""
+
+    def op(
+        self, op: str, *inputs: str, n_outputs: int = 1, **attrs: Any
+    ) -> Any:  # str, or tuple[str, ...]
+        """The result name (or names) of a new node; operands are value names, "" for none."""
+        raise NotImplementedError
+
+    def constant(self, data: Any, dtype: str) -> str:
+        raise NotImplementedError
+
+    def type_of(self, value: str) -> TensorType:
+        raise NotImplementedError
+
+
+class Operator:
+    """The rules of one operator. All are without state; `ctx` says what they are applied to."""
+
+    name: str = ""
+    since: int = 1
+    domain: str = ""
+    attributes: Mapping[str, Any] = {}
+    min_inputs: int = 1
+    max_inputs: int | None = None
+
+    # Properties that passes ask for.
+    deterministic: bool = True
+    view: bool = False
+    """True where the result has the operand's elements in the same row-major order (Reshape)."""
+
+    def upgrade(
+        self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Attributes and operands of an older opset in the newest one's terms.
+
+        `graph.add_constant(base, array) -> name` makes an operand of what was an attribute.
+        """
+        return attrs, inputs
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        """Result types, with `value` where small integer contents follow."""
+        raise NotImplementedError
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        """The meaning in numpy, independent of `lower`."""
+        raise NotImplementedError
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        """Appends the stages that compute the results. Not overridden: a host operator."""
+        raise NotImplementedError
+
+    def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
+        """Result values from other operators, or None where this node is kept."""
+        return None
+
+    def cases(self) -> Iterable[Case]:
+        """Inputs for the generated tests."""
+        return ()
+
+    @property
+    def has_lowering(self) -> bool:
+        return type(self).lower is not Operator.lower
+
+
+_REGISTRY: dict[str, Operator] = {}
+C = TypeVar("C", bound=type[Operator])
+
+
+def operator(
+    name: str,
+    *,
+    since: int = 1,
+    domain: str = "",
+    inputs: int | tuple[int, int | None] = 1,
+    attributes: Mapping[str, Any] | None = None,
+) -> Callable[[C], C]:
+    """Registers an operator class under "Name", or "domain::Name" outside ONNX's own domain.
+
+    since: the first opset version that `upgrade` understands. inputs: how many operands, or
+    (least, most), most None for any number. attributes: name -> default, REQUIRED for none.
+    """
+
+    def register(cls: C) -> C:
+        key = f"{domain}::{name}" if domain else name
+        made = cls()
+        made.name, made.since, made.domain = key, since, domain
+        made.attributes = dict(attributes or {})
+        made.min_inputs, made.max_inputs = (inputs, inputs) if isinstance(inputs, int) else inputs
+        if key in _REGISTRY:
+            raise ValueError(f"operator {key} is registered twice")
+        _REGISTRY[key] = made
+        return cls
+
+    return register
+
+
+def find(name: str) -> Operator | None:
+    """The operator named `name` ("Name" or "domain::Name"), or None."""
+    _load_all()
+    return _REGISTRY.get(name)
+
+
+def get(name: str) -> Operator:
+    found = find(name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def all_operators() -> Iterator[Operator]:
+    _load_all()
+    yield from (_REGISTRY[k] for k in sorted(_REGISTRY))
+
+
+def _load_all() -> None:
+    from aicc import ops
+
+    ops.load()

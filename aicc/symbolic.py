@@ -1,0 +1,641 @@
+"""Integer expressions over named sizes and loop variables: one algebra for shapes and for indices.
+
+A `Size` is an `int`, or a `Dim` where it depends on a symbol. Arithmetic keeps a canonical form, a
+polynomial over atoms, so that equal expressions are equal objects and most simplification happens
+by construction:
+
+    size  ::= int | Dim
+    Dim   ::= const + sum(coefficient * product of atoms)
+    atom  ::= Sym(name, lo, hi)          a named size or a loop variable, lo <= value <= hi
+            | FloorDiv(size, size) | Mod(size, size)     floor semantics, positive divisor
+            | Min(size, size) | Max(size, size)
+            | Opaque(payload)            an integer that the algebra cannot look into (a load)
+
+A result without symbols is always a plain `int`. Symbols carry their own range, which is what lets
+`(16*o + i)//16` become `o` where `i` is in 0..15.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Union
+
+Bound = int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sym:
+    """A named integer with an inclusive range; `None` is unbounded."""
+
+    name: str
+    lo: Bound = 0
+    hi: Bound = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class FloorDiv:
+    num: Size
+    den: Size
+
+    def __str__(self) -> str:
+        return f"{_paren(self.num)}//{_paren(self.den)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mod:
+    num: Size
+    den: Size
+
+    def __str__(self) -> str:
+        return f"{_paren(self.num)}%{_paren(self.den)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Min:
+    a: Size
+    b: Size
+
+    def __str__(self) -> str:
+        return f"min({self.a}, {self.b})"
+
+
+@dataclass(frozen=True, slots=True)
+class Max:
+    a: Size
+    b: Size
+
+    def __str__(self) -> str:
+        return f"max({self.a}, {self.b})"
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """An integer computed by something outside the algebra.
+
+    `payload` is hashable, prints itself, and offers `substitute_sizes(mapping)` and
+    `size_symbols()`; tensor IR expressions do.
+    """
+
+    payload: Any
+    lo: Bound = None
+    hi: Bound = None
+
+    def __str__(self) -> str:
+        return f"int({self.payload})"
+
+
+Atom = Sym | FloorDiv | Mod | Min | Max | Opaque
+Monomial = tuple[Atom, ...]
+
+
+class Dim:
+    """A canonical, immutable polynomial over atoms; see the module's text."""
+
+    __slots__ = ("_hash", "_range", "_symbols", "const", "terms")
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...], const: int) -> None:
+        self.terms = terms
+        self.const = const
+        self._hash = hash((terms, const))
+        self._range: tuple[Bound, Bound] | None = None
+        self._symbols: frozenset[Sym] | None = None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Dim):
+            return False
+        return (
+            self._hash == other._hash and self.const == other.const and self.terms == other.terms
+        )
+
+    def __add__(self, other: Size) -> Size:
+        return add(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Size) -> Size:
+        return add(self, mul(other, -1))
+
+    def __rsub__(self, other: Size) -> Size:
+        return add(other, mul(self, -1))
+
+    def __neg__(self) -> Size:
+        return mul(self, -1)
+
+    def __mul__(self, other: Size) -> Size:
+        return mul(self, other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Size) -> Size:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Size) -> Size:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Size) -> Size:
+        return mod(self, other)
+
+    def __rmod__(self, other: Size) -> Size:
+        return mod(other, self)
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"the truth of the symbolic size {self} is not known")
+
+    def __index__(self) -> int:
+        raise TypeError(f"the symbolic size {self} has no value yet")
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for monomial, coef in self.terms:
+            body = "*".join(_factor(a) for a in monomial)
+            if abs(coef) != 1:
+                body = f"{body}*{abs(coef)}"
+            sign = "-" if coef < 0 else "+"
+            parts.append(f"{sign} {body}" if parts else (f"-{body}" if coef < 0 else body))
+        if self.const or not parts:
+            parts.append(f"{'-' if self.const < 0 else '+'} {abs(self.const)}")
+        return " ".join(parts)
+
+
+Size = Union[int, Dim]  # noqa: UP007 - evaluated at run time, where `int | "Dim"` fails
+
+
+def _paren(s: Size) -> str:
+    text = str(s)
+    simple = isinstance(s, int) and s >= 0
+    if isinstance(s, Dim) and s.const == 0 and len(s.terms) == 1:
+        monomial, coef = s.terms[0]
+        simple = coef == 1 and len(monomial) == 1 and not isinstance(monomial[0], FloorDiv | Mod)
+    return text if simple else f"({text})"
+
+
+def _factor(a: Atom) -> str:
+    return f"({a})" if isinstance(a, FloorDiv | Mod) else str(a)
+
+
+@lru_cache(maxsize=65536)
+def _atom_key(a: Atom) -> tuple[int, str]:
+    return (0 if isinstance(a, Sym) else 1, str(a))
+
+
+def _monomial_key(m: Monomial) -> tuple[int, tuple[tuple[int, str], ...]]:
+    return (-len(m), tuple(_atom_key(a) for a in m))
+
+
+def _build(terms: Mapping[Monomial, int], const: int) -> Size:
+    kept = [(m, c) for m, c in terms.items() if c]
+    if not kept:
+        return const
+    if len(kept) > 1:
+        kept.sort(key=lambda t: _monomial_key(t[0]))
+    return Dim(tuple(kept), const)
+
+
+def _terms(s: Size) -> tuple[tuple[tuple[Monomial, int], ...], int]:
+    return ((), s) if isinstance(s, int) else (s.terms, s.const)
+
+
+def _from_atom(a: Atom) -> Dim:
+    return Dim((((a,), 1),), 0)
+
+
+def sym(name: str, lo: Bound = 0, hi: Bound = None) -> Dim:
+    """The size named `name`, with its inclusive range."""
+    return _from_atom(Sym(name, lo, hi))
+
+
+def loop_var(name: str, lo: Size, hi: Size) -> Size:
+    """A loop variable over `lo..hi` (exclusive); an int where the loop has one iteration."""
+    rlo, rhi = value_range(lo)[0], value_range(hi)[1]
+    return _from_atom(Sym(name, rlo, None if rhi is None else rhi - 1))
+
+
+def opaque(payload: Any, lo: Bound = None, hi: Bound = None) -> Dim:
+    return _from_atom(Opaque(payload, lo, hi))
+
+
+def add(a: Size, b: Size) -> Size:
+    if isinstance(a, int):
+        if isinstance(b, int):
+            return a + b
+        return b if a == 0 else Dim(b.terms, b.const + a)
+    if isinstance(b, int):
+        return a if b == 0 else Dim(a.terms, a.const + b)
+    terms = dict(a.terms)
+    for m, c in b.terms:
+        terms[m] = terms.get(m, 0) + c
+    return _build(terms, a.const + b.const)
+
+
+def mul(a: Size, b: Size) -> Size:
+    if isinstance(a, int):
+        a, b = b, a
+    if isinstance(a, int):
+        assert isinstance(b, int)
+        return a * b
+    if isinstance(b, int):
+        if b == 0:
+            return 0
+        return a if b == 1 else Dim(tuple((m, c * b) for m, c in a.terms), a.const * b)
+    terms: dict[Monomial, int] = {}
+    for ma, ca in (*a.terms, ((), a.const)):
+        for mb, cb in (*b.terms, ((), b.const)):
+            if ca * cb:
+                m = tuple(sorted(ma + mb, key=_atom_key))
+                terms[m] = terms.get(m, 0) + ca * cb
+    const = terms.pop((), 0)
+    return _build(terms, const)
+
+
+def _divide_exactly(num: Size, den: Dim) -> Size | None:
+    """The quotient of two polynomials, or None where there is a remainder."""
+    quotient: Size = 0
+    lead, lead_coef = den.terms[0]
+    for _ in range(32):
+        if isinstance(num, int):
+            return quotient if num == 0 else None
+        for m, c in num.terms:
+            rest = list(m)
+            if c % lead_coef == 0 and all(_take(rest, a) for a in lead):
+                part = _build({tuple(rest): c // lead_coef}, 0) if rest else c // lead_coef
+                break
+        else:
+            return None
+        quotient = add(quotient, part)
+        num = add(num, mul(mul(part, den), -1))
+    return None
+
+
+def _take(rest: list[Atom], a: Atom) -> bool:
+    if a in rest:
+        rest.remove(a)
+        return True
+    return False
+
+
+def floordiv(num: Size, den: Size) -> Size:
+    """`num // den` with floor semantics; `den` is positive.
+
+    Rules: (d*q + r)//d = q + r//d;  r//d = 0 where 0 <= r < d;  (g*u + s)//(g*d) = u//d where
+    0 <= s < g;  polynomials divide exactly;  (a//b)//c = a//(b*c).
+    """
+    if isinstance(den, int):
+        if den == 0:
+            raise ZeroDivisionError(f"division of {num} by zero")
+        if isinstance(num, int):
+            return num // den
+        if den == 1:
+            return num
+        if den < 0:
+            return _from_atom(FloorDiv(num, den))
+        return _floordiv_const(num, den)
+    exact = _divide_exactly(num, den)
+    if exact is not None:
+        return exact
+    lo, hi = value_range(num)
+    dlo = value_range(den)[0]
+    if lo is not None and lo >= 0 and (lo_of(add(den, mul(num, -1))) or 0) > 0:
+        return 0
+    if lo is not None and hi is not None and lo >= 0 and dlo is not None and hi < dlo:
+        return 0
+    return _from_atom(FloorDiv(num, den))
+
+
+def _floordiv_const(num: Dim, den: int) -> Size:
+    whole: dict[Monomial, int] = {}
+    rest: dict[Monomial, int] = {}
+    for m, c in num.terms:
+        (whole if c % den == 0 else rest)[m] = c // den if c % den == 0 else c
+    quotient = _build(whole, num.const // den)
+    r = _build(rest, num.const % den)
+    if isinstance(r, int):
+        return quotient
+    lo, hi = value_range(r)
+    if lo is not None and hi is not None and lo // den == hi // den:
+        return add(quotient, lo // den)
+    for g in sorted({abs(c) for _, c in r.terms if 1 < abs(c) < den and den % abs(c) == 0}):
+        big = {m: c // g for m, c in r.terms if c % g == 0}
+        small = _build({m: c for m, c in r.terms if c % g}, r.const % g)
+        slo, shi = value_range(small)
+        if slo is not None and shi is not None and slo >= 0 and shi < g:
+            return add(quotient, floordiv(_build(big, r.const // g), den // g))
+    if len(r.terms) == 1 and r.const == 0:
+        monomial, coef = r.terms[0]
+        inner = monomial[0]
+        if coef == 1 and len(monomial) == 1 and isinstance(inner, FloorDiv):
+            return add(quotient, floordiv(inner.num, mul(inner.den, den)))
+    return add(quotient, _from_atom(FloorDiv(r, den)))
+
+
+def mod(num: Size, den: Size) -> Size:
+    """`num % den` with floor semantics; `den` is positive."""
+    if isinstance(num, int) and isinstance(den, int):
+        return num % den
+    quotient = floordiv(num, den)
+    if not _mentions(quotient, FloorDiv):
+        return add(num, mul(mul(quotient, den), -1))
+    if isinstance(den, int) and isinstance(num, Dim):
+        reduced = _build({m: c % den if c % den else 0 for m, c in num.terms}, num.const % den)
+        if reduced != num:
+            return mod(reduced, den)
+    return _from_atom(Mod(num, den))
+
+
+def _mentions(s: Size, kind: type) -> bool:
+    return isinstance(s, Dim) and any(isinstance(a, kind) for m, _ in s.terms for a in m)
+
+
+def ceildiv(num: Size, den: Size) -> Size:
+    return floordiv(add(num, add(den, -1)), den)
+
+
+def minimum(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    lo, hi = value_range(add(b, mul(a, -1)))
+    if lo is not None and lo >= 0:
+        return a
+    if hi is not None and hi <= 0:
+        return b
+    return _from_atom(Min(*sorted((a, b), key=str)))
+
+
+def maximum(a: Size, b: Size) -> Size:
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    lo, hi = value_range(add(b, mul(a, -1)))
+    if lo is not None and lo >= 0:
+        return b
+    if hi is not None and hi <= 0:
+        return a
+    return _from_atom(Max(*sorted((a, b), key=str)))
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    total: Size = 1
+    for s in sizes:
+        total = mul(total, s)
+    return total
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+
+def _atom_range(a: Atom) -> tuple[Bound, Bound]:
+    if isinstance(a, Sym | Opaque):
+        return a.lo, a.hi
+    if isinstance(a, Min | Max):
+        (alo, ahi), (blo, bhi) = value_range(a.a), value_range(a.b)
+        if isinstance(a, Min):
+            his = [h for h in (ahi, bhi) if h is not None]
+            lo = None if alo is None or blo is None else min(alo, blo)
+            return lo, min(his) if his else None
+        los = [x for x in (alo, blo) if x is not None]
+        return max(los) if los else None, None if ahi is None or bhi is None else max(ahi, bhi)
+    (nlo, nhi), (dlo, dhi) = value_range(a.num), value_range(a.den)
+    if isinstance(a, Mod):
+        top = None if dhi is None else dhi - 1
+        if nlo is not None and nlo >= 0 and nhi is not None:
+            top = nhi if top is None else min(top, nhi)
+        return 0, top
+    if dlo is None or dlo <= 0:
+        return None, None
+    lo = None if nlo is None else (nlo // dlo if nlo < 0 else (0 if dhi is None else nlo // dhi))
+    hi = None if nhi is None else (nhi // dlo if nhi >= 0 else (-1 if dhi is None else nhi // dhi))
+    return lo, hi
+
+
+def _times(a: tuple[Bound, Bound], b: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
+    (alo, ahi), (blo, bhi) = a, b
+    if alo is not None and blo is not None and alo >= 0 and blo >= 0:
+        return alo * blo, None if ahi is None or bhi is None else ahi * bhi
+    if alo is None or ahi is None or blo is None or bhi is None:
+        return None, None
+    corners = (alo * blo, alo * bhi, ahi * blo, ahi * bhi)
+    return min(corners), max(corners)
+
+
+def value_range(s: Size) -> tuple[Bound, Bound]:
+    """Inclusive bounds that hold for every value of the symbols; None where unknown."""
+    if isinstance(s, int):
+        return s, s
+    if s._range is None:
+        lo: Bound = s.const
+        hi: Bound = s.const
+        for monomial, coef in s.terms:
+            r: tuple[Bound, Bound] = (1, 1)
+            for a in monomial:
+                r = _times(r, _atom_range(a))
+            mlo, mhi = r if coef > 0 else (r[1], r[0])
+            lo = None if lo is None or mlo is None else lo + coef * mlo
+            hi = None if hi is None or mhi is None else hi + coef * mhi
+        s._range = (lo, hi)
+    return s._range
+
+
+def lo_of(s: Size) -> Bound:
+    return value_range(s)[0]
+
+
+def hi_of(s: Size) -> Bound:
+    return value_range(s)[1]
+
+
+def proves_le(a: Size, b: Size) -> bool:
+    """True where `a <= b` holds for every value of the symbols (False: not proven)."""
+    lo = value_range(add(b, mul(a, -1)))[0]
+    return lo is not None and lo >= 0
+
+
+def proves_lt(a: Size, b: Size) -> bool:
+    return proves_le(add(a, 1), b)
+
+
+def divides(den: int, s: Size) -> bool:
+    """True where `den` divides `s` for every value of the symbols."""
+    if isinstance(s, int):
+        return s % den == 0
+    return s.const % den == 0 and all(c % den == 0 for _, c in s.terms)
+
+
+# --- looking inside -----------------------------------------------------------------------------
+
+
+def symbols(s: Size) -> frozenset[Sym]:
+    """Every symbol that `s` depends on, also through division, min and max, and opaque parts."""
+    if isinstance(s, int):
+        return frozenset()
+    if s._symbols is None:
+        found: set[Sym] = set()
+        for monomial, _ in s.terms:
+            for a in monomial:
+                if isinstance(a, Sym):
+                    found.add(a)
+                elif isinstance(a, Opaque):
+                    found |= a.payload.size_symbols()
+                else:
+                    for part in _parts(a):
+                        found |= symbols(part)
+        s._symbols = frozenset(found)
+    return s._symbols
+
+
+def _parts(a: Atom) -> tuple[Size, ...]:
+    if isinstance(a, FloorDiv | Mod):
+        return a.num, a.den
+    if isinstance(a, Min | Max):
+        return a.a, a.b
+    return ()
+
+
+def opaques(s: Size) -> list[Any]:
+    """The payloads of all opaque atoms in `s`."""
+    if isinstance(s, int):
+        return []
+    found: list[Any] = []
+    for monomial, _ in s.terms:
+        for a in monomial:
+            if isinstance(a, Opaque):
+                found.append(a.payload)
+            else:
+                for part in _parts(a):
+                    found.extend(opaques(part))
+    return found
+
+
+def coefficient(s: Size, var: Sym) -> Size | None:
+    """The factor of `var` where `s` is linear in it; 0 where absent, None where not linear."""
+    if isinstance(s, int) or var not in symbols(s):
+        return 0
+    terms: dict[Monomial, int] = {}
+    const = 0
+    for m, c in s.terms:
+        if var in m:
+            rest = list(m)
+            rest.remove(var)
+            if any(var in symbols(_from_atom(a)) for a in rest):
+                return None
+            if rest:
+                terms[tuple(rest)] = c
+            else:
+                const = c
+        elif any(var in symbols(_from_atom(a)) for a in m):
+            return None
+    return _build(terms, const)
+
+
+def substitute(s: Size, mapping: Mapping[Sym, Size]) -> Size:
+    """`s` with symbols replaced, simplified again."""
+    if isinstance(s, int) or symbols(s).isdisjoint(mapping):
+        return s
+    total: Size = s.const
+    kept: dict[Monomial, int] = {}
+    for m, c in s.terms:
+        if len(m) == 1 and isinstance(m[0], Sym):
+            replacement = mapping.get(m[0])
+            if replacement is None:
+                kept[m] = kept.get(m, 0) + c
+            else:
+                total = add(total, mul(replacement, c))
+            continue
+        part: Size = c
+        for a in m:
+            part = mul(part, _substitute_atom(a, mapping))
+        total = add(total, part)
+    return add(_build(kept, 0), total)
+
+
+def _substitute_atom(a: Atom, mapping: Mapping[Sym, Size]) -> Size:
+    if isinstance(a, Sym):
+        return mapping.get(a, _from_atom(a))
+    if isinstance(a, Opaque):
+        if a.payload.size_symbols().isdisjoint(mapping):
+            return _from_atom(a)
+        return opaque(a.payload.substitute_sizes(mapping), a.lo, a.hi)
+    if isinstance(a, FloorDiv | Mod):
+        num, den = substitute(a.num, mapping), substitute(a.den, mapping)
+        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
+    x, y = substitute(a.a, mapping), substitute(a.b, mapping)
+    return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
+
+
+def map_opaque(s: Size, fn: Callable[[Any], Any]) -> Size:
+    """`s` with every opaque payload replaced by `fn(payload)`, which may be a payload or a Size."""
+    if isinstance(s, int) or not opaques(s):
+        return s
+    total: Size = s.const
+    for m, c in s.terms:
+        part: Size = c
+        for a in m:
+            part = mul(part, _map_opaque_atom(a, fn))
+        total = add(total, part)
+    return total
+
+
+def _map_opaque_atom(a: Atom, fn: Callable[[Any], Any]) -> Size:
+    if isinstance(a, Opaque):
+        new = fn(a.payload)
+        return new if isinstance(new, int | Dim) else opaque(new, a.lo, a.hi)
+    if isinstance(a, FloorDiv | Mod):
+        num, den = map_opaque(a.num, fn), map_opaque(a.den, fn)
+        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
+    if isinstance(a, Min | Max):
+        x, y = map_opaque(a.a, fn), map_opaque(a.b, fn)
+        return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
+    return _from_atom(a)
+
+
+def evaluate(
+    s: Size, values: Mapping[str, int], payload: Callable[[Any], int] | None = None
+) -> int:
+    """The value of `s` where each symbol's name has a value.
+
+    Raises KeyError with the name of a symbol that has none.
+    """
+    if isinstance(s, int):
+        return s
+    total = s.const
+    for monomial, coef in s.terms:
+        part = coef
+        for a in monomial:
+            part *= _evaluate_atom(a, values, payload)
+        total += part
+    return total
+
+
+def _evaluate_atom(
+    a: Atom, values: Mapping[str, int], payload: Callable[[Any], int] | None
+) -> int:
+    if isinstance(a, Sym):
+        return values[a.name]
+    if isinstance(a, Opaque):
+        if payload is None:
+            raise KeyError(str(a))
+        return payload(a.payload)
+    x, y = (evaluate(p, values, payload) for p in _parts(a))
+    if isinstance(a, FloorDiv):
+        return x // y
+    if isinstance(a, Mod):
+        return x % y
+    return min(x, y) if isinstance(a, Min) else max(x, y)
+
+
+def gcd_of(s: Size) -> int:
+    """The largest integer known to divide `s`."""
+    if isinstance(s, int):
+        return abs(s)
+    return math.gcd(s.const, *(c for _, c in s.terms))

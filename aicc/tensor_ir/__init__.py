@@ -1,0 +1,1 @@
+"""Loop nests over buffers: grammar, text, verifier, interpreter, schedule steps and recipes."""

@@ -1,0 +1,476 @@
+"""The tensor IR: a kernel is buffers and loop nests over them.
+
+    kernel ::= "kernel @" name "(" sizes ")" buffers body
+    buffer ::= scope name ":" dtype "[" sizes "]" ("pack" layout)?
+    scope  ::= "in" | "out" | "const"            parameters, in memory owned by the caller
+             | "stack" | "register"              per thread; register buffers live in vector registers
+             | "temp"                            whole intermediate tensors of an unscheduled kernel
+    stmt   ::= kind var "in" lo ".." hi ":" stmts       kind: for | parallel | vector | unroll
+             | name "[" sizes "]" "=" expr              store
+             | name "[" sizes "]" op "=" expr           reduce with + * max min and or
+             | "if" expr ":" stmts ("else:" stmts)?  |  "while" expr ":" stmts
+             | "check" expr string                      ends the kernel with an error where false
+    expr   ::= constant | name "[" sizes "]" | index "(" size ")" | op "(" exprs ")"
+
+Invariants, held by `verify`: every name is declared once; a load or store has as many indices as its
+buffer has dimensions, all inside the shape wherever that can be proven wrong statically; both sides of
+a store have one dtype; loop variables are unique along a path and used only inside their loop;
+`parallel` loops are outermost; a `vector` loop has a constant extent and contains no loop.
+
+Indices are `Size`s; an index that comes from data is an opaque `Size` around an integer expression
+(`as_index`). All nodes are immutable, compare by value and cache their hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, dataclass_transform
+
+from aicc.symbolic import Dim, Size, Sym, opaque, substitute, symbols
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def node(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose hash is computed once."""
+    made = dataclass(frozen=True)(cls)
+    structural = made.__hash__
+
+    def cached(self: Any) -> int:
+        h = self.__dict__.get("_hash")
+        if h is None:
+            h = structural(self)
+            object.__setattr__(self, "_hash", h)
+        return int(h)
+
+    made.__hash__ = cached  # type: ignore[method-assign]
+    return made
+
+
+class Expr:
+    """A scalar expression. `dtype` is the type of its value."""
+
+    dtype: str
+
+    def __add__(self, other: ExprLike) -> Expr:
+        return binary("add", self, other)
+
+    def __radd__(self, other: ExprLike) -> Expr:
+        return binary("add", other, self)
+
+    def __sub__(self, other: ExprLike) -> Expr:
+        return binary("sub", self, other)
+
+    def __rsub__(self, other: ExprLike) -> Expr:
+        return binary("sub", other, self)
+
+    def __mul__(self, other: ExprLike) -> Expr:
+        return binary("mul", self, other)
+
+    def __rmul__(self, other: ExprLike) -> Expr:
+        return binary("mul", other, self)
+
+    def __truediv__(self, other: ExprLike) -> Expr:
+        return binary("div", self, other)
+
+    def __rtruediv__(self, other: ExprLike) -> Expr:
+        return binary("div", other, self)
+
+    def __neg__(self) -> Expr:
+        return call("neg", self)
+
+    def substitute_sizes(self, mapping: Mapping[Sym, Size]) -> Expr:
+        return map_expr(self, lambda e: None, lambda s: substitute(s, mapping))
+
+    def size_symbols(self) -> frozenset[Sym]:
+        found: frozenset[Sym] = self.__dict__.get("_symbols", None)  # type: ignore[assignment]
+        if found is None:
+            found = frozenset()
+            for e in walk_expr(self):
+                for s in expr_sizes(e):
+                    found |= symbols(s)
+            object.__setattr__(self, "_symbols", found)
+        return found
+
+    def __str__(self) -> str:
+        from aicc.tensor_ir.text import print_expr
+
+        return print_expr(self)
+
+
+ExprLike = Expr | Dim | int | float | bool
+
+
+@node
+class Const(Expr):
+    """A literal. Floats of any width are held as Python floats, integers and bools as ints."""
+
+    value: int | float
+    dtype: str
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Const)
+            and self.dtype == other.dtype
+            and type(self.value) is type(other.value)
+            and repr(self.value) == repr(other.value)  # tells -0.0 from 0.0; nan equals nan
+        )
+
+
+@node
+class Load(Expr):
+    """The element of a buffer. A bool buffer yields a bool."""
+
+    buffer: str
+    indices: tuple[Size, ...]
+    dtype: str
+
+
+@node
+class Index(Expr):
+    """A size or a loop variable used as a value."""
+
+    size: Size
+    dtype: str = "i64"
+
+
+@node
+class Op(Expr):
+    """A scalar operation; `aicc.tensor_ir.scalar.OPS` gives arity, type rule and meaning."""
+
+    name: str
+    args: tuple[Expr, ...]
+    dtype: str
+
+
+def const(value: int | float | bool, dtype: str) -> Const:
+    from aicc.dtypes import is_float
+
+    return Const(float(value) if is_float(dtype) else int(value), dtype)
+
+
+def as_expr(value: ExprLike, dtype: str | None = None) -> Expr:
+    """An operand: numbers take `dtype`; a Dim becomes its value as `dtype` (default i64)."""
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, Dim):
+        e: Expr = Index(value)
+        return e if dtype in (None, "i64") else call(f"cast.{dtype}", e)
+    if dtype is None:
+        dtype = "bool" if isinstance(value, bool) else "i64" if isinstance(value, int) else "f32"
+    return const(value, dtype)
+
+
+def as_index(e: Expr, lo: int | None = None, hi: int | None = None) -> Size:
+    """An integer expression as an index; `lo`, `hi` bound its value (inclusive) where known."""
+    if isinstance(e, Index):
+        return e.size
+    if isinstance(e, Const):
+        return int(e.value)
+    return opaque(e, lo, hi)
+
+
+def call(name: str, *args: ExprLike) -> Expr:
+    """`name` applied to `args`; plain numbers take the dtype of the first expression among them."""
+    from aicc.tensor_ir.scalar import result_type
+
+    dtype = next((a.dtype for a in args if isinstance(a, Expr) and a.dtype != "bool"), None)
+    exprs = tuple(as_expr(a, dtype) for a in args)
+    if name == f"cast.{exprs[0].dtype}":
+        return exprs[0]
+    return Op(name, exprs, result_type(name, exprs))
+
+
+def binary(name: str, a: ExprLike, b: ExprLike) -> Expr:
+    return call(name, a, b)
+
+
+def cast(e: Expr, dtype: str) -> Expr:
+    return e if e.dtype == dtype else call(f"cast.{dtype}", e)
+
+
+def select(cond: Expr, a: ExprLike, b: ExprLike) -> Expr:
+    dtype = next(x.dtype for x in (a, b) if isinstance(x, Expr))
+    x, y = as_expr(a, dtype), as_expr(b, dtype)
+    return Op("select", (cond, x, y), dtype)
+
+
+# --- statements ---------------------------------------------------------------------------------
+
+KINDS = ("for", "parallel", "vector", "unroll")
+REDUCTIONS = ("add", "mul", "max", "min", "and", "or")
+
+
+class Stmt:
+    def __str__(self) -> str:
+        from aicc.tensor_ir.text import print_stmt
+
+        return print_stmt(self)
+
+
+@node
+class For(Stmt):
+    """`kind var in lo..hi: body`, `hi` exclusive; no iteration where `hi <= lo`."""
+
+    var: Sym
+    lo: Size
+    hi: Size
+    kind: str
+    body: tuple[Stmt, ...]
+
+    @property
+    def extent(self) -> Size:
+        return self.hi - self.lo
+
+
+@node
+class Store(Stmt):
+    buffer: str
+    indices: tuple[Size, ...]
+    value: Expr
+
+
+@node
+class Reduce(Stmt):
+    """`buffer[indices] = op(buffer[indices], value)`; order of a reduction is the loop order."""
+
+    buffer: str
+    indices: tuple[Size, ...]
+    op: str
+    value: Expr
+
+
+@node
+class If(Stmt):
+    cond: Expr
+    then: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+@node
+class While(Stmt):
+    cond: Expr
+    body: tuple[Stmt, ...]
+
+
+@node
+class Check(Stmt):
+    """Ends the kernel with `message` where `cond` is false; guards indices that come from data."""
+
+    cond: Expr
+    message: str
+
+
+# --- kernels ------------------------------------------------------------------------------------
+
+PARAM_SCOPES = ("in", "out", "const")
+LOCAL_SCOPES = ("stack", "register", "temp")
+
+
+@node
+class Buffer:
+    """A dense row-major array. `pack` names the layout of a constant: see `schedule.pack`."""
+
+    name: str
+    dtype: str
+    shape: tuple[Size, ...]
+    scope: str
+    pack: str = ""
+
+    def strides(self) -> tuple[Size, ...]:
+        """Row-major strides in elements."""
+        strides: list[Size] = []
+        step: Size = 1
+        for extent in reversed(self.shape):
+            strides.append(step)
+            step = step * extent
+        return tuple(reversed(strides))
+
+
+@node
+class Kernel:
+    """Loop nests over buffers; parameters in call order, then locals.
+
+    `sizes` are the symbols that the shapes mention, passed as integers at run time, in order.
+    """
+
+    name: str
+    sizes: tuple[Sym, ...]
+    buffers: tuple[Buffer, ...]
+    body: tuple[Stmt, ...]
+
+    @property
+    def params(self) -> tuple[Buffer, ...]:
+        return tuple(b for b in self.buffers if b.scope in PARAM_SCOPES)
+
+    def buffer(self, name: str) -> Buffer:
+        table = self.__dict__.get("_table")
+        if table is None:
+            table = {b.name: b for b in self.buffers}
+            object.__setattr__(self, "_table", table)
+        found: Buffer = table[name]
+        return found
+
+    def with_body(self, body: tuple[Stmt, ...]) -> Kernel:
+        return replace(self, body=body)
+
+    def with_buffer(self, buffer: Buffer) -> Kernel:
+        """The kernel with one buffer's declaration replaced, or added at the end."""
+        if any(b.name == buffer.name for b in self.buffers):
+            return replace(
+                self, buffers=tuple(buffer if b.name == buffer.name else b for b in self.buffers)
+            )
+        return replace(self, buffers=(*self.buffers, buffer))
+
+    def __str__(self) -> str:
+        from aicc.tensor_ir.text import print_kernel
+
+        return print_kernel(self)
+
+
+# --- traversal ----------------------------------------------------------------------------------
+
+
+def expr_sizes(e: Expr) -> tuple[Size, ...]:
+    """The sizes directly inside one expression node."""
+    if isinstance(e, Load):
+        return e.indices
+    if isinstance(e, Index):
+        return (e.size,)
+    return ()
+
+
+def walk_expr(e: Expr) -> list[Expr]:
+    """`e` and all expressions inside it, also those inside opaque indices, parents first."""
+    from aicc.symbolic import opaques
+
+    found = [e]
+    if isinstance(e, Op):
+        for a in e.args:
+            found.extend(walk_expr(a))
+    else:
+        for s in expr_sizes(e):
+            for payload in opaques(s):
+                found.extend(walk_expr(payload))
+    return found
+
+
+def map_expr(e: Expr, fn: Callable[[Expr], Expr | None], size: Callable[[Size], Size]) -> Expr:
+    """Rebuilds `e`: `fn` may replace a node (its result is final), `size` maps every size."""
+    new = fn(e)
+    if new is not None:
+        return new
+    if isinstance(e, Op):
+        args = tuple(map_expr(a, fn, size) for a in e.args)
+        return e if args == e.args else Op(e.name, args, e.dtype)
+    if isinstance(e, Load):
+        indices = tuple(map_size(s, fn, size) for s in e.indices)
+        return e if indices == e.indices else Load(e.buffer, indices, e.dtype)
+    if isinstance(e, Index):
+        mapped = map_size(e.size, fn, size)
+        return e if mapped == e.size else Index(mapped, e.dtype)
+    return e
+
+
+def map_size(s: Size, fn: Callable[[Expr], Expr | None], size: Callable[[Size], Size]) -> Size:
+    """`size(s)`, after `fn` has replaced expressions inside opaque atoms."""
+    from aicc.symbolic import map_opaque, opaques
+
+    if not isinstance(s, int) and opaques(s):
+
+        def payload(p: Expr) -> Expr | Size:
+            new = map_expr(p, fn, lambda x: x)
+            return as_index(new) if isinstance(new, Index | Const) else new
+
+        s = map_opaque(s, payload)
+    return size(s)
+
+
+def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions directly inside one statement."""
+    if isinstance(s, Store | Reduce):
+        return (s.value,)
+    if isinstance(s, If | While | Check):
+        return (s.cond,)
+    return ()
+
+
+def children(s: Stmt) -> tuple[Stmt, ...]:
+    if isinstance(s, For | While):
+        return s.body
+    if isinstance(s, If):
+        return (*s.then, *s.orelse)
+    return ()
+
+
+def walk_stmts(body: tuple[Stmt, ...]) -> list[Stmt]:
+    """Every statement, parents first, in program order."""
+    found: list[Stmt] = []
+    for s in body:
+        found.append(s)
+        found.extend(walk_stmts(children(s)))
+    return found
+
+
+def map_body(body: tuple[Stmt, ...], fn: Callable[[Stmt], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
+    """Rebuilds statements bottom-up: `fn` maps each rebuilt statement to its replacement."""
+    out: list[Stmt] = []
+    for s in body:
+        if isinstance(s, For | While):
+            inner = map_body(s.body, fn)
+            s = s if inner == s.body else replace(s, body=inner)
+        elif isinstance(s, If):
+            then, orelse = map_body(s.then, fn), map_body(s.orelse, fn)
+            if then != s.then or orelse != s.orelse:
+                s = replace(s, then=then, orelse=orelse)
+        out.extend(fn(s))
+    return tuple(out)
+
+
+def map_exprs(
+    body: tuple[Stmt, ...],
+    fn: Callable[[Expr], Expr | None],
+    size: Callable[[Size], Size] = lambda s: s,
+) -> tuple[Stmt, ...]:
+    """Rebuilds all expressions and sizes of statements; see `map_expr`."""
+
+    def one(s: Stmt) -> tuple[Stmt, ...]:
+        if isinstance(s, Store | Reduce):
+            return (
+                replace(
+                    s,
+                    indices=tuple(map_size(i, fn, size) for i in s.indices),
+                    value=map_expr(s.value, fn, size),
+                ),
+            )
+        if isinstance(s, For):
+            return (replace(s, lo=map_size(s.lo, fn, size), hi=map_size(s.hi, fn, size)),)
+        if isinstance(s, If | While | Check):
+            return (replace(s, cond=map_expr(s.cond, fn, size)),)
+        return (s,)
+
+    return map_body(body, one)
+
+
+def substitute_body(body: tuple[Stmt, ...], mapping: Mapping[Sym, Size]) -> tuple[Stmt, ...]:
+    return map_exprs(body, lambda e: None, lambda s: substitute(s, mapping))
+
+
+def loads_of(s: Stmt | Expr) -> list[Load]:
+    """All loads in a statement and below it, also those inside opaque indices."""
+    if isinstance(s, Expr):
+        return [e for e in walk_expr(s) if isinstance(e, Load)]
+    found: list[Load] = []
+    for sub in walk_stmts((s,)):
+        for e in stmt_exprs(sub):
+            found.extend(loads_of(e))
+        sizes = sub.indices if isinstance(sub, Store | Reduce) else ()
+        if isinstance(sub, For):
+            sizes = (sub.lo, sub.hi)
+        for size in sizes:
+            found.extend(loads_of(Index(size)))
+    return found
+
+
