@@ -16,6 +16,7 @@ import ctypes
 import functools
 import itertools
 import re
+import struct
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -116,6 +117,29 @@ def _math_library() -> ctypes.CDLL | None:
         return None  # another C library that has no file of that name: its symbols are global
 
 
+def _undefined(objects: Iterable[bytes]) -> set[str]:
+    """The symbols that ELF objects need and neither they nor the process define."""
+    needed: set[str] = set()
+    defined: set[str] = set()
+    for data in objects:
+        if data[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+            continue
+        (table,) = struct.unpack_from("<Q", data, 40)
+        entry_size, count = struct.unpack_from("<HH", data, 58)
+        sections = [struct.unpack_from("<IIQQQQII", data, table + i * entry_size) for i in range(count)]
+        for _, kind, _, _, offset, size, link, _ in sections:
+            if kind != 2:  # SHT_SYMTAB
+                continue
+            strings = sections[link][4]
+            for at in range(offset + 24, offset + size, 24):
+                name_at, _, _, section = struct.unpack_from("<IBBH", data, at)
+                start = strings + name_at
+                name = data[start : data.index(0, start)].decode()
+                (defined if section else needed).add(name)
+    process = ctypes.CDLL(None)
+    return {name for name in needed - defined if name and not hasattr(process, name)}
+
+
 class NativeLibrary:
     """Object files linked into this process.
 
@@ -137,8 +161,10 @@ class NativeLibrary:
         _math_library()
         builder = llvm.JITLibraryBuilder()
         builder.add_current_process()
-        for data in objects:
+        self._objects = list(objects)
+        for data in self._objects:
             builder.add_object_img(data)
+        self._imported = frozenset(imports or ())
         for name, address in (imports or {}).items():
             builder.import_symbol(name, address)
         try:
@@ -158,7 +184,9 @@ class NativeLibrary:
             try:
                 tracker = self._jit.lookup(self._name, symbol)
             except RuntimeError as error:
-                raise CodegenError(f"cannot resolve {symbol!r}: {error}") from error
+                missing = _undefined(self._objects) - self._imported
+                why = f"undefined: {', '.join(sorted(missing))}" if missing else str(error)
+                raise CodegenError(f"cannot resolve {symbol!r}: {why}") from error
             found = self._found[symbol] = (int(tracker[symbol]), tracker)
         return found[0]
 
