@@ -34,11 +34,15 @@ from aicc.tensor_ir.ir import (
 
 @dataclass(frozen=True)
 class Tensor:
-    """A buffer as an operator sees it: `t[i, j]` is the expression that loads an element."""
+    """A buffer as an operator sees it: `t[i, j]` is the expression that loads an element.
+
+    `literal` is set for a constant whose elements are all equal: it needs no buffer.
+    """
 
     name: str
     dtype: str
     shape: tuple[Size, ...]
+    literal: int | float | None = None
 
     @property
     def rank(self) -> int:
@@ -48,6 +52,8 @@ class Tensor:
         items = indices if isinstance(indices, tuple | list) else (indices,)
         if len(items) != len(self.shape):
             raise IndexError(f"{self.name} has {len(self.shape)} dimensions, not {len(items)}")
+        if self.literal is not None:
+            return const(self.literal, self.dtype)
         return Load(
             self.name,
             tuple(as_index(i) if isinstance(i, Expr) else i for i in items),
