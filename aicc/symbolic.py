@@ -18,12 +18,22 @@ A result without symbols is always a plain `int`. Symbols carry their own range,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Union
 
 Bound = int | None
+
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+
+
+def print_name(name: str) -> str:
+    """A name as the textual forms write it: in backquotes where it is no (dotted) identifier."""
+    if _IDENTIFIER.fullmatch(name):
+        return name
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`").replace("\n", "\\n") + "`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Sym:
     hi: Bound = None
 
     def __str__(self) -> str:
-        return self.name
+        return print_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,12 @@ class Opaque:
     hi: Bound = None
 
     def __str__(self) -> str:
-        return f"int({self.payload})"
+        bounds = f"{_bound(self.lo)}..{_bound(self.hi)}"
+        return f"int({self.payload})" if bounds == ".." else f"int({self.payload}, {bounds})"
+
+
+def _bound(b: Bound) -> str:
+    return "" if b is None else str(b)
 
 
 Atom = Sym | FloorDiv | Mod | Min | Max | Opaque
@@ -114,9 +129,7 @@ class Dim:
             return True
         if not isinstance(other, Dim):
             return False
-        return (
-            self._hash == other._hash and self.const == other.const and self.terms == other.terms
-        )
+        return self._hash == other._hash and self.const == other.const and self.terms == other.terms
 
     def __add__(self, other: Size) -> Size:
         return add(self, other)
@@ -617,9 +630,7 @@ def evaluate(
     return total
 
 
-def _evaluate_atom(
-    a: Atom, values: Mapping[str, int], payload: Callable[[Any], int] | None
-) -> int:
+def _evaluate_atom(a: Atom, values: Mapping[str, int], payload: Callable[[Any], int] | None) -> int:
     if isinstance(a, Sym):
         return values[a.name]
     if isinstance(a, Opaque):
