@@ -49,8 +49,4 @@ class TargetError(AiccError, ValueError):
 
 
 class CodegenError(AiccError):
-    """Generated code that LLVM refuses to parse, verify, emit or link: a fault of aicc."""
-
-
-class CodegenError(AiccError):
     """Generated code that LLVM refuses to parse, verify, emit or link: a fault of the compiler."""

@@ -1,9 +1,9 @@
 """From LLVM text to object code, and from object code to callable addresses.
 
-`compile_object` runs LLVM's optimiser without loop vectoriser, SLP vectoriser and unroller: vectors and
-unrolled loops are already explicit in the text that the code generator writes. Floating point stays
-IEEE: nothing is contracted or reassociated but what the text itself marks (llvm.fmuladd, llvm.fma,
-`contract`, `reassoc`).
+`compile_object` runs LLVM's optimiser without loop vectoriser, SLP vectoriser and unroller: vectors
+and unrolled loops are already explicit in the text that the code generator writes. Floating point
+stays IEEE: nothing is contracted or reassociated but what the text itself marks (llvm.fmuladd,
+llvm.fma, `contract`, `reassoc`).
 
 `NativeLibrary` links objects into this process. Objects are position-independent and refer to each
 other through procedure linkage and global offset tables, so that it does not matter how far apart
@@ -47,7 +47,9 @@ def _machine(triple: str, cpu: str, features: str, opt: int) -> llvm.TargetMachi
         raise CodegenError(f"LLVM has no target for {triple} ({cpu}): {error}") from error
 
 
-def _optimized(llvm_text: str, target: Target, opt: int) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+def _optimized(
+    llvm_text: str, target: Target, opt: int
+) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
     """The module of `llvm_text` after LLVM's passes for `target`."""
     if opt not in (0, 1, 2, 3):
         raise ValueError(f"the optimisation level is 0 to 3, not {opt!r}")
@@ -58,7 +60,9 @@ def _optimized(llvm_text: str, target: Target, opt: int) -> tuple[llvm.ModuleRef
         module.data_layout = str(machine.target_data)
         module.verify()
     except RuntimeError as error:
-        raise CodegenError(f"LLVM refuses the generated code: {_located(str(error), llvm_text)}") from error
+        raise CodegenError(
+            f"LLVM refuses the generated code: {_located(str(error), llvm_text)}"
+        ) from error
     options = llvm.create_pipeline_tuning_options(speed_level=opt)
     options.loop_vectorization = False
     options.loop_interleaving = False
@@ -126,7 +130,9 @@ def _undefined(objects: Iterable[bytes]) -> set[str]:
             continue
         (table,) = struct.unpack_from("<Q", data, 40)
         entry_size, count = struct.unpack_from("<HH", data, 58)
-        sections = [struct.unpack_from("<IIQQQQII", data, table + i * entry_size) for i in range(count)]
+        sections = [
+            struct.unpack_from("<IIQQQQII", data, table + i * entry_size) for i in range(count)
+        ]
         for _, kind, _, _, offset, size, link, _ in sections:
             if kind != 2:  # SHT_SYMTAB
                 continue
@@ -144,9 +150,10 @@ class NativeLibrary:
     """Object files linked into this process.
 
     Symbols that no object defines are looked up in the process (libc, libm, pthread), after those
-    of `imports` (name -> address). Addresses are valid until `close` or the end of the object; nothing of
-    the library may run then. Raises TargetError if this machine cannot run code for `target`,
-    CodegenError if the objects do not link. Objects are linked when a symbol of theirs is asked for.
+    of `imports` (name -> address). Addresses are valid until `close` or the end of the object;
+    nothing of the library may run then. Raises TargetError if this machine cannot run code for
+    `target`, CodegenError if the objects do not link. Objects are linked when a symbol of theirs is
+    asked for.
     """
 
     def __init__(
@@ -175,8 +182,8 @@ class NativeLibrary:
             raise CodegenError(f"the generated objects do not link: {error}") from error
 
     def address(self, symbol: str) -> int:
-        """The address of `symbol`; raises CodegenError if no object defines it, or if something that it
-        needs is defined nowhere."""
+        """The address of `symbol`; raises CodegenError if no object defines it, or if something
+        that it needs is defined nowhere."""
         if self._jit is None:
             raise CodegenError(f"cannot look up {symbol!r}: the library is closed")
         found = self._found.get(symbol)
@@ -210,6 +217,7 @@ class NativeLibrary:
         self.close()
 
     def __del__(self) -> None:
-        # At interpreter exit llvmlite may be half gone; the process gives the memory back by itself.
+        # At interpreter exit llvmlite may be half gone; the process gives the memory back by
+        # itself.
         if not sys.is_finalizing():
             self.close()

@@ -1,9 +1,10 @@
 """Conversions to and from 16-bit floats for instruction sets that have none.
 
-Where the target has no instruction, LLVM calls compiler-runtime functions for `half` and `bfloat`. A Python
-process does not reliably hold them, so they are written here, in integer arithmetic: round to nearest
-even, overflow to infinity, NaN stays NaN (quiet, upper payload kept), as the hardware does. Subnormals
-are rounded by adding a number whose last bit has the weight of the smallest subnormal.
+Where the target has no instruction, LLVM calls compiler-runtime functions for `half` and `bfloat`.
+A Python process does not reliably hold them, so they are written here, in integer arithmetic: round
+to nearest even, overflow to infinity, NaN stays NaN (quiet, upper payload kept), as the hardware
+does. Subnormals are rounded by adding a number whose last bit has the weight of the smallest
+subnormal.
 """
 
 from __future__ import annotations
@@ -144,12 +145,14 @@ declare double @llvm.fabs.f64(double)
 
 
 def support_text() -> str:
-    """The LLVM text that defines `SYMBOLS`, with the calling convention that LLVM expects of them."""
+    """The LLVM text that defines `SYMBOLS`, with the calling convention that LLVM expects of
+    them."""
     return _TEXT
 
 
 def support_objects(objects: Iterable[bytes], target: Target) -> list[bytes]:
-    """The object code to link beside `objects`: one object if they name any of `SYMBOLS`, else none."""
+    """The object code to link beside `objects`: one object if they name any of `SYMBOLS`, else
+    none."""
     names = [name.encode() for name in SYMBOLS]
     if any(name in data for data in objects for name in names):
         return [compile_object(_TEXT, target)]

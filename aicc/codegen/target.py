@@ -1,10 +1,10 @@
 """What code is generated for: instruction set, vector registers, cache sizes and usable cores.
 
-A Target is plain data. `Target.from_name` knows "native" and the psABI levels of x86-64 and AArch64;
-everything that schedules and the code generator ask about a machine is a field here, so that a kernel
-depends on nothing but its text and its Target. A target is described by features, not by the
-machine that compiles: code may be compiled for a machine that differs from this one, but is loaded
-only where every instruction set that it may use exists (`Target.require_host`).
+A Target is plain data. `Target.from_name` knows "native" and the psABI levels of x86-64 and
+AArch64; everything that schedules and the code generator ask about a machine is a field here, so
+that a kernel depends on nothing but its text and its Target. A target is described by features, not
+by the machine that compiles: code may be compiled for a machine that differs from this one, but is
+loaded only where every instruction set that it may use exists (`Target.require_host`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _DTYPE_BITS = {
     "bool": 8,
 }  # fmt: skip
 
-# The microarchitecture levels of the x86-64 psABI, as LLVM features; each level includes those before.
+# The microarchitecture levels of the x86-64 psABI, as LLVM features; each level includes those
+# before.
 _X86_V2 = ("cx16", "popcnt", "sahf", "sse3", "ssse3", "sse4.1", "sse4.2")
 _X86_V3 = (*_X86_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -52,12 +53,12 @@ _FALLBACK_CACHES = (32 * 1024, 256 * 1024, 8 * 1024 * 1024)
 class Target:
     """A machine to compile for.
 
-    `features` is LLVM's string of comma-separated `+name` and `-name`. `vector_bits` is the width of the
-    widest vector register that generated code uses and `vector_registers` their number. Cache sizes
-    are bytes as one core sees them (`l3` whole, though shared). `cores` counts the cores that this
-    process may use: the affinity mask, cut by the cgroup's CPU quota. `has_f16c` says that half <->
-    float conversions are instructions, `has_bf16` that a bfloat16 dot product is one, `has_dot8` that an
-    8-bit integer dot product is one.
+    `features` is LLVM's string of comma-separated `+name` and `-name`. `vector_bits` is the width
+    of the widest vector register that generated code uses and `vector_registers` their number.
+    Cache sizes are bytes as one core sees them (`l3` whole, though shared). `cores` counts the
+    cores that this process may use: the affinity mask, cut by the cgroup's CPU quota. `has_f16c`
+    says that half <-> float conversions are instructions, `has_bf16` that a bfloat16 dot product is
+    one, `has_dot8` that an 8-bit integer dot product is one.
     """
 
     name: str
@@ -86,7 +87,8 @@ class Target:
         return frozenset(f[1:] for f in self.features.split(",") if f.startswith("+"))
 
     def lanes(self, dtype: str) -> int:
-        """How many elements of `dtype` (f64 f32 f16 bf16 i8..i64 u8..u64 bool) one vector register holds."""
+        """How many elements of `dtype` (f64 f32 f16 bf16 i8..i64 u8..u64 bool) one vector register
+        holds."""
         bits = _DTYPE_BITS.get(dtype)
         if bits is None:
             raise TargetError(f"unknown element type {dtype!r}; known: {', '.join(_DTYPE_BITS)}")
@@ -117,11 +119,11 @@ class Target:
 
     @staticmethod
     def from_name(name: str | Target) -> Target:
-        """The Target called `name`: "native", a level of x86-64 ("x86-64", "x86-64-v2", "x86-64-v3",
-        "x86-64-v4") or "aarch64". A Target is returned as it is.
+        """The Target called `name`: "native", a level of x86-64 ("x86-64", "x86-64-v2",
+        "x86-64-v3", "x86-64-v4") or "aarch64". A Target is returned as it is.
 
-        Cache sizes and cores of a named level are this machine's where the architecture is the same.
-        Raises TargetError for any other name.
+        Cache sizes and cores of a named level are this machine's where the architecture is the
+        same. Raises TargetError for any other name.
         """
         if isinstance(name, Target):
             return name
@@ -195,8 +197,9 @@ def _target(
     if _arch(triple) == "x86_64":
         avx512 = on >= _AVX512
         if avx512:
-            # Intel's server CPUs and x86-64-v4 are tuned for 256-bit vectors, which makes LLVM split
-            # 512-bit ones in functions that do not insist; the generator's vectors are meant as written.
+            # Intel's server CPUs and x86-64-v4 are tuned for 256-bit vectors, which makes LLVM
+            # split 512-bit ones in functions that do not insist; the generator's vectors are meant
+            # as written.
             flags = [f for f in flags if f[1:] != "prefer-256-bit"] + ["-prefer-256-bit"]
         bits = 512 if avx512 else 256 if "avx2" in on else 128
         registers = 32 if avx512 else 16
@@ -255,7 +258,9 @@ def _cgroup_quota(membership: Path, root: Path) -> float | None:
         if controllers and "cpu" not in controllers.split(","):
             continue
         # Version 2 has one unnamed hierarchy; version 1 mounts each controller in its own folder.
-        for mount in (root, root / "unified") if not controllers else (root / "cpu", root / controllers):
+        for mount in (
+            (root, root / "unified") if not controllers else (root / "cpu", root / controllers)
+        ):
             # A container may see its own cgroup as the root of the mount: walk up to it.
             folder = mount / inside.strip("/")
             while True:

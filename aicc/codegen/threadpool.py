@@ -4,27 +4,29 @@
     void @aicc_pool_destroy(ptr pool)
     void @aicc_parallel_for(ptr pool, ptr fn, ptr args, i64 n, i64 grain)
 
-`fn` is `void fn(ptr args, i64 begin, i64 end)`. `aicc_parallel_for` calls it so that every i in 0..n is in
-exactly one range; a range starts at a multiple of `grain` and, unless the loop runs serially, holds at
-most `grain` iterations. All calls are done, and their writes visible, when it returns. The loop runs
-serially, as one call of fn(args, 0, n), if the pool is null or has one thread, if there is one
-range, or if the pool is busy: with the loop of another caller, or with the loop that this call is nested in.
+`fn` is `void fn(ptr args, i64 begin, i64 end)`. `aicc_parallel_for` calls it so that every i in
+0..n is in exactly one range; a range starts at a multiple of `grain` and, unless the loop runs
+serially, holds at most `grain` iterations. All calls are done, and their writes visible, when it
+returns. The loop runs serially, as one call of fn(args, 0, n), if the pool is null or has one
+thread, if there is one range, or if the pool is busy: with the loop of another caller, or with the
+loop that this call is nested in.
 
-How it works. The ranges are split evenly among the participants, so that a core gets the same part of
-a tensor in each run; who has finished its part takes ranges of the others. One word, the gate, tells
-workers what to do:
+How it works. The ranges are split evenly among the participants, so that a core gets the same part
+of a tensor in each run; who has finished its part takes ranges of the others. One word, the gate,
+tells workers what to do:
 
     epoch : 32 | participants : 15 | open : 1 | workers inside : 16
 
-The caller writes the loop's description, opens the gate with a new epoch, works, closes it and waits
-until nobody is inside. A worker enters by a compare-and-swap on the open gate, so that it never sees a
-description that changes. A worker that comes late finds the gate closed: nobody waits for a thread
-that is not scheduled. An idle worker spins for `SPIN_NANOSECONDS`, then sleeps on its own condition variable.
+The caller writes the loop's description, opens the gate with a new epoch, works, closes it and
+waits until nobody is inside. A worker enters by a compare-and-swap on the open gate, so that it
+never sees a description that changes. A worker that comes late finds the gate closed: nobody waits
+for a thread that is not scheduled. An idle worker spins for `SPIN_NANOSECONDS`, then sleeps on its
+own condition variable.
 
 A child after fork has no workers; its loops still end, since the caller takes every range that no
-one else does, and neither waking nor destroying touches locks that a lost thread may hold. Workers block signals (the
-interpreter's threads handle them), take over the floating-point mode of the caller, and inherit its affinity
-from the thread that creates the pool.
+one else does, and neither waking nor destroying touches locks that a lost thread may hold. Workers
+block signals (the interpreter's threads handle them), take over the floating-point mode of the
+caller, and inherit its affinity from the thread that creates the pool.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ from aicc.codegen.target import Target
 SYMBOLS = ("aicc_pool_create", "aicc_pool_destroy", "aicc_parallel_for")
 MAX_THREADS = 1024
 STACK_BYTES = 8 << 20  # kernels keep tiles on the stack
-SPIN_NANOSECONDS = 30_000
+SPIN_NANOSECONDS = 50_000
 
-# Byte offsets in the pool. What different threads write stands 128 bytes apart: caches fetch lines in pairs.
+# Byte offsets in the pool. What different threads write stands 128 bytes apart: caches fetch lines
+# in pairs.
 _GATE, _SHUTDOWN = 0, 8
 _BUSY = 128
 _FN, _ARGS, _N, _GRAIN, _MODE = 256, 264, 272, 280, 288
@@ -50,7 +53,8 @@ _COND, _HANDLE, _POOL, _ID = 128, 192, 200, 208
 
 
 def pool_text(target: Target) -> str:
-    """The LLVM text of a module that defines `SYMBOLS` for `target` (Linux or macOS, POSIX threads)."""
+    """The LLVM text of a module that defines `SYMBOLS` for `target` (Linux or macOS, POSIX
+    threads)."""
     darwin = "darwin" in target.triple or "macos" in target.triple
     clock_monotonic = 6 if darwin else 1
     sig_setmask = 3 if darwin else 2
@@ -186,7 +190,8 @@ done:
 
 
 def _worker_text(pause: str, set_mode: str) -> str:
-    """The main function of a worker: spin, enter, work, leave; sleep when there was nothing for long."""
+    """The main function of a worker: spin, enter, work, leave; sleep when there was nothing for
+    long."""
     return f"""
 define internal ptr @worker(ptr %self) nounwind {{
 entry:
@@ -254,8 +259,8 @@ sleep:
   call i32 @pthread_mutex_lock(ptr %mutex)
   br label %doze
 doze:
-  ; The flag is up before the gate is read, and the caller opens the gate before it reads the flag: one of
-  ; the two sees the other.
+  ; The flag is up before the gate is read, and the caller opens the gate before it reads the flag:
+  ; one of the two sees the other.
   %was = atomicrmw xchg ptr %asleep, i32 1 seq_cst
   %gate2 = load atomic i64, ptr %pool seq_cst, align 8
   %shutdown2 = load atomic i32, ptr %shutdown.at seq_cst, align 4
@@ -283,7 +288,8 @@ exit:
 
 
 def _wake_text() -> str:
-    """Wakes the sleepers among the participants; in a child after fork, makes the pool serial instead."""
+    """Wakes the sleepers among the participants; in a child after fork, makes the pool serial
+    instead."""
     return f"""
 define internal void @wake(ptr %pool, i64 %participants) nounwind noinline {{
 entry:
