@@ -25,7 +25,7 @@ from typing import Any
 import onnx
 
 from harness import feeds, flops
-from harness.client import EngineError, Measurement, Worker, measure
+from harness.client import Measurement, limit, measure
 from harness.engines import ENGINES, Feed
 from harness.table import Table, milliseconds
 from zoo import ZOO
@@ -149,16 +149,6 @@ def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
         yield Case(name, path, feed, operations)
         if not options.save:
             path.unlink()
-
-
-def limit(threads: int) -> float | None:
-    """Single-precision multiply-adds per second, times two, that `threads` cores reach at most."""
-    with Worker(SUBJECT, threads) as worker:
-        try:
-            return float(worker.ask("limit", threads=threads)["flops"])
-        except EngineError as error:
-            print(f"the limit is not known: {error}", file=sys.stderr)
-            return None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -183,6 +183,16 @@ def measure(
     return results
 
 
+def limit(threads: int) -> float | None:
+    """Single-precision multiply-adds per second, times two, that `threads` cores reach at most."""
+    with Worker("aicc", threads) as worker:
+        try:
+            return float(worker.ask("limit", threads=threads)["flops"])
+        except EngineError as error:
+            print(f"the limit is not known: {error}", file=sys.stderr)
+            return None
+
+
 def compare(results: Mapping[str, Measurement], outputs: Mapping[str, Outputs]) -> None:
     """Fills in `agrees`: the outputs of each engine against those of the first that has any."""
     if not outputs:

@@ -179,6 +179,14 @@ class GraphBuilder:
         onnx.checker.check_model(model)
         return model
 
+    def build_single(
+        self, op_type: str, inputs: Sequence[str], shape: Sizes, **attributes: Any
+    ) -> onnx.ModelProto:
+        """The model of one node that gives the output `y`."""
+        self._nodes.append(helper.make_node(op_type, list(inputs), ["y"], op_type, **attributes))
+        self._outputs.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, list(shape)))
+        return self.build()
+
     def _store(self, name: str, array: Array) -> str:
         self._weights.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
