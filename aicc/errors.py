@@ -11,6 +11,10 @@ class AiccError(Exception):
     """Base of all errors raised by aicc."""
 
 
+class AiccWarning(UserWarning):
+    """Something in a model that aicc can do without: a declared shape that is wrong, a newer IR."""
+
+
 class ModelError(AiccError, ValueError):
     """The model file cannot be read: not a protobuf, truncated, no graph, a cycle, bad weights."""
 
@@ -46,7 +50,3 @@ class ScheduleError(AiccError, ValueError):
 
 class TargetError(AiccError, ValueError):
     """An unknown target, or native code that this machine cannot run."""
-
-
-class CodegenError(AiccError):
-    """Generated code that LLVM refuses to parse, verify, emit or link: a fault of the compiler."""

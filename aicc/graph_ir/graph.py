@@ -80,10 +80,13 @@ def make_node(
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class Graph:
     """inputs, outputs: value names in order. constants: weights by value name (numpy, C order).
-    types: the type of every value: inputs, constants, and node results."""
+    types: the type of every value: inputs, constants, and node results.
+
+    Equal graphs have the same name, interface, nodes in the same order, constants bit by bit, and
+    types of all values that they define."""
 
     name: str
     inputs: list[str] = field(default_factory=list)
@@ -91,6 +94,26 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     types: dict[str, TensorType] = field(default_factory=dict)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return (
+            (self.name, self.inputs, self.outputs) == (other.name, other.inputs, other.outputs)
+            and self.nodes == other.nodes
+            and self.constants.keys() == other.constants.keys()
+            and all(same_array(a, other.constants[n]) for n, a in self.constants.items())
+            and all(self.types.get(n) == other.types.get(n) for n in self.defined())
+        )
+
+    def defined(self) -> Iterator[str]:
+        """Every value that the graph defines: inputs, constants, results; regions have their own."""
+        yield from self.inputs
+        yield from self.constants
+        for n in self.nodes:
+            yield from (o for o in n.outputs if o)
 
     def copy(self) -> Graph:
         """A graph whose lists may be changed; nodes and arrays are shared."""
@@ -150,6 +173,20 @@ class Graph:
         from aicc.graph_ir.text import print_graph
 
         return print_graph(self)
+
+
+def same_array(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    """True for equal type, shape and bits: NaN equals NaN, 0.0 is not -0.0."""
+    if a is b:
+        return True
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.kind == "O":
+        return bool(a.tolist() == b.tolist())
+    bits = f"u{a.dtype.itemsize}"
+    return bool(
+        np.array_equal(np.ascontiguousarray(a).view(bits), np.ascontiguousarray(b).view(bits))
+    )
 
 
 def reads(node: Node) -> Iterator[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from aicc.dtypes import INTEGERS, from_numpy
+from aicc.errors import OperatorError
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.types import VALUE_LIMIT, TensorType
 from aicc.ops import registry
-from aicc.ops.registry import OpContext
+from aicc.ops.registry import REQUIRED, OpContext
+from aicc.symbolic import Size, sym
+
+InferRegion = Callable[[int, Sequence[TensorType]], list[TensorType]]
 
 
 def constant_type(data: np.ndarray[Any, Any]) -> TensorType:
@@ -22,8 +27,22 @@ def constant_type(data: np.ndarray[Any, Any]) -> TensorType:
     return TensorType(dtype, tuple(int(d) for d in data.shape), value)
 
 
+def enclosing(graph: Graph, outer: Graph | None) -> Graph:
+    """What the regions of `graph`'s nodes see: its values and those around it."""
+    if outer is None:
+        return graph
+    return Graph(
+        graph.name,
+        constants={**outer.constants, **graph.constants},
+        types={**outer.types, **graph.types},
+    )
+
+
 def context(graph: Graph, node: Node, outer: Graph | None = None) -> OpContext:
-    """What a node's operator may know: operand types and constant data, result types if known."""
+    """What a node's operator may know: operand types and constant data, result types if known.
+
+    outer: the values around a region, as `enclosing` gives them.
+    """
 
     def type_of(name: str) -> TensorType | None:
         if not name:
@@ -31,26 +50,81 @@ def context(graph: Graph, node: Node, outer: Graph | None = None) -> OpContext:
         found = graph.types.get(name)
         return outer.types.get(name) if found is None and outer is not None else found
 
+    def constant_of(name: str) -> np.ndarray[Any, Any] | None:
+        found = graph.constants.get(name)
+        if found is None and outer is not None and name not in graph.types:
+            return outer.constants.get(name)
+        return found
+
+    def fresh_symbol(base: str, hi: int | None = None) -> Size:
+        owner = next((o for o in node.outputs if o), node.op)
+        return sym(f"{owner}.{base}", 0, hi)
+
+    def infer_region(i: int, types: Sequence[TensorType]) -> list[TensorType]:
+        return infer_region_types(node.regions[i], types, enclosing(graph, outer))
+
+    known = registry.find(node.op)
+    defaults = known.attributes if known is not None else {}
     return OpContext(
         op=node.op,
-        attrs=dict(node.attrs),
+        attrs={**{k: v for k, v in defaults.items() if v is not REQUIRED}, **dict(node.attrs)},
         types=tuple(type_of(i) for i in node.inputs),
-        constants=tuple(graph.constants.get(i) for i in node.inputs),
+        constants=tuple(constant_of(i) for i in node.inputs),
         outputs=tuple(graph.types[o] for o in node.outputs if o in graph.types),
         n_outputs=len(node.outputs),
         node=", ".join(node.origin) or ", ".join(node.outputs),
+        fresh_symbol=fresh_symbol,
+        regions=node.regions,
+        infer_region=infer_region,
     )
 
 
-def infer_node(graph: Graph, node: Node) -> None:
+def infer_region_types(
+    region: Graph, types: Sequence[TensorType], outer: Graph
+) -> list[TensorType]:
+    """Gives a region's inputs these types, infers its values, and returns its results' types.
+
+    The region's own table of types is rewritten.
+    """
+    for name, t in zip(region.inputs, types, strict=True):
+        region.types[name] = t
+    infer(region, outer)
+    return [region.types.get(o) or outer.types[o] for o in region.outputs]
+
+
+def result_types(ctx: OpContext) -> list[TensorType]:
+    """The operator's rule applied to `ctx`: one type for each result.
+
+    Raises OperatorError where the operands do not fit, also where the rule itself stumbles on them.
+    """
+    op = registry.get(ctx.op)
+    try:
+        types = list(op.infer(ctx))
+    except OperatorError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        ctx.fail(f"{type(error).__name__}: {error}")
+    if len(types) < ctx.n_outputs:
+        ctx.fail(f"has {len(types)} results, not {ctx.n_outputs}")
+    for t in types:
+        for d in t.shape:
+            if isinstance(d, int) and d < 0:
+                ctx.fail(f"the result {t.without_value()} has a negative size")
+        total = t.nbytes
+        if isinstance(total, int) and total >= 2**63:
+            ctx.fail(f"the result {t.without_value()} overflows the address space")
+    return types
+
+
+def infer_node(graph: Graph, node: Node, outer: Graph | None = None) -> None:
     """Records the result types of `node` in `graph.types`."""
-    types = registry.get(node.op).infer(context(graph, node))
+    types = result_types(context(graph, node, outer))
     for name, t in zip(node.outputs, types, strict=False):
         if name:
             graph.types[name] = t
 
 
-def infer(graph: Graph) -> None:
+def infer(graph: Graph, outer: Graph | None = None) -> None:
     """Records the types of all nodes' results, in order; operands must be typed."""
     for node in graph.nodes:
-        infer_node(graph, node)
+        infer_node(graph, node, outer)

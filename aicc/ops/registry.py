@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from aicc.errors import OperatorError
 from aicc.graph_ir.types import TensorType
 from aicc.symbolic import Size
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
+
+if TYPE_CHECKING:
+    from aicc.graph_ir.graph import Graph
 
 Array = np.ndarray[Any, Any]
 REQUIRED = object()
@@ -36,7 +39,13 @@ class OpContext:
 
     op, node: names for messages. attrs: values with defaults filled in. types: operand types, None
     for an omitted operand. constants: data of the operands that are constant (None otherwise).
-    outputs: the result types, in `reference`, `lower` and `decompose`. opset: only in `upgrade`.
+    outputs: the result types, in `reference`, `lower` and `decompose`.
+
+    fresh_symbol(base, hi=None): a size that only a run can tell, at most `hi`; the same one each
+    time a node's types are inferred. regions: the node's subgraphs, in the order in which the
+    operator declares its graph attributes. infer_region(i, types): result types of region `i` for
+    these types of its inputs; `infer` calls it once or more for every region, and the last call
+    stands. run_region(i, arrays): its results, in `reference`.
     """
 
     op: str
@@ -46,7 +55,10 @@ class OpContext:
     outputs: Sequence[TensorType] = ()
     n_outputs: int = 1
     node: str = ""
-    fresh_symbol: Callable[[str], Size] | None = None
+    fresh_symbol: Callable[..., Size] | None = None
+    regions: Sequence[Graph] = ()
+    infer_region: Callable[[int, Sequence[TensorType]], list[TensorType]] | None = None
+    run_region: Callable[[int, Sequence[Array]], list[Array]] | None = None
 
     def input(self, i: int) -> TensorType:
         """The type of a required operand. Raises OperatorError where it is missing."""
@@ -139,7 +151,10 @@ class Operator:
     ) -> tuple[dict[str, Any], list[str]]:
         """Attributes and operands of an older opset in the newest one's terms.
 
-        `graph.add_constant(base, array) -> name` makes an operand of what was an attribute.
+        `graph.add_constant(base, array) -> name` makes an operand of what was an attribute;
+        `graph.types` has the types of all values so far. An attribute that is a tensor arrives as
+        an array, and leaves as an operand or a plain attribute. Attributes arrive as written in
+        the model; defaults are filled in after.
         """
         return attrs, inputs
 
