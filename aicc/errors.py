@@ -50,3 +50,7 @@ class ScheduleError(AiccError, ValueError):
 
 class TargetError(AiccError, ValueError):
     """An unknown target, or native code that this machine cannot run."""
+
+
+class CodegenError(AiccError):
+    """Generated code that LLVM refuses to parse, verify, emit or link: a fault of the compiler."""
