@@ -184,10 +184,13 @@ def measure(
 
 
 def limit(threads: int) -> float | None:
-    """Single-precision multiply-adds per second, times two, that `threads` cores reach at most."""
-    with Worker("aicc", threads) as worker:
+    """Operations per second that `threads` cores reach at most: multiply-adds of float32, as two.
+
+    Measured on one core; None if this machine has no such limit to measure.
+    """
+    with Worker("aicc", 1) as worker:
         try:
-            return float(worker.ask("limit", threads=threads)["flops"])
+            return threads * float(worker.ask("limit")["flops"])
         except EngineError as error:
             print(f"the limit is not known: {error}", file=sys.stderr)
             return None

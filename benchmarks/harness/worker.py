@@ -6,7 +6,7 @@
     {"op": "outputs", "path": "out.npz"}    -> {}         arr_0, arr_1, ... in the model's order
     {"op": "memory"}                        -> {"peak_bytes": 123456789}
     {"op": "report"}                        -> {"text": "..."}           "" if the engine has none
-    {"op": "limit", "threads": 2}           -> {"flops": 2.3e11}         the limit, per second
+    {"op": "limit"}                         -> {"flops": 1.2e11}         of one core, per second
     end of input                            -> the process ends
 
 A request that fails is answered by {"error": "...", "kind": "ValueError"}; the process lives on.
@@ -76,10 +76,11 @@ class Worker:
         report = getattr(self.engine, "report", None)
         return {"text": report() if report else ""}
 
-    def limit(self, threads: int) -> dict[str, Any]:
+    def limit(self) -> dict[str, Any]:
         from aicc.codegen.limits import fma_limit
+        from aicc.codegen.target import Target
 
-        return {"flops": float(fma_limit(threads=threads))}
+        return {"flops": fma_limit(Target.host()) * 1e9}
 
 
 def peak_bytes() -> int:
