@@ -1,1 +1,1 @@
-"""The passes over the graph: each is a frozen dataclass that takes a Graph and returns a new one."""
+"""The passes over the graph: frozen dataclasses that take a Graph and return a new one."""

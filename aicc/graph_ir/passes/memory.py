@@ -1,10 +1,10 @@
 """Where buffers lie in one arena, so that those that live at the same time do not overlap.
 
 Plain functions over (size, first, last); nothing here knows of graphs. Sizes are numbers: symbolic
-ones are evaluated before. Placing is the NP-hard dynamic storage allocation problem; this takes the
-best of several greedy orders (Pisarchyk & Lee, arXiv 2001.03288: greedy by size), each of which puts
-a buffer into the smallest hole between the buffers placed before that live at the same time. The
-live peak, the most bytes alive in one step, is the lower bound that no placement beats.
+ones are evaluated before. Placing is the NP-hard dynamic storage allocation problem; this takes
+the best of several greedy orders (Pisarchyk & Lee, arXiv 2001.03288: greedy by size), each of which
+puts a buffer into the smallest hole between the buffers placed before that live at the same time.
+The live peak, the most bytes alive in one step, is the lower bound that no placement beats.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def live_peak(buffers: Sequence[Buffer], alignment: int = 1) -> int:
 def check_placement(
     buffers: Sequence[Buffer], offsets: Sequence[int], size: int, alignment: int = ALIGNMENT
 ) -> None:
-    """Raises ValueError where two buffers alive in the same step overlap, or one is out of place."""
+    """Raises ValueError where buffers alive in the same step overlap, or one is out of place."""
     if len(buffers) != len(offsets):
         raise ValueError(f"{len(offsets)} offsets for {len(buffers)} buffers")
     for i, (b, o) in enumerate(zip(buffers, offsets)):
