@@ -1,7 +1,7 @@
 """Every error that a user meets, and what each tells.
 
-All derive from `AiccError`. Messages name the ONNX node, the operator and the shapes where there are
-any; nothing is lost: several faults of one kind are reported at once.
+All derive from `AiccError`. Messages name the ONNX node, the operator and the shapes where there
+are any; nothing is lost: several faults of one kind are reported at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class UnsupportedError(ModelError):
 
 
 class OperatorError(ModelError):
-    """A node's operands or attributes do not fit its operator. `node`: ONNX name; `op`: operator."""
+    """Operands or attributes do not fit the operator. `node`: ONNX name; `op`: operator."""
 
     def __init__(self, message: str, node: str = "", op: str = "") -> None:
         super().__init__(f"node {node!r}: {message}" if node else message)
@@ -41,7 +41,7 @@ class ExecutionError(AiccError, RuntimeError):
 
 
 class IRError(AiccError, ValueError):
-    """A text form cannot be parsed, or an IR breaks an invariant: a fault of a pass or of a text."""
+    """A text form cannot be parsed, or an IR breaks an invariant: a pass or a text is wrong."""
 
 
 class ScheduleError(AiccError, ValueError):

@@ -70,6 +70,7 @@ def make_node(
     regions: Iterable[Graph] = (),
     origin: Iterable[str] = (),
 ) -> Node:
+    """A Node from any iterables; attributes are sorted."""
     return Node(
         op,
         tuple(inputs),
@@ -109,7 +110,7 @@ class Graph:
         )
 
     def defined(self) -> Iterator[str]:
-        """Every value that the graph defines: inputs, constants, results; regions have their own."""
+        """Every value that the graph defines, but not those inside its nodes' regions."""
         yield from self.inputs
         yield from self.constants
         for n in self.nodes:
@@ -172,7 +173,7 @@ class Graph:
     def __str__(self) -> str:
         from aicc.graph_ir.text import print_graph
 
-        return print_graph(self)
+        return print_graph(self, with_sha=False)
 
 
 def same_array(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:

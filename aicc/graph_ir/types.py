@@ -11,7 +11,7 @@ from aicc.symbolic import Size, product
 @dataclass(frozen=True)
 class TensorType:
     """`dtype[shape]`. `value` holds the row-major elements of a small integer or bool tensor whose
-    contents are known at compile time, as numbers or symbolic sizes; shape arithmetic lives there."""
+    contents are known at compile time, as numbers or symbolic sizes: shape arithmetic."""
 
     dtype: str
     shape: tuple[Size, ...]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -86,12 +86,12 @@ class OpContext:
         v = self.require_value(i, what)
         if not all(isinstance(x, int) for x in v):
             self.fail(f"{what} (input {i}) must be constant, not {v}")
-        return tuple(int(x) for x in v)  # type: ignore[arg-type]
+        return tuple(int(x) for x in v)
 
     def constant(self, i: int) -> Array | None:
         return self.constants[i] if i < len(self.constants) else None
 
-    def fail(self, message: str) -> Any:
+    def fail(self, message: str) -> NoReturn:
         """Raises OperatorError naming the node, the operator and its operand types."""
         operands = ", ".join("_" if t is None else str(t.without_value()) for t in self.types)
         raise OperatorError(f"{self.op}({operands}): {message}", node=self.node, op=self.op)
@@ -116,7 +116,7 @@ class Case:
 
 
 class GraphRewriter:
-    """What `decompose` may do: apply other operators to values. The decompose pass implements it."""
+    """What `decompose` may do: apply other operators to values. The decompose pass has one."""
 
     def op(
         self, op: str, *inputs: str, n_outputs: int = 1, **attrs: Any
@@ -222,6 +222,7 @@ def find(name: str) -> Operator | None:
 
 
 def get(name: str) -> Operator:
+    """The operator named `name`; KeyError where there is none."""
     found = find(name)
     if found is None:
         raise KeyError(name)
@@ -229,6 +230,7 @@ def get(name: str) -> Operator:
 
 
 def all_operators() -> Iterator[Operator]:
+    """Every operator, by name."""
     _load_all()
     yield from (_REGISTRY[k] for k in sorted(_REGISTRY))
 
