@@ -1,0 +1,234 @@
+"""Conv: sliding sums of products, in groups, over one to three spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aicc.graph_ir.types import TensorType
+from aicc.ops.contraction import wide
+from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.samples import sample
+from aicc.ops.sizes import accumulator, agree, check_agree
+from aicc.ops.windows import (
+    WINDOW,
+    Layout,
+    Windows,
+    layout,
+    pad_stage,
+    sliding,
+    windows,
+    with_layout,
+)
+from aicc.symbolic import Size
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import Expr, cast, const
+
+
+def kernel_extents(ctx: OpContext, weights: Sequence[Size], data_rank: int) -> tuple[int, ...]:
+    """The spatial extents of the weights, which must be numbers and fit `kernel_shape`."""
+    extents = tuple(weights[2:])
+    if len(weights) != data_rank:
+        ctx.fail(f"weights have {len(weights)} axes, data {data_rank}")
+    given = tuple(ctx.attrs.get("kernel_shape", ()) or ())
+    if not all(isinstance(k, int) for k in extents):
+        ctx.fail("the spatial sizes of the weights must be known at compile time")
+    if given and given != extents:
+        ctx.fail(f"kernel_shape {list(given)} is not that of the weights, {list(extents)}")
+    return tuple(int(k) for k in extents)
+
+
+def groups_of(ctx: OpContext, channels: Size, weights: Size, what: str) -> int:
+    """The `group` attribute, checked against channel counts where these are numbers."""
+    group = int(ctx.attrs["group"])
+    if group < 1:
+        ctx.fail(f"group {group} must be positive")
+    for size in (channels, weights):
+        if isinstance(size, int) and size % group:
+            ctx.fail(f"{size} {what} do not divide into {group} groups")
+    return group
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sums of a convolution, by groups of channels: `value(index)` is the one for an index of
+    the result's layout; `flat` is their tensor where it has that layout itself."""
+
+    value: Callable[[Sequence[Size]], Expr]
+    flat: Tensor | None
+
+
+Term = Callable[[Size, Size, Size, tuple[Size, ...], tuple[Size, ...]], Expr]
+
+
+def group_sums(
+    b: KernelBuilder,
+    at: Layout,
+    batch: Size,
+    filters: Size,
+    outputs: Sequence[Size],
+    group: int,
+    extents: Sequence[Size],
+    term: Term,
+) -> Sums:
+    """The stage that sums `term(n, filter, group, output, inner)` over `extents`, channels last.
+
+    Groups of one filter, or of one channel, take the group from the filter's number. Others get
+    loops over groups and the filters of a group, so that each is a contraction of its own.
+    """
+    per_group = filters // group
+    if group == 1 or per_group == 1 or extents[-1] == 1:
+
+        def one(*index: Size) -> Expr:
+            n, o, out = at.split(index[: at.rank])
+            return term(n, o, 0 if group == 1 else o // per_group, out, index[at.rank :])
+
+        flat = b.reduce(at.join(batch, filters, outputs), extents, one, name="sum")
+        return Sums(lambda index: flat[tuple(index)], flat)
+
+    def join(n: Size, g: Size, o: Size, out: Sequence[Size]) -> tuple[Size, ...]:
+        return (n, *out, g, o) if at.channels_last else (n, g, o, *out)
+
+    def of_group(*index: Size) -> Expr:
+        outer, inner = index[: at.rank + 1], index[at.rank + 1 :]
+        if at.channels_last:
+            n, out, g, o = outer[0], outer[1:-2], outer[-2], outer[-1]
+        else:
+            n, g, o, out = outer[0], outer[1], outer[2], outer[3:]
+        return term(n, g * per_group + o, g, out, inner)
+
+    sums = b.reduce(join(batch, group, per_group, outputs), extents, of_group, name="sum")
+
+    def element(index: Sequence[Size]) -> Expr:
+        n, o, out = at.split(index)
+        return sums[join(n, o // per_group, o % per_group, out)]
+
+    return Sums(element, None)
+
+
+def finish(
+    b: KernelBuilder,
+    at: Layout,
+    shape: Sequence[Size],
+    sums: Sums,
+    bias: Tensor | None,
+    dtype: str,
+) -> Tensor:
+    """The stage that adds the bias and gives the result its layout and type, where needed."""
+    if bias is None and sums.flat is not None and sums.flat.dtype == dtype:
+        return sums.flat
+
+    def result(*index: Size) -> Expr:
+        value = sums.value(index)
+        if bias is not None:
+            value = value + cast(bias[index[at.channel]], value.dtype)
+        return cast(value, dtype)
+
+    return b.compute(shape, result, name="conv")
+
+
+@operator("Conv", since=1, inputs=(2, 3), attributes={**WINDOW, "group": 1})
+class Conv(Operator):
+    """Convolution (cross-correlation). Data [N, C, spatial...], or [N, spatial..., C] with
+    `channels_last`; weights [O, C/group, kernel...]; bias [O]. ONNX Conv-22."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x = ctx.input(0)
+        at, w, _ = self._geometry(ctx, x.shape, ctx.input(1).shape)
+        if ctx.has(2) and ctx.input(2).rank != 1:
+            ctx.fail("the bias must have one axis")
+        return [TensorType(x.dtype, at.join(x.shape[0], ctx.input(1).shape[0], w.outputs))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        x, weights, *rest = inputs
+        assert x is not None and weights is not None
+        at, w, group = self._geometry(ctx, x.shape, weights.shape)
+        taps = sliding(wide(at.to_first(x)), w, 0)
+        kernel_axes = tuple(range(taps.ndim - len(w.kernel), taps.ndim))
+        own = tuple(range(2, weights.ndim))
+        parts = [
+            np.tensordot(data, kernel, axes=((1, *kernel_axes), (1, *own)))
+            for data, kernel in zip(
+                np.split(taps, group, axis=1), np.split(wide(weights), group, axis=0)
+            )
+        ]
+        y = np.concatenate(parts, axis=-1)
+        if rest and rest[0] is not None:
+            y = y + wide(rest[0])
+        return [at.from_first(np.moveaxis(y, -1, 1)).astype(x.dtype)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        x, weights = inputs[:2]
+        bias = inputs[2] if len(inputs) > 2 else None
+        assert x is not None and weights is not None
+        at, w, group = self._geometry(ctx, x.shape, weights.shape)
+        batch, channels, _ = at.split(x.shape)
+        filters, depth = weights.shape[:2]
+        check_agree(ctx, b, channels, depth * group, "channels of the data")
+        if bias is not None:
+            check_agree(ctx, b, bias.shape[0], filters, "size of the bias")
+        if not w.exact:
+            x = pad_stage(b, x, at, w.begins, w.padded, const(0, x.dtype))
+        data, sum_type, count = x, accumulator(x.dtype), len(w.kernel)
+
+        def term(n: Size, o: Size, g: Size, out: tuple[Size, ...], inner: tuple[Size, ...]) -> Expr:
+            tap, c = inner[:count], inner[count]
+            value = data[at.join(n, g * depth + c, w.start(out, tap))]
+            return cast(value, sum_type) * cast(weights[(o, c, *tap)], sum_type)
+
+        sums = group_sums(b, at, batch, filters, w.outputs, group, (*w.kernel, depth), term)
+        shape = at.join(batch, filters, w.outputs)
+        return [finish(b, at, shape, sums, bias, x.dtype)]
+
+    @staticmethod
+    def _geometry(
+        ctx: OpContext, data: Sequence[Size], weights: Sequence[Size]
+    ) -> tuple[Layout, Windows, int]:
+        at = layout(ctx, len(data))
+        kernel = kernel_extents(ctx, weights, len(data))
+        _, channels, sizes = at.split(data)
+        group = groups_of(ctx, channels, weights[0], "channels")
+        agree(ctx, channels, weights[1] * group, "channels of the data")
+        return at, windows(ctx, sizes, kernel), group
+
+    def cases(self) -> Iterable[Case]:
+        for name, data, weights, attrs in (
+            ("pointwise", (2, 3, 4, 5), (6, 3, 1, 1), {}),
+            ("valid", (1, 2, 5, 6), (3, 2, 3, 3), {}),
+            ("padded", (2, 3, 5, 6), (4, 3, 3, 3), {"pads": (1, 1, 1, 1)}),
+            ("asymmetric", (1, 2, 5, 6), (3, 2, 3, 2), {"pads": (0, 2, 1, 0)}),
+            ("strided", (1, 2, 7, 8), (3, 2, 3, 3), {"pads": (1, 1, 1, 1), "strides": (2, 3)}),
+            ("dilated", (1, 2, 8, 9), (3, 2, 3, 2), {"pads": (2, 0, 1, 3), "dilations": (2, 3)}),
+            ("same_upper", (1, 2, 5, 6), (3, 2, 3, 4), {"auto_pad": "SAME_UPPER"}),
+            (
+                "same_lower",
+                (1, 2, 5, 6),
+                (3, 2, 3, 4),
+                {"auto_pad": "SAME_LOWER", "strides": (2, 2)},
+            ),
+            ("auto_valid", (1, 2, 5, 6), (3, 2, 3, 4), {"auto_pad": "VALID"}),
+            ("depthwise", (1, 4, 5, 6), (4, 1, 3, 3), {"group": 4, "pads": (1, 1, 1, 1)}),
+            ("multiplier", (1, 3, 5, 4), (6, 1, 3, 3), {"group": 3, "strides": (2, 2)}),
+            ("groups", (2, 4, 4, 5), (6, 2, 3, 3), {"group": 2, "pads": (1, 1, 1, 1)}),
+            ("one_filter_groups", (1, 6, 4, 4), (3, 2, 2, 2), {"group": 3}),
+            ("one_dimension", (2, 3, 9), (4, 3, 3), {"pads": (1, 0), "strides": (2,)}),
+            ("three_dimensions", (1, 2, 3, 4, 5), (3, 2, 2, 2, 3), {"pads": (0, 1, 1, 1, 0, 1)}),
+            ("large_kernel", (1, 1, 5, 5), (2, 1, 5, 5), {}),
+        ):
+            x, w = sample(*data), sample(*weights)
+            bias = sample(weights[0])
+            axes = {(0, 0): "batch", **{(0, n): f"s{n}" for n in range(2, len(data))}}
+            yield Case(name, (x, w), attrs, constant=(1,), symbolic=axes, atol=1e-5)
+            last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+            axes = {(0, 0): "batch", **{(0, n): f"s{n}" for n in range(1, len(data) - 1)}}
+            yield Case(
+                f"{name}_channels_last",
+                (last, w, bias),
+                with_layout(attrs),
+                symbolic=axes,
+                atol=1e-5,
+            )
+        half = (sample(1, 3, 5, 5, dtype="f16"), sample(4, 3, 3, 3, dtype="f16"))
+        yield Case("f16", half, rtol=2e-3, atol=2e-3)
