@@ -650,3 +650,22 @@ def gcd_of(s: Size) -> int:
     if isinstance(s, int):
         return abs(s)
     return math.gcd(s.const, *(c for _, c in s.terms))
+
+
+def recombine(s: Size) -> Size:
+    """`c*a*(x//a) + c*(x%a)` joined to `c*x`, wherever it occurs: undoes the split of an index that
+    addresses a dense array."""
+    if isinstance(s, int):
+        return s
+    for m, c in s.terms:
+        for n, a in enumerate(m):
+            if not isinstance(a, Mod):
+                continue
+            cofactor = _build({m[:n] + m[n + 1 :]: c}, 0) if len(m) > 1 else c
+            whole = mul(mul(cofactor, a.den), floordiv(a.num, a.den))
+            if isinstance(whole, Dim) and len(whole.terms) == 1:
+                wanted, factor = whole.terms[0]
+                if dict(s.terms).get(wanted) == factor:
+                    rest = _build({k: v for k, v in s.terms if k not in (m, wanted)}, s.const)
+                    return recombine(add(rest, mul(cofactor, a.num)))
+    return s

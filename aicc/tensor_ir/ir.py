@@ -472,5 +472,3 @@ def loads_of(s: Stmt | Expr) -> list[Load]:
         for size in sizes:
             found.extend(loads_of(Index(size)))
     return found
-
-

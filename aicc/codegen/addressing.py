@@ -1,0 +1,399 @@
+"""Sizes and memory accesses: index arithmetic, addresses, vector loads and stores, masks.
+
+An access is decided by the stride of its address in the vector variable: 0 is a scalar access, 1 a
+contiguous vector, anything else a gather or scatter. Addresses are chains of offsets ordered from
+outer to inner loops, the constant last, so that what an outer loop fixes is computed there and the
+rows of a tile are one base register plus a displacement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aicc.codegen.llvm_types import memory_type, splat, suffix
+from aicc.codegen.target import Target
+from aicc.codegen.writer import FunctionWriter
+from aicc.dtypes import nbytes
+from aicc.symbolic import (
+    Atom,
+    Dim,
+    FloorDiv,
+    Max,
+    Min,
+    Mod,
+    Opaque,
+    Size,
+    Sym,
+    coefficient,
+    recombine,
+    substitute,
+    symbols,
+    value_range,
+)
+from aicc.tensor_ir.ir import Buffer, Expr, Kernel
+
+
+@dataclass(frozen=True)
+class Value:
+    """An SSA value: its text, element type, and lanes (0: a scalar)."""
+
+    text: str
+    dtype: str
+    lanes: int = 0
+
+
+class Addressing:
+    """The state of emission inside one function, and everything that is integer arithmetic."""
+
+    def __init__(self, kernel: Kernel, target: Target, fn: FunctionWriter) -> None:
+        self.kernel = kernel
+        self.target = target
+        self.fn = fn
+        self.pointers: dict[str, str] = {}
+        self.variables: dict[Sym, str] = {}
+        self.depth: dict[Sym, int] = {}
+        self.constants: dict[Sym, Size] = {}
+        self.vector: Sym | None = None
+        self.lanes = 0
+        self.mask: Value | None = None
+        self.scopes: list[dict[object, object]] = [{}]
+        self._offsets: dict[tuple[str, tuple[Size, ...]], Size] = {}
+
+    def expression(self, e: Expr) -> Value:
+        raise NotImplementedError
+
+    # values remembered where they dominate
+
+    def cached(self, key: object) -> str | None:
+        for scope in reversed(self.scopes):
+            if key in scope:
+                return str(scope[key])
+        return None
+
+    def remember(self, key: object, text: str) -> str:
+        self.scopes[-1][key] = text
+        return text
+
+    # sizes
+
+    def resolve(self, s: Size) -> Size:
+        """`s` with unrolled variables replaced by their numbers."""
+        return substitute(s, self.constants) if self.constants else s
+
+    def varies(self, s: Size) -> bool:
+        """True where `s` depends on the vector variable."""
+        return self.vector is not None and self.vector in symbols(s)
+
+    def size(self, s: Size) -> str:
+        """A size that is equal in all lanes, as i64."""
+        s = self.resolve(s)
+        if isinstance(s, int):
+            return str(s)
+        found = self.cached(("size", s))
+        if found is not None:
+            return found
+        total = ""
+        for monomial, coef in self._by_depth(s):
+            part = self._monomial(monomial, coef)
+            total = self.fn.value(f"add nsw i64 {total}, {part}") if total else part
+        if s.const:
+            total = self.fn.value(f"add nsw i64 {total}, {s.const}")
+        return self.remember(("size", s), total)
+
+    def _by_depth(self, s: Dim) -> list[tuple[tuple[Atom, ...], int]]:
+        def deepest(term: tuple[tuple[Atom, ...], int]) -> int:
+            return max((self.depth.get(v, 0) for v in symbols(Dim((term,), 0))), default=0)
+
+        return sorted(s.terms, key=deepest)
+
+    def _monomial(self, monomial: tuple[Atom, ...], coef: int) -> str:
+        key = ("term", monomial, coef)
+        found = self.cached(key)
+        if found is not None:
+            return found
+        text = self._atom(monomial[0])
+        for a in monomial[1:]:
+            text = self.fn.value(f"mul nsw i64 {text}, {self._atom(a)}")
+        if coef != 1:
+            text = self.fn.value(f"mul nsw i64 {text}, {coef}")
+        return self.remember(key, text)
+
+    def _atom(self, a: Atom) -> str:
+        if isinstance(a, Sym):
+            return self.variables[a]
+        found = self.cached(("atom", a))
+        if found is None:
+            found = self.remember(("atom", a), self._compute_atom(a))
+        return found
+
+    def _compute_atom(self, a: Atom) -> str:
+        if isinstance(a, Opaque):
+            return self._integer(self.expression(a.payload), 0)
+        if isinstance(a, Min | Max):
+            name = "llvm.smin.i64" if isinstance(a, Min) else "llvm.smax.i64"
+            return self.fn.call("i64", name, [("i64", self.size(a.a)), ("i64", self.size(a.b))])
+        assert isinstance(a, FloorDiv | Mod)
+        return self._divide(a, self.size(a.num), self.size(a.den), "i64")
+
+    def _divide(self, a: FloorDiv | Mod, num: str, den: str, t: str) -> str:
+        """Floor division or modulo on values of type `t` (i64 or a vector of it)."""
+        lo = value_range(a.num)[0]
+        division = isinstance(a, FloorDiv)
+        if lo is not None and lo >= 0:
+            return self.fn.value(f"{'udiv' if division else 'urem'} {t} {num}, {den}")
+        lanes = self.lanes if t != "i64" else 0
+        zero = splat("0", "i64", lanes) if lanes else "0"
+        q = self.fn.value(f"sdiv {t} {num}, {den}")
+        r = self.fn.value(f"srem {t} {num}, {den}")
+        negative = self.fn.value(f"icmp slt {t} {r}, {zero}")
+        flag = f"<{lanes} x i1>" if lanes else "i1"
+        if division:
+            down = self.fn.value(f"sext {flag} {negative} to {t}")
+            return self.fn.value(f"add {t} {q}, {down}")
+        up = self.fn.value(f"add {t} {r}, {den}")
+        return self.fn.value(f"select {flag} {negative}, {t} {up}, {t} {r}")
+
+    def _integer(self, v: Value, lanes: int) -> str:
+        """A value of any integer type as i64, in `lanes` lanes."""
+        if v.dtype not in ("i64", "u64"):
+            source = self.type_of(v)
+            wide = f"<{v.lanes} x i64>" if v.lanes else "i64"
+            extend = "sext" if v.dtype.startswith("i") else "zext"
+            v = Value(self.fn.value(f"{extend} {source} {v.text} to {wide}"), "i64", v.lanes)
+        return self.broadcast(v, lanes).text if lanes else v.text
+
+    def size_vector(self, s: Size) -> str:
+        """A size that differs between lanes, as a vector of i64."""
+        s = self.resolve(s)
+        t = f"<{self.lanes} x i64>"
+        if isinstance(s, int) or not self.varies(s):
+            return self.broadcast(Value(self.size(s), "i64"), self.lanes).text
+        assert self.vector is not None
+        coef = coefficient(s, self.vector)
+        if coef is not None:
+            base = self.size(substitute(s, {self.vector: 0}))
+            if isinstance(coef, int):
+                step = "<" + ", ".join(f"i64 {n * coef}" for n in range(self.lanes)) + ">"
+            else:
+                iota = "<" + ", ".join(f"i64 {n}" for n in range(self.lanes)) + ">"
+                factor = self.broadcast(Value(self.size(coef), "i64"), self.lanes).text
+                step = self.fn.value(f"mul {t} {iota}, {factor}")
+            if base == "0":
+                return step
+            wide = self.broadcast(Value(base, "i64"), self.lanes).text
+            return self.fn.value(f"add {t} {wide}, {step}")
+        total = self.broadcast(Value(str(s.const), "i64"), self.lanes).text
+        for monomial, factor_ in s.terms:
+            part = self.broadcast(Value(str(factor_), "i64"), self.lanes).text
+            for a in monomial:
+                part = self.fn.value(f"mul {t} {part}, {self._atom_vector(a)}")
+            total = self.fn.value(f"add {t} {total}, {part}")
+        return total
+
+    def _atom_vector(self, a: Atom) -> str:
+        t = f"<{self.lanes} x i64>"
+        if isinstance(a, Sym):
+            return self.size_vector(Dim((((a,), 1),), 0))
+        if isinstance(a, Opaque):
+            return self._integer(self.expression(a.payload), self.lanes)
+        if isinstance(a, Min | Max):
+            name = "smin" if isinstance(a, Min) else "smax"
+            x, y = self.size_vector(a.a), self.size_vector(a.b)
+            return self.fn.call(t, f"llvm.{name}.v{self.lanes}i64", [(t, x), (t, y)])
+        return self._divide(a, self.size_vector(a.num), self.size_vector(a.den), t)
+
+    # values
+
+    def type_of(self, v: Value) -> str:
+        from aicc.codegen.llvm_types import llvm_type
+
+        return llvm_type(v.dtype, v.lanes)
+
+    def broadcast(self, v: Value, lanes: int) -> Value:
+        """`v` in `lanes` lanes."""
+        if v.lanes == lanes or not lanes:
+            return v
+        from aicc.codegen.llvm_types import llvm_type
+
+        if not v.text.startswith("%"):
+            return Value(splat(v.text, v.dtype, lanes), v.dtype, lanes)
+        key = ("splat", v.text, lanes)
+        found = self.cached(key)
+        if found is None:
+            scalar, vector = llvm_type(v.dtype), llvm_type(v.dtype, lanes)
+            one = self.fn.value(f"insertelement {vector} poison, {scalar} {v.text}, i64 0")
+            found = self.fn.value(
+                f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer"
+            )
+            self.remember(key, found)
+        return Value(found, v.dtype, lanes)
+
+    # addresses
+
+    def offset(self, buffer: Buffer, indices: tuple[Size, ...]) -> Size:
+        """The row-major offset of an element, in elements."""
+        key = (buffer.name, indices)
+        found = self._offsets.get(key)
+        if found is None:
+            total: Size = 0
+            for index, stride in zip(indices, buffer.strides(), strict=True):
+                total = total + index * stride
+            found = self._offsets[key] = recombine(total)
+        return self.resolve(found)
+
+    def address(self, buffer: Buffer, offset: Size) -> str:
+        """A pointer to the element at `offset`, which is equal in all lanes."""
+        t = memory_type(buffer.dtype)
+        pointer = self.pointers[buffer.name]
+        if isinstance(offset, Dim):
+            prefix: Size = 0
+            for term in self._by_depth(offset):
+                prefix = prefix + Dim((term,), 0)
+                key = ("pointer", buffer.name, prefix)
+                found = self.cached(key)
+                if found is None:
+                    step = self._monomial(*term)
+                    found = self.fn.value(f"getelementptr inbounds {t}, ptr {pointer}, i64 {step}")
+                    self.remember(key, found)
+                pointer = found
+        const = offset if isinstance(offset, int) else offset.const
+        if const:
+            pointer = self.fn.value(f"getelementptr inbounds {t}, ptr {pointer}, i64 {const}")
+        return pointer
+
+    def _pointers(self, buffer: Buffer, offset: Size) -> str:
+        """A vector of pointers, one per lane."""
+        index = self.size_vector(offset)
+        t = memory_type(buffer.dtype)
+        return self.fn.value(
+            f"getelementptr {t}, ptr {self.pointers[buffer.name]}, <{self.lanes} x i64> {index}"
+        )
+
+    def stride(self, offset: Size) -> Size | None:
+        """Elements between neighbouring lanes; None where they are not evenly spaced."""
+        return 0 if self.vector is None else coefficient(offset, self.vector)
+
+    # loads and stores
+
+    def load(self, buffer: Buffer, indices: tuple[Size, ...]) -> Value:
+        offset = self.offset(buffer, indices)
+        stride = self.stride(offset)
+        if stride == 0:
+            return self._load_scalar(buffer, offset)
+        assert self.vector is not None
+        t = memory_type(buffer.dtype, self.lanes)
+        name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
+        align = nbytes(buffer.dtype)
+        if stride == 1:
+            pointer = self.address(buffer, self._at_lane_zero(offset))
+            if self.mask is None:
+                raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
+            else:
+                mask = self.vector_mask()
+                raw = self.fn.call(
+                    t,
+                    f"llvm.masked.load.{name}.p0",
+                    [
+                        ("ptr", pointer),
+                        ("i32", str(align)),
+                        (f"<{self.lanes} x i1>", mask),
+                        (t, "zeroinitializer"),
+                    ],
+                )
+        else:
+            pointers = self._pointers(buffer, offset)
+            raw = self.fn.call(
+                t,
+                f"llvm.masked.gather.{name}.v{self.lanes}p0",
+                [
+                    (f"<{self.lanes} x ptr>", pointers),
+                    ("i32", str(align)),
+                    (f"<{self.lanes} x i1>", self.vector_mask()),
+                    (t, "zeroinitializer"),
+                ],
+            )
+        return self._from_memory(raw, buffer.dtype, self.lanes)
+
+    def _load_scalar(self, buffer: Buffer, offset: Size) -> Value:
+        t = memory_type(buffer.dtype)
+        pointer = self.address(buffer, offset)
+        if self.mask is not None:
+            pointer = self._guarded(pointer, buffer)
+        raw = self.fn.value(f"load {t}, ptr {pointer}, align {nbytes(buffer.dtype)}")
+        return self._from_memory(raw, buffer.dtype, 0)
+
+    def _guarded(self, pointer: str, buffer: Buffer) -> str:
+        """`pointer` where the mask holds in some lane, else a harmless place to read."""
+        assert self.mask is not None
+        active = self.mask.text
+        if self.mask.lanes:
+            t = f"<{self.mask.lanes} x i1>"
+            active = self.fn.call(
+                "i1", f"llvm.vector.reduce.or.v{self.mask.lanes}i1", [(t, active)]
+            )
+        safe = self.fn.at_entry("alloca i64, align 8")
+        return self.fn.value(f"select i1 {active}, ptr {pointer}, ptr {safe}")
+
+    def _at_lane_zero(self, offset: Size) -> Size:
+        assert self.vector is not None
+        return substitute(offset, {self.vector: 0})
+
+    def vector_mask(self) -> str:
+        """The current mask in all lanes; all true where there is none."""
+        if self.mask is None:
+            return splat("true", "bool", self.lanes)
+        return self.broadcast(self.mask, self.lanes).text
+
+    def _from_memory(self, raw: str, dtype: str, lanes: int) -> Value:
+        if dtype != "bool":
+            return Value(raw, dtype, lanes)
+        t = memory_type("bool", lanes)
+        zero = splat("0", "i8", lanes) if lanes else "0"
+        return Value(self.fn.value(f"icmp ne {t} {raw}, {zero}"), "bool", lanes)
+
+    def _to_memory(self, v: Value) -> str:
+        if v.dtype != "bool":
+            return v.text
+        return self.fn.value(f"zext {self.type_of(v)} {v.text} to {memory_type('bool', v.lanes)}")
+
+    def store(self, buffer: Buffer, indices: tuple[Size, ...], v: Value) -> None:
+        offset = self.offset(buffer, indices)
+        stride = self.stride(offset)
+        align = nbytes(buffer.dtype)
+        if self.vector is None or (stride == 0 and not v.lanes):
+            t = memory_type(buffer.dtype)
+            pointer = self.address(buffer, offset)
+            if self.mask is not None:
+                pointer = self._guarded(pointer, buffer)
+            self.fn.emit(f"store {t} {self._to_memory(v)}, ptr {pointer}, align {align}")
+            return
+        wide = self.broadcast(v, self.lanes)
+        text = self._to_memory(wide)
+        t = memory_type(buffer.dtype, self.lanes)
+        name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
+        if stride == 1:
+            pointer = self.address(buffer, self._at_lane_zero(offset))
+            if self.mask is None:
+                self.fn.emit(f"store {t} {text}, ptr {pointer}, align {align}")
+                return
+            self.fn.call(
+                "void",
+                f"llvm.masked.store.{name}.p0",
+                [
+                    (t, text),
+                    ("ptr", pointer),
+                    ("i32", str(align)),
+                    (f"<{self.lanes} x i1>", self.vector_mask()),
+                ],
+            )
+            return
+        self.fn.call(
+            "void",
+            f"llvm.masked.scatter.{name}.v{self.lanes}p0",
+            [
+                (t, text),
+                (f"<{self.lanes} x ptr>", self._pointers(buffer, offset)),
+                ("i32", str(align)),
+                (f"<{self.lanes} x i1>", self.vector_mask()),
+            ],
+        )

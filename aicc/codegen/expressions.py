@@ -1,0 +1,357 @@
+"""Scalar expressions to SSA values, one lane or many: the same code for both."""
+
+from __future__ import annotations
+
+from aicc.codegen.addressing import Addressing, Value
+from aicc.codegen.llvm_types import literal, llvm_type, splat, suffix
+from aicc.codegen.vecmath import FUNCTIONS, expand
+from aicc.dtypes import is_float, is_signed, nbytes
+from aicc.symbolic import Dim, Size, coefficient, substitute, value_range
+from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
+
+_FLOAT_BINARY = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract"}
+_FLOAT_BINARY |= {"div": "fdiv", "mod": "frem"}
+_INT_BINARY = {"add": "add", "sub": "sub", "mul": "mul"}
+_BITS = {"bitand": "and", "bitor": "or", "bitxor": "xor", "and": "and", "or": "or", "xor": "xor"}
+_FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
+_ROUNDING = {
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "round": "roundeven",
+    "abs": "fabs",
+    "sqrt": "sqrt",
+}
+
+
+class Expressions(Addressing):
+    """Emission of expressions; values are remembered within one statement."""
+
+    def expression(self, e: Expr) -> Value:
+        if isinstance(e, Const):
+            return Value(literal(e.value, e.dtype), e.dtype)
+        key = ("expr", e, self.mask)
+        for scope in reversed(self.scopes):
+            found = scope.get(key)
+            if isinstance(found, Value):
+                return found
+        if isinstance(e, Load):
+            made = self.load(self.kernel.buffer(e.buffer), e.indices)
+        elif isinstance(e, Index):
+            made = self._index(e)
+        else:
+            assert isinstance(e, Op)
+            made = self._op(e)
+        self.scopes[-1][key] = made
+        return made
+
+    def _index(self, e: Index) -> Value:
+        size = self.resolve(e.size)
+        if self.varies(size):
+            return Value(self.size_vector(size), "i64", self.lanes)
+        return Value(self.size(size), "i64")
+
+    def _op(self, e: Op) -> Value:
+        if e.name == "select":
+            return self._select(e)
+        if e.name in ("lt", "le", "gt", "ge"):
+            fast = self._compare_lanes(e)
+            if fast is not None:
+                return fast
+        args = [self.expression(a) for a in e.args]
+        lanes = max(a.lanes for a in args)
+        args = [self.broadcast(a, lanes) for a in args]
+        return self.apply(e.name, args, e.dtype, lanes)
+
+    # selection: loads of the branch that is not taken are not performed
+
+    def _select(self, e: Op) -> Value:
+        cond = self.expression(e.args[0])
+        a = self._under(cond, e.args[1], negate=False)
+        b = self._under(cond, e.args[2], negate=True)
+        lanes = max(cond.lanes, a.lanes, b.lanes)
+        a, b = self.broadcast(a, lanes), self.broadcast(b, lanes)
+        t = llvm_type(e.dtype, lanes)
+        if lanes and not cond.lanes:
+            flag = f"i1 {cond.text}"
+        else:
+            flag = f"{llvm_type('bool', lanes)} {cond.text}"
+        return Value(self.fn.value(f"select {flag}, {t} {a.text}, {t} {b.text}"), e.dtype, lanes)
+
+    def _under(self, cond: Value, e: Expr, negate: bool) -> Value:
+        """The value of `e` evaluated only where `cond` holds (or does not)."""
+        if not _reads_memory(e):
+            return self.expression(e)
+        outer = self.mask
+        self.mask = self.both(
+            outer, self.apply("not", [cond], "bool", cond.lanes) if negate else cond
+        )
+        self.scopes.append({})
+        value = self.expression(e)
+        self.scopes.pop()
+        self.mask = outer
+        return value
+
+    def both(self, a: Value | None, b: Value) -> Value:
+        """The conjunction of two masks."""
+        if a is None:
+            return b
+        lanes = max(a.lanes, b.lanes)
+        x, y = self.broadcast(a, lanes), self.broadcast(b, lanes)
+        t = llvm_type("bool", lanes)
+        return Value(self.fn.value(f"and {t} {x.text}, {y.text}"), "bool", lanes)
+
+    def _compare_lanes(self, e: Op) -> Value | None:
+        """`index < bound` over consecutive lanes as a narrow comparison with the lane number."""
+        a, b = (_as_size(x) for x in e.args)
+        if a is None or b is None or self.vector is None:
+            return None
+        a, b = self.resolve(a), self.resolve(b)
+        if e.name in ("gt", "ge"):
+            a, b = b, a
+        gap = b - a  # a < b  <=>  gap > 0;  a <= b  <=>  gap >= 0
+        if e.name in ("le", "ge"):
+            gap = gap + 1
+        coef = coefficient(gap, self.vector)
+        if coef not in (1, -1):
+            return None
+        base = substitute(gap, {self.vector: 0})
+        lo, hi = value_range(base)
+        if coef == -1 and lo is not None and lo >= self.lanes:
+            return Value("true", "bool")
+        limit = self.size(base if coef == -1 else -base)
+        if not limit.lstrip("-").isdigit():
+            for name, bound in (("llvm.smin.i64", self.lanes), ("llvm.smax.i64", -1)):
+                limit = self.fn.call("i64", name, [("i64", limit), ("i64", str(bound))])
+            narrow = Value(self.fn.value(f"trunc nsw i64 {limit} to i32"), "i32")
+        else:
+            narrow = Value(str(max(-1, min(self.lanes, int(limit)))), "i32")
+        wide = self.broadcast(narrow, self.lanes)
+        iota = "<" + ", ".join(f"i32 {n}" for n in range(self.lanes)) + ">"
+        relation = "slt" if coef == -1 else "sgt"
+        t = f"<{self.lanes} x i32>"
+        return Value(self.fn.value(f"icmp {relation} {t} {iota}, {wide.text}"), "bool", self.lanes)
+
+    # operations on values that have equal lanes
+
+    def apply(self, name: str, args: list[Value], dtype: str, lanes: int) -> Value:
+        if name.startswith("cast."):
+            return self._cast(args[0], dtype)
+        if name.startswith("bitcast."):
+            source, target = self.type_of(args[0]), llvm_type(dtype, lanes)
+            text = self.fn.value(f"bitcast {source} {args[0].text} to {target}")
+            return Value(text, dtype, lanes)
+        operand = args[0].dtype
+        if name in FUNCTIONS and is_float(operand):
+            text = expand(
+                self.fn, name, operand, lanes, [a.text for a in args], self.target.has_fma
+            )
+            return Value(text, dtype, lanes)
+        if is_float(operand):
+            text = self._float_op(name, args, operand, lanes)
+        else:
+            text = self._int_op(name, args, operand, lanes)
+        return Value(text, dtype, lanes)
+
+    def _float_op(self, name: str, args: list[Value], dtype: str, lanes: int) -> str:
+        t, mangled = llvm_type(dtype, lanes), suffix(dtype, lanes)
+        x = [a.text for a in args]
+        value = self.fn.value
+        if name in _FLOAT_BINARY:
+            return value(f"{_FLOAT_BINARY[name]} {t} {x[0]}, {x[1]}")
+        if name in _FLOAT_COMPARE:
+            return value(f"fcmp {_FLOAT_COMPARE[name]} {t} {x[0]}, {x[1]}")
+        if name in _ROUNDING:
+            return self.fn.call(t, f"llvm.{_ROUNDING[name]}.{mangled}", [(t, x[0])])
+        if name == "neg":
+            return value(f"fneg {t} {x[0]}")
+        if name == "fma":
+            return self.multiply_add(x[0], x[1], x[2], dtype, lanes)
+        if name in ("max", "min"):
+            return self._extremum(name, args, dtype, lanes)
+        if name == "isnan":
+            return value(f"fcmp uno {t} {x[0]}, {x[0]}")
+        if name == "isinf":
+            size = self.fn.call(t, f"llvm.fabs.{mangled}", [(t, x[0])])
+            infinity = literal(float("inf"), dtype)
+            wide = splat(infinity, dtype, lanes) if lanes else infinity
+            return value(f"fcmp oeq {t} {size}, {wide}")
+        if name == "floormod":
+            r = value(f"frem {t} {x[0]}, {x[1]}")
+            return self._floor_remainder(r, x[1], dtype, lanes)
+        raise NotImplementedError(f"{name} on {dtype}")
+
+    def _floor_remainder(self, r: str, den: str, dtype: str, lanes: int) -> str:
+        t, flag = llvm_type(dtype, lanes), llvm_type("bool", lanes)
+        zero = self.broadcast(Value(literal(0, dtype), dtype), lanes).text
+        compare = "fcmp une" if is_float(dtype) else "icmp ne"
+        less = "fcmp olt" if is_float(dtype) else "icmp slt"
+        plus = "fadd" if is_float(dtype) else "add"
+        value = self.fn.value
+        some = value(f"{compare} {t} {r}, {zero}")
+        signs = value(
+            f"xor {flag} {value(f'{less} {t} {r}, {zero}')}, {value(f'{less} {t} {den}, {zero}')}"
+        )
+        both = value(f"and {flag} {some}, {signs}")
+        return value(f"select {flag} {both}, {t} {value(f'{plus} {t} {r}, {den}')}, {t} {r}")
+
+    def multiply_add(self, a: str, b: str, c: str, dtype: str, lanes: int) -> str:
+        """a*b + c, rounded once where the target can."""
+        t, mangled = llvm_type(dtype, lanes), suffix(dtype, lanes)
+        name = "llvm.fma" if self.target.has_fma else "llvm.fmuladd"
+        return self.fn.call(t, f"{name}.{mangled}", [(t, a), (t, b), (t, c)])
+
+    def _extremum(self, name: str, args: list[Value], dtype: str, lanes: int) -> str:
+        """max or min; a NaN operand gives NaN. Against a number one comparison is enough."""
+        t, flag = llvm_type(dtype, lanes), llvm_type("bool", lanes)
+        x, y = args
+        if _is_number(x.text):
+            x, y = y, x
+        if _is_number(y.text):
+            relation = "olt" if name == "max" else "ogt"
+            better = self.fn.value(f"fcmp {relation} {t} {x.text}, {y.text}")
+            return self.fn.value(f"select {flag} {better}, {t} {y.text}, {t} {x.text}")
+        intrinsic = f"llvm.{name}imum.{suffix(dtype, lanes)}"
+        return self.fn.call(t, intrinsic, [(t, x.text), (t, y.text)])
+
+    def _int_op(self, name: str, args: list[Value], dtype: str, lanes: int) -> str:
+        t = llvm_type(dtype, lanes)
+        x = [a.text for a in args]
+        signed = is_signed(dtype)
+        value = self.fn.value
+        if name in _INT_BINARY:
+            return value(f"{_INT_BINARY[name]} {t} {x[0]}, {x[1]}")
+        if name in _BITS:
+            return value(f"{_BITS[name]} {t} {x[0]}, {x[1]}")
+        if name in ("eq", "ne"):
+            return value(f"icmp {name} {t} {x[0]}, {x[1]}")
+        if name in ("lt", "le", "gt", "ge"):
+            return value(f"icmp {'s' if signed else 'u'}{name} {t} {x[0]}, {x[1]}")
+        if name in ("max", "min"):
+            intrinsic = f"llvm.{'s' if signed else 'u'}{name}.{suffix(dtype, lanes)}"
+            return self.fn.call(t, intrinsic, [(t, x[0]), (t, x[1])])
+        if name in ("not", "bitnot"):
+            ones = "true" if dtype == "bool" else "-1"
+            return value(f"xor {t} {x[0]}, {splat(ones, dtype, lanes) if lanes else ones}")
+        if name == "neg":
+            return value(f"sub {t} {splat('0', dtype, lanes) if lanes else '0'}, {x[0]}")
+        if name == "abs":
+            if not signed:
+                return x[0]
+            return self.fn.call(t, f"llvm.abs.{suffix(dtype, lanes)}", [(t, x[0]), ("i1", "false")])
+        if name in ("shl", "shr"):
+            return self._shift(name, x, dtype, lanes)
+        if name in ("div", "mod", "floormod"):
+            return self._int_divide(name, x, dtype, lanes)
+        if name == "fma":
+            return value(f"add {t} {value(f'mul {t} {x[0]}, {x[1]}')}, {x[2]}")
+        if name == "pow":
+            return self._int_power(args, dtype, lanes)
+        raise NotImplementedError(f"{name} on {dtype}")
+
+    def _shift(self, name: str, x: list[str], dtype: str, lanes: int) -> str:
+        """A shift by the width or more gives 0, as numpy does (the sign for a signed `shr`)."""
+        t, flag, bits = llvm_type(dtype, lanes), llvm_type("bool", lanes), 8 * nbytes(dtype)
+
+        def wide(n: int) -> str:
+            return splat(str(n), dtype, lanes) if lanes else str(n)
+
+        arithmetic = name == "shr" and is_signed(dtype)
+        inside = self.fn.value(f"icmp ult {t} {x[1]}, {wide(bits)}")
+        other = wide(bits - 1 if arithmetic else 0)
+        amount = self.fn.value(f"select {flag} {inside}, {t} {x[1]}, {t} {other}")
+        word = "shl" if name == "shl" else "ashr" if arithmetic else "lshr"
+        shifted = self.fn.value(f"{word} {t} {x[0]}, {amount}")
+        if arithmetic:
+            return shifted
+        return self.fn.value(f"select {flag} {inside}, {t} {shifted}, {t} {wide(0)}")
+
+    def _int_divide(self, name: str, x: list[str], dtype: str, lanes: int) -> str:
+        """Division that never traps: by zero gives 0 (division) or 0 (remainder), as numpy does."""
+        t, flag = llvm_type(dtype, lanes), llvm_type("bool", lanes)
+        value = self.fn.value
+
+        def wide(n: int) -> str:
+            return splat(str(n), dtype, lanes) if lanes else str(n)
+
+        zero = value(f"icmp eq {t} {x[1]}, {wide(0)}")
+        den = value(f"select {flag} {zero}, {t} {wide(1)}, {t} {x[1]}")
+        signed = is_signed(dtype)
+        minus = ""
+        if signed:  # the least number divided by -1 traps: negate instead
+            minus = value(f"icmp eq {t} {den}, {wide(-1)}")
+            den = value(f"select {flag} {minus}, {t} {wide(1)}, {t} {den}")
+        if name == "div":
+            q = value(f"{'s' if signed else 'u'}div {t} {x[0]}, {den}")
+            if signed:
+                q = value(
+                    f"select {flag} {minus}, {t} {value(f'sub {t} {wide(0)}, {x[0]}')}, {t} {q}"
+                )
+            return value(f"select {flag} {zero}, {t} {wide(0)}, {t} {q}")
+        r = value(f"{'s' if signed else 'u'}rem {t} {x[0]}, {den}")
+        if name == "floormod" and signed:
+            r = self._floor_remainder(r, den, dtype, lanes)
+        return r
+
+    def _int_power(self, args: list[Value], dtype: str, lanes: int) -> str:
+        """Through f64: exact while the result is below 2**53."""
+        wide = [self._cast(a, "f64") for a in args]
+        t = llvm_type("f64", lanes)
+        y = self.fn.call(t, f"llvm.pow.{suffix('f64', lanes)}", [(t, v.text) for v in wide])
+        return self._cast(Value(y, "f64", lanes), dtype).text
+
+    def _cast(self, v: Value, dtype: str) -> Value:
+        if v.dtype == dtype:
+            return v
+        lanes = v.lanes
+        source, target = self.type_of(v), llvm_type(dtype, lanes)
+
+        def made(instruction: str) -> Value:
+            return Value(
+                self.fn.value(f"{instruction} {source} {v.text} to {target}"), dtype, lanes
+            )
+
+        if dtype == "bool":
+            zero = self.broadcast(Value(literal(0, v.dtype), v.dtype), lanes).text
+            compare = "fcmp une" if is_float(v.dtype) else "icmp ne"
+            return Value(self.fn.value(f"{compare} {source} {v.text}, {zero}"), "bool", lanes)
+        if is_float(v.dtype) and is_float(dtype):
+            if nbytes(v.dtype) == nbytes(dtype):  # f16 and bf16 meet in f32
+                return self._cast(self._cast(v, "f32"), dtype)
+            return made("fpext" if nbytes(v.dtype) < nbytes(dtype) else "fptrunc")
+        if is_float(v.dtype):
+            kind = "fptosi" if is_signed(dtype) else "fptoui"
+            name = f"llvm.{kind}.sat.{suffix(dtype, lanes)}.{suffix(v.dtype, lanes)}"
+            return Value(self.fn.call(target, name, [(source, v.text)]), dtype, lanes)
+        signed = v.dtype != "bool" and is_signed(v.dtype)
+        if is_float(dtype):
+            return made("sitofp" if signed else "uitofp")
+        if v.dtype == "bool":
+            return made("zext")
+        if nbytes(v.dtype) == nbytes(dtype):
+            return Value(v.text, dtype, lanes)
+        if nbytes(v.dtype) > nbytes(dtype):
+            return made("trunc")
+        return made("sext" if signed else "zext")
+
+
+def _as_size(e: Expr) -> Size | None:
+    if isinstance(e, Index):
+        return e.size
+    return int(e.value) if isinstance(e, Const) and e.dtype == "i64" else None
+
+
+def _is_number(text: str) -> bool:
+    """True for a literal (scalar or splat) that is not NaN."""
+    if text.startswith("%"):
+        return False
+    word = text.split()[1].rstrip(",>") if text.startswith("<") else text
+    return not word.upper().startswith(("0X7FF8", "0XFFF8", "0XH7E", "0XR7FC"))
+
+
+def _reads_memory(e: Expr) -> bool:
+    if isinstance(e, Load):
+        return True
+    if isinstance(e, Op):
+        return any(_reads_memory(a) for a in e.args)
+    return isinstance(e, Index) and isinstance(e.size, Dim) and "int(" in str(e.size)

@@ -1,0 +1,371 @@
+"""A kernel of the tensor IR as one LLVM module.
+
+    i32 @name(ptr pool, ptr param..., i64 size...)      0, or the number (from 1) of a failed check
+
+A `parallel` loop becomes a function over a range of iterations that the pool's threads call; its
+per-thread buffers are stack slots there. Everything is generic: no operator is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aicc.codegen.addressing import Value
+from aicc.codegen.expressions import Expressions
+from aicc.codegen.llvm_types import llvm_type, memory_type, suffix
+from aicc.codegen.target import Target
+from aicc.codegen.writer import FunctionWriter, ModuleWriter
+from aicc.dtypes import is_float, is_signed, nbytes
+from aicc.symbolic import Sym, product
+from aicc.tensor_ir.builder import identity
+from aicc.tensor_ir.ir import (
+    Buffer,
+    Check,
+    For,
+    If,
+    Kernel,
+    Op,
+    Reduce,
+    Stmt,
+    Store,
+    While,
+    loads_of,
+    walk_stmts,
+)
+
+STACK_LIMIT = 1 << 20
+"""Local buffers above this many bytes, or of unknown size, come from the heap."""
+
+
+def lower_kernel(kernel: Kernel, target: Target) -> str:
+    """The LLVM text of a kernel; its entry point has the kernel's name."""
+    module = ModuleWriter()
+    params = ", ".join(
+        ["ptr %pool", *(_parameter(b) for b in kernel.params)]
+        + [f"i64 %s{n}" for n in range(len(kernel.sizes))]
+    )
+    header = f'define i32 @"{kernel.name}"({params}) nounwind'
+    body = KernelFunction(kernel, target, FunctionWriter(module, header), _checks(kernel))
+    for b in kernel.params:
+        body.pointers[b.name] = f"%p.{_plain(b.name)}"
+    for n, s in enumerate(kernel.sizes):
+        body.variables[s] = f"%s{n}"
+    body.lower(kernel.body, kernel.body)
+    return module.text()
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._" else "_" for c in name)
+
+
+def _parameter(b: Buffer) -> str:
+    traits = "noalias readonly nocapture" if b.scope == "const" else "nocapture"
+    return f"ptr {traits} %p.{_plain(b.name)}"
+
+
+def _checks(kernel: Kernel) -> dict[Check, int]:
+    """The number of each check statement, from 1, in program order."""
+    found = dict.fromkeys(s for s in walk_stmts(kernel.body) if isinstance(s, Check))
+    return {c: n + 1 for n, c in enumerate(found)}
+
+
+def check_messages(kernel: Kernel) -> list[str]:
+    """What each failed check says; position n belongs to the entry point's result n + 1."""
+    return [c.message for c in _checks(kernel)]
+
+
+class KernelFunction(Expressions):
+    """One LLVM function: the kernel's entry point, or the body of a parallel loop."""
+
+    def __init__(
+        self, kernel: Kernel, target: Target, fn: FunctionWriter, checks: dict[Check, int]
+    ) -> None:
+        super().__init__(kernel, target, fn)
+        self.checks = checks
+        self.heap: list[str] = []
+        self.parallel_depth = 0
+        self.status: str | None = None
+        """Where the body of a parallel loop leaves the number of a failed check."""
+
+    def lower(self, body: Sequence[Stmt], scope: Sequence[Stmt]) -> None:
+        """Writes the whole function: buffers that `scope` alone uses, statements, return."""
+        self._allocate(scope)
+        self.statements(body)
+        self._return("0")
+        self.fn.finish()
+
+    # buffers
+
+    def _allocate(self, scope: Sequence[Stmt]) -> None:
+        inside = _used(scope)
+        if self.status is None:  # the entry point leaves per-thread buffers to parallel bodies
+            for s in walk_stmts(tuple(scope)):
+                if isinstance(s, For) and s.kind == "parallel":
+                    private = _used([s])
+                    inside -= {
+                        n for n in private if self.kernel.buffer(n).scope in ("stack", "register")
+                    }
+        for b in self.kernel.buffers:
+            if b.name in inside and b.name not in self.pointers:
+                self.pointers[b.name] = self._slot(b)
+
+    def _slot(self, b: Buffer) -> str:
+        count = product(b.shape)
+        if isinstance(count, int) and count * nbytes(b.dtype) <= STACK_LIMIT:
+            t = memory_type(b.dtype)
+            return self.fn.at_entry(f"alloca [{max(1, count)} x {t}], align 64")
+        size = self.size(count * nbytes(b.dtype) + 64)
+        pointer = self.fn.call("ptr", "malloc", [("i64", size)])
+        self.heap.append(pointer)
+        address = self.fn.value(f"ptrtoint ptr {pointer} to i64")
+        ahead = self.fn.value(f"and i64 {self.fn.value(f'sub i64 0, {address}')}, 63")
+        return self.fn.value(f"getelementptr i8, ptr {pointer}, i64 {ahead}")
+
+    def _return(self, code: str) -> None:
+        for pointer in self.heap:
+            self.fn.call("void", "free", [("ptr", pointer)])
+        if self.status is None:
+            self.fn.emit(f"ret i32 {code}")
+            return
+        if code != "0":
+            self.fn.emit(f"store atomic i32 {code}, ptr {self.status} monotonic, align 4")
+        self.fn.emit("ret void")
+
+    # statements
+
+    def statements(self, body: Sequence[Stmt]) -> None:
+        for s in body:
+            if isinstance(s, For):
+                self._loop(s)
+                continue
+            self.scopes.append({})
+            if isinstance(s, Store):
+                value = self.expression(s.value)
+                self.store(self.kernel.buffer(s.buffer), s.indices, value)
+            elif isinstance(s, Reduce):
+                self._reduce(s)
+            elif isinstance(s, If):
+                self._if(s)
+            elif isinstance(s, While):
+                self._while(s)
+            elif isinstance(s, Check):
+                self._check(s)
+            self.scopes.pop()
+
+    def _reduce(self, s: Reduce) -> None:
+        buffer = self.kernel.buffer(s.buffer)
+        stride = self.stride(self.offset(buffer, s.indices))
+        product_ = s.value if isinstance(s.value, Op) and s.value.name == "mul" else None
+        if s.op == "add" and product_ is not None and is_float(buffer.dtype):
+            a, b = (self.expression(x) for x in product_.args)
+            lanes = max(a.lanes, b.lanes)
+            if not (lanes and stride == 0):
+                old = self.load(buffer, s.indices)
+                lanes = max(lanes, old.lanes)
+                x, y, z = (self.broadcast(v, lanes) for v in (a, b, old))
+                text = self.multiply_add(x.text, y.text, z.text, buffer.dtype, lanes)
+                self.store(buffer, s.indices, Value(text, buffer.dtype, lanes))
+                return
+        value = self.expression(s.value)
+        if value.lanes and stride == 0:
+            value = self._across(s.op, value)
+        elif self.lanes and stride == 0 and not value.lanes:
+            value = self._across(s.op, self.broadcast(value, self.lanes))
+        old = self.load(buffer, s.indices)
+        lanes = max(value.lanes, old.lanes)
+        args = [self.broadcast(v, lanes) for v in (old, value)]
+        self.store(buffer, s.indices, self.apply(s.op, args, buffer.dtype, lanes))
+
+    def _across(self, op: str, v: Value) -> Value:
+        """The reduction of a vector's lanes; lanes outside the mask do not take part."""
+        t, flag = llvm_type(v.dtype, v.lanes), llvm_type("bool", v.lanes)
+        text = v.text
+        if self.mask is not None:
+            neutral = self.broadcast(self.expression(identity(op, v.dtype)), v.lanes).text
+            text = self.fn.value(f"select {flag} {self.vector_mask()}, {t} {text}, {t} {neutral}")
+        scalar, mangled = llvm_type(v.dtype), suffix(v.dtype, v.lanes)
+        if is_float(v.dtype) and op in ("add", "mul"):
+            name = f"llvm.vector.reduce.f{op}.{mangled}"
+            start = self.expression(identity(op, v.dtype)).text
+            self.fn.module.declare(name, scalar, f"{scalar}, {t}")
+            return Value(
+                self.fn.value(f"call reassoc {scalar} @{name}({scalar} {start}, {t} {text})"),
+                v.dtype,
+            )
+        word = op
+        if op in ("max", "min"):
+            word = (
+                f"f{op}imum" if is_float(v.dtype) else f"{'s' if is_signed(v.dtype) else 'u'}{op}"
+            )
+        name = f"llvm.vector.reduce.{word}.{mangled}"
+        return Value(self.fn.call(scalar, name, [(t, text)]), v.dtype)
+
+    def _check(self, s: Check) -> None:
+        cond = self.expression(s.cond)
+        n = self.fn.fresh("check")
+        self.fn.emit(f"br i1 {cond.text}, label %{n}.ok, label %{n}.fail")
+        self.fn.label(f"{n}.fail")
+        self._return(str(self.checks[s]))
+        self.fn.label(f"{n}.ok")
+
+    def _if(self, s: If) -> None:
+        cond = self.expression(s.cond)
+        if cond.text in ("true", "false"):
+            self.statements(s.then if cond.text == "true" else s.orelse)
+            return
+        if cond.lanes:
+            self._masked(cond, s)
+            return
+        n = self.fn.fresh("if")
+        self.fn.emit(f"br i1 {cond.text}, label %{n}.then, label %{n}.else")
+        for name, body in (("then", s.then), ("else", s.orelse)):
+            self.fn.label(f"{n}.{name}")
+            self.scopes.append({})
+            self.statements(body)
+            self.scopes.pop()
+            self.fn.emit(f"br label %{n}.end")
+        self.fn.label(f"{n}.end")
+
+    def _masked(self, cond: Value, s: If) -> None:
+        """Both branches, each for the lanes where it applies."""
+        outer = self.mask
+        for body, holds in ((s.then, True), (s.orelse, False)):
+            if body:
+                part = cond if holds else self.apply("not", [cond], "bool", cond.lanes)
+                self.mask = self.both(outer, part)
+                self.scopes.append({})
+                self.statements(body)
+                self.scopes.pop()
+        self.mask = outer
+
+    def _while(self, s: While) -> None:
+        n = self.fn.fresh("while")
+        self.fn.emit(f"br label %{n}.test")
+        self.fn.label(f"{n}.test")
+        self.scopes.append({})
+        cond = self.expression(s.cond)
+        self.fn.emit(f"br i1 {cond.text}, label %{n}.body, label %{n}.end")
+        self.fn.label(f"{n}.body")
+        self.statements(s.body)
+        self.scopes.pop()
+        self.fn.emit(f"br label %{n}.test")
+        self.fn.label(f"{n}.end")
+
+    # loops
+
+    def _loop(self, s: For) -> None:
+        if s.kind == "parallel" and self.parallel_depth == 0:
+            self._parallel(s)
+        elif s.kind == "vector":
+            self._vector(s)
+        elif s.kind == "unroll" and isinstance(self.resolve(s.extent), int):
+            self._unrolled(s)
+        else:
+            self._serial(s.var, self.size(s.lo), self.size(s.hi), s.body)
+
+    def _unrolled(self, s: For) -> None:
+        lo, extent = self.resolve(s.lo), self.resolve(s.extent)
+        assert isinstance(extent, int)
+        for n in range(extent):
+            self.constants[s.var] = lo + n
+            self.statements(s.body)
+        self.constants.pop(s.var, None)
+
+    def _vector(self, s: For) -> None:
+        lo, extent = self.resolve(s.lo), self.resolve(s.extent)
+        if self.vector is not None or not isinstance(extent, int) or lo != 0:
+            self._serial(s.var, self.size(s.lo), self.size(s.hi), s.body)
+            return
+        outer, self.scopes = self.scopes, [*self.scopes, {}]
+        self.vector, self.lanes = s.var, extent
+        self.statements(s.body)
+        self.vector, self.lanes = None, 0
+        self.scopes = outer
+
+    def _serial(self, var: Sym, lo: str, hi: str, body: Sequence[Stmt]) -> None:
+        n = self.fn.fresh("loop")
+        before = self.fn.block
+        enter = self.fn.value(f"icmp slt i64 {lo}, {hi}")
+        self.fn.emit(f"br i1 {enter}, label %{n}.body, label %{n}.end")
+        self.fn.label(f"{n}.body")
+        self.fn.emit(f"%{n}.i = phi i64 [ {lo}, %{before} ], [ %{n}.next, %{n}.latch ]")
+        self.variables[var] = f"%{n}.i"
+        self.depth[var] = 1 + max(self.depth.values(), default=0)
+        self.scopes.append({})
+        self.statements(body)
+        self.scopes.pop()
+        del self.depth[var], self.variables[var]
+        self.fn.emit(f"br label %{n}.latch")
+        self.fn.label(f"{n}.latch")
+        self.fn.emit(f"%{n}.next = add nuw nsw i64 %{n}.i, 1")
+        again = self.fn.value(f"icmp slt i64 %{n}.next, {hi}")
+        self.fn.emit(f"br i1 {again}, label %{n}.body, label %{n}.end")
+        self.fn.label(f"{n}.end")
+
+    def _parallel(self, s: For) -> None:
+        """Hands the iterations to the pool: the body moves to a function of its own."""
+        name = f"{self.kernel.name}.{self.fn.fresh('parallel')}"
+        shared = [b for b in self.kernel.buffers if b.name in self.pointers]
+        values = [("ptr", self.pointers[b.name]) for b in shared]
+        values += [("i64", self.variables[v]) for v in self.kernel.sizes]
+        values += [("i64", self.size(s.lo))]
+        has_checks = any(isinstance(x, Check) for x in walk_stmts(s.body))
+        status = self.fn.at_entry("alloca i32, align 4")
+        values += [("ptr", status)]
+        args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
+        for n, (t, v) in enumerate(values):
+            slot = self.fn.value(f"getelementptr i64, ptr {args}, i64 {n}")
+            self.fn.emit(f"store {t} {v}, ptr {slot}, align 8")
+        self.fn.emit(f"store i32 0, ptr {status}, align 4")
+        self._parallel_body(name, s, shared, status)
+        count = self.size(s.extent)
+        self.fn.call(
+            "void",
+            "aicc_parallel_for",
+            [("ptr", "%pool"), ("ptr", f'@"{name}"'), ("ptr", args), ("i64", count), ("i64", "1")],
+        )
+        if has_checks:
+            code = self.fn.value(f"load i32, ptr {status}, align 4")
+            bad = self.fn.value(f"icmp ne i32 {code}, 0")
+            n = self.fn.fresh("status")
+            self.fn.emit(f"br i1 {bad}, label %{n}.fail, label %{n}.ok")
+            self.fn.label(f"{n}.fail")
+            self._return(code)
+            self.fn.label(f"{n}.ok")
+
+    def _parallel_body(self, name: str, s: For, shared: list[Buffer], status: str) -> None:
+        header = f'define internal void @"{name}"(ptr %args, i64 %begin, i64 %end) nounwind'
+        fn = FunctionWriter(self.fn.module, header)
+        body = KernelFunction(self.kernel, self.target, fn, self.checks)
+        body.parallel_depth = 1
+        count = 0
+
+        def argument(t: str) -> str:
+            nonlocal count
+            slot = fn.value(f"getelementptr i64, ptr %args, i64 {count}")
+            count += 1
+            return fn.value(f"load {t}, ptr {slot}, align 8, !invariant.load !{{}}")
+
+        for b in shared:
+            body.pointers[b.name] = argument("ptr")
+        for v in self.kernel.sizes:
+            body.variables[v] = argument("i64")
+        lo = argument("i64")
+        body.status = argument("ptr")
+        body._allocate([s])
+        begin = fn.value(f"add nsw i64 {lo}, %begin")
+        end = fn.value(f"add nsw i64 {lo}, %end")
+        body._serial(s.var, begin, end, s.body)
+        body._return("0")
+        fn.finish()
+
+
+def _used(scope: Sequence[Stmt]) -> set[str]:
+    """Names of the buffers that statements read or write."""
+    found: set[str] = set()
+    for s in scope:
+        found |= {x.buffer for x in loads_of(s)}
+        for inner in walk_stmts((s,)):
+            if isinstance(inner, Store | Reduce):
+                found.add(inner.buffer)
+    return found

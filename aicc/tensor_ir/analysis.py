@@ -1,0 +1,287 @@
+"""What loop nests do: stages, reads and writes, bounds of indices.
+
+A stage is a top-level nest in canonical form that computes one whole buffer: loops over the axes of
+the buffer (none for an axis of extent 1), then either one store, or a start value and reduction
+loops around one reduce:
+
+    for i in 0..n: for j in 0..m: B[i, j] = value
+    for i in 0..n: for j in 0..m: { B[i, j] = init;  for k in 0..p: B[i, j] op= value }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from aicc.symbolic import (
+    Dim,
+    FloorDiv,
+    Max,
+    Min,
+    Mod,
+    Size,
+    Sym,
+    add,
+    coefficient,
+    mul,
+    substitute,
+    symbols,
+    value_range,
+)
+from aicc.tensor_ir.ir import (
+    Expr,
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Stmt,
+    Store,
+    While,
+    children,
+    loads_of,
+    stmt_exprs,
+    walk_expr,
+    walk_stmts,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A canonical nest; see the module's text.
+
+    axes: one (variable, extent) per dimension of the buffer; the variable is None for extent 1.
+    reduce: (variable, extent) of the reduction loops, outermost first. op, init: None for a map.
+    position: the nest's place in the kernel's body.
+    """
+
+    buffer: str
+    axes: tuple[tuple[Sym | None, Size], ...]
+    reduce: tuple[tuple[Sym, Size], ...]
+    op: str | None
+    init: Expr | None
+    value: Expr
+    position: int
+
+    @property
+    def variables(self) -> tuple[Sym, ...]:
+        return tuple(v for v, _ in self.axes if v is not None)
+
+
+def stage_of(kernel: Kernel, buffer: str) -> Stage | None:
+    """The one canonical nest that computes `buffer`; None where there is no such."""
+    found: Stage | None = None
+    for position, s in enumerate(kernel.body):
+        if buffer in writes(s):
+            if found is not None:
+                return None
+            found = _match(kernel, buffer, s, position)
+            if found is None:
+                return None
+    return found
+
+
+def stages(kernel: Kernel) -> list[Stage]:
+    """The stages of a kernel in order; nests in other forms are left out."""
+    made = [stage_of(kernel, b) for s in kernel.body for b in writes(s)]
+    return [s for s in made if s is not None]
+
+
+def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
+    loops: list[For] = []
+    while isinstance(s, For) and len(s.body) == 1 and s.lo == 0:
+        loops.append(s)
+        s = s.body[0]
+    inner: list[For] = []
+    store: Stmt = s
+    update: Reduce | None = None
+    if isinstance(s, For) and len(s.body) == 2 and s.lo == 0:
+        loops.append(s)
+        store, rest = s.body
+        while isinstance(rest, For) and len(rest.body) == 1 and rest.lo == 0:
+            inner.append(rest)
+            rest = rest.body[0]
+        if not isinstance(rest, Reduce) or not inner:
+            return None
+        update = rest
+    if not isinstance(store, Store) or store.buffer != buffer:
+        return None
+    if update is not None and (update.buffer != buffer or update.indices != store.indices):
+        return None
+    shape = kernel.buffer(buffer).shape
+    by_value = {Dim((((f.var,), 1),), 0): f for f in loops}
+    axes: list[tuple[Sym | None, Size]] = []
+    for index, extent in zip(store.indices, shape, strict=True):
+        loop = by_value.pop(index, None) if isinstance(index, Dim) else None
+        if loop is not None and loop.hi == extent:
+            axes.append((loop.var, extent))
+        elif index == 0 and extent == 1:
+            axes.append((None, 1))
+        else:
+            return None
+    if by_value:
+        return None
+    return Stage(
+        buffer,
+        tuple(axes),
+        tuple((f.var, f.hi) for f in inner),
+        update.op if update else None,
+        store.value if update else None,
+        update.value if update else store.value,
+        position,
+    )
+
+
+# --- reads and writes ---------------------------------------------------------------------------
+
+
+def writes(s: Stmt) -> list[str]:
+    """Buffers that a statement or what is inside it stores to, each once, in order."""
+    found = [x.buffer for x in walk_stmts((s,)) if isinstance(x, Store | Reduce)]
+    return list(dict.fromkeys(found))
+
+
+def reads(s: Stmt) -> list[str]:
+    return list(dict.fromkeys(x.buffer for x in loads_of(s)))
+
+
+def readers(kernel: Kernel, buffer: str) -> list[int]:
+    """Positions of the top-level statements that load from `buffer`."""
+    return [n for n, s in enumerate(kernel.body) if buffer in reads(s)]
+
+
+def bound_variables(body: Iterable[Stmt]) -> dict[Sym, For]:
+    """Every loop below some statements, by its variable."""
+    return {s.var: s for s in walk_stmts(tuple(body)) if isinstance(s, For)}
+
+
+def find_loop(kernel: Kernel, name: str) -> For | None:
+    for s in walk_stmts(kernel.body):
+        if isinstance(s, For) and s.var.name == name:
+            return s
+    return None
+
+
+def enclosing(kernel: Kernel, target: Stmt) -> list[Stmt]:
+    """The statements around `target` (compared by identity), outermost first."""
+
+    def search(body: Sequence[Stmt], path: list[Stmt]) -> list[Stmt] | None:
+        for s in body:
+            if s is target:
+                return path
+            found = search(children(s), [*path, s])
+            if found is not None:
+                return found
+        return None
+
+    return search(kernel.body, []) or []
+
+
+def guarded_loads(body: Sequence[Stmt], buffer: str) -> tuple[list[Load], bool]:
+    """Loads of `buffer` in statements, and whether any runs only under a condition."""
+    found: list[Load] = []
+    conditional = False
+
+    def visit(s: Stmt, under: bool) -> None:
+        nonlocal conditional
+        mine = [x for e in stmt_exprs(s) for x in walk_expr(e)]
+        sizes = s.indices if isinstance(s, Store | Reduce) else ()
+        for size in sizes:
+            mine.extend(x for x in loads_of_size(size))
+        hits = [x for x in mine if isinstance(x, Load) and x.buffer == buffer]
+        lazy = any(isinstance(x, Op) and x.name == "select" for x in mine)
+        if hits and (under or lazy):
+            conditional = True
+        found.extend(hits)
+        for c in children(s):
+            visit(c, under or isinstance(s, If | While))
+
+    for s in body:
+        visit(s, False)
+    return list(dict.fromkeys(found)), conditional
+
+
+def loads_of_size(size: Size) -> list[Expr]:
+    from aicc.symbolic import opaques
+
+    return [e for p in opaques(size) for e in walk_expr(p)]
+
+
+# --- bounds -------------------------------------------------------------------------------------
+
+
+def bounds(s: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> tuple[Size, Size] | None:
+    """Inclusive bounds of `s` while each variable runs over `lo..hi` (exclusive) of `loops`.
+
+    The bounds are expressions of what is not in `loops`. None where the index is too complex.
+    """
+    lo: Size = s
+    hi: Size = s
+    for _ in range(64):
+        inner = [v for v in (*symbols(lo), *symbols(hi)) if v in loops]
+        if not inner:
+            return lo, hi
+        # An inner loop's bounds may use outer variables: replace those that no other bound uses.
+        v = next(
+            (
+                v
+                for v in inner
+                if not any(v in symbols(b) for w in inner if w is not v for b in loops[w])
+            ),
+            inner[0],
+        )
+        low, high = loops[v][0], add(loops[v][1], -1)
+        new_lo, new_hi = _extreme(lo, v, low, high, False), _extreme(hi, v, low, high, True)
+        if new_lo is None or new_hi is None:
+            return None
+        lo, hi = new_lo, new_hi
+    return None
+
+
+def _extreme(s: Size, v: Sym, low: Size, high: Size, largest: bool) -> Size | None:
+    """`s` with `v` set to whichever end of its range makes `s` largest (or smallest)."""
+    if isinstance(s, int) or v not in symbols(s):
+        return s
+    coef = coefficient(s, v)
+    if coef is not None:
+        clo, chi = value_range(coef)
+        if clo is not None and clo >= 0:
+            return substitute(s, {v: high if largest else low})
+        if chi is not None and chi <= 0:
+            return substitute(s, {v: low if largest else high})
+        return None
+    total: Size = s.const
+    for monomial, c in s.terms:
+        term = Dim(((monomial, c),), 0)
+        if v not in symbols(term):
+            total = add(total, term)
+            continue
+        if len(monomial) != 1:
+            return None
+        a = monomial[0]
+        up = largest == (c > 0)
+        if isinstance(a, FloorDiv):
+            num = _extreme(a.num, v, low, high, up)
+            if num is None or v in symbols(a.den):
+                return None
+            total = add(total, mul(num // a.den, c))
+        elif isinstance(a, Mod):
+            if v in symbols(a.den):
+                return None
+            total = add(total, mul(add(a.den, -1) if up else 0, c))
+        elif isinstance(a, Min | Max):
+            x, y = _extreme(a.a, v, low, high, up), _extreme(a.b, v, low, high, up)
+            if x is None or y is None:
+                return None
+            from aicc.symbolic import maximum, minimum
+
+            total = add(total, mul((minimum if isinstance(a, Min) else maximum)(x, y), c))
+        else:
+            return None
+    return total
+
+
+def loop_bounds(body: Iterable[Stmt]) -> dict[Sym, tuple[Size, Size]]:
+    """(lo, hi) of every loop below some statements."""
+    return {v: (f.lo, f.hi) for v, f in bound_variables(body).items()}
