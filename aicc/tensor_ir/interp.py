@@ -27,6 +27,7 @@ from aicc.symbolic import FloorDiv, Min, Mod, Opaque, Size, Sym, evaluate, lo_of
 from aicc.tensor_ir.ir import (
     LOCAL_SCOPES,
     Buffer,
+    Check,
     Const,
     Expr,
     For,
@@ -99,7 +100,7 @@ def _translate(kernel: Kernel) -> Callable[[Mapping[str, Array], Mapping[str, in
     verify(kernel)
     source = _Source(kernel)
     filename = f"<kernel {kernel.name}>"
-    exec(compile("\n".join(source.lines), filename, "exec"), source.names)
+    exec(compile("\n".join(source.lines), filename, "exec", dont_inherit=True), source.names)
     function = source.names["kernel"]
 
     def invoke(arrays: Mapping[str, Array], sizes: Mapping[str, int]) -> None:
@@ -243,6 +244,7 @@ class _Source:
             with self._indented():
                 self._body(s.body, depth + 1)
         else:
+            assert isinstance(s, Check)
             self._emit(f"if not {self._expr(s.cond)}: fail({s.message!r})")
 
     def _private(self, s: For) -> tuple[str, ...]:
@@ -250,11 +252,13 @@ class _Source:
         used = {load.buffer for load in loads_of(s)}
         used |= {x.buffer for x in walk_stmts((s,)) if isinstance(x, Store | Reduce)}
         return tuple(
-            f"{self._buffers[b.name]}.fill({self._intern(('poison', b.dtype), lambda: value)})"
+            f"{self._buffers[b.name]}.fill({self._poison(b.dtype)})"
             for b in self._kernel.buffers
             if b.name in used and b.scope in ("stack", "register")
-            for value in [poison(b.dtype)]
         )
+
+    def _poison(self, dtype: str) -> str:
+        return self._intern((dtype, "poison"), lambda: poison(dtype))
 
     def _target(self, s: Store | Reduce) -> str:
         element, guard, outside = self._element(s.buffer, s.indices)

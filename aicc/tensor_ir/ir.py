@@ -3,7 +3,7 @@
     kernel ::= "kernel @" name "(" sizes ")" buffers body
     buffer ::= scope name ":" dtype "[" sizes "]" ("pack" layout)?
     scope  ::= "in" | "out" | "const"            parameters, in memory owned by the caller
-             | "stack" | "register"              per thread; register buffers live in vector registers
+             | "stack" | "register"              per thread; "register": in vector registers
              | "temp"                            whole intermediate tensors of an unscheduled kernel
     stmt   ::= kind var "in" lo ".." hi ":" stmts       kind: for | parallel | vector | unroll
              | name "[" sizes "]" "=" expr              store
@@ -12,10 +12,22 @@
              | "check" expr string                      ends the kernel with an error where false
     expr   ::= constant | name "[" sizes "]" | index "(" size ")" | op "(" exprs ")"
 
-Invariants, held by `verify`: every name is declared once; a load or store has as many indices as its
-buffer has dimensions, all inside the shape wherever that can be proven wrong statically; both sides of
-a store have one dtype; loop variables are unique along a path and used only inside their loop;
-`parallel` loops are outermost; a `vector` loop has a constant extent and contains no loop.
+Invariants, held by `verify`:
+
+- Sizes and buffers are declared once; shapes are made of the declared sizes alone; a register buffer
+  has a constant shape; only a constant has a pack.
+- A loop variable hides no size and no variable of a loop around; it is used only inside its loop,
+  always with the same range, and its range covers the loop's.
+- `parallel` loops have no loop around them; a `vector` loop has a constant extent and contains no
+  loop. A stack or register buffer is used either inside parallel loops or outside of them: it
+  belongs to one iteration of a parallel loop, and is undefined when the iteration begins.
+- A load or store has as many indices as its buffer has dimensions, and none that is known to be
+  outside the shape whenever the kernel runs. (Whether a *conditional* access is inside depends on
+  its condition; the interpreter finds those that are not.) `in` and `const` buffers are not written.
+- Types: a load has its buffer's type, a stored value its buffer's, an operation the type that
+  `scalar.result_type` gives it, of operands that it takes (`and or xor not` bools; bit operations
+  integers; arithmetic numbers; `max min select` and comparisons anything; the rest floats).
+  Conditions are bools, opaque indices integers; a constant's value fits its type.
 
 Indices are `Size`s; an index that comes from data is an opaque `Size` around an integer expression
 (`as_index`). All nodes are immutable, compare by value and cache their hash.
