@@ -151,7 +151,7 @@ class Graph:
         from aicc.graph_ir.infer import constant_type
 
         name = self.fresh(base)
-        self.constants[name] = np.ascontiguousarray(data)
+        self.constants[name] = np.asarray(data, order="C")  # keeps rank 0
         self.types[name] = constant_type(self.constants[name])
         return name
 
