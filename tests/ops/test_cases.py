@@ -1,0 +1,57 @@
+"""Every case of every operator: all executors agree with its reference, and the reference with
+what others say that ONNX means."""
+
+from __future__ import annotations
+
+import pytest
+from op_cases import EXECUTORS, assert_close, assert_types, bind, reference
+from op_judges import JUDGES, CannotJudgeError
+
+from aicc.ops.registry import Case, Operator, all_operators
+
+OPERATORS = list(all_operators())
+CASES = [(op, case) for op in OPERATORS for case in op.cases()]
+IDS = [f"{op.name}-{case.name}" for op, case in CASES]
+
+UNJUDGED: dict[tuple[str, str], str] = {}
+"""(operator, judge) -> why its answers differ from the specification."""
+
+
+def test_operators_have_cases() -> None:
+    without = [op.name for op in OPERATORS if not any(True for _ in op.cases())]
+    assert not without
+
+
+@pytest.mark.parametrize(("op", "case"), CASES, ids=IDS)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_executor(op: Operator, case: Case, executor: str) -> None:
+    for symbolic in (False, True) if case.symbolic else (False,):
+        bound = bind(op, case, symbolic)
+        expected = reference(bound)
+        assert_types(bound.context().outputs, expected, bound.sizes)
+        actual = EXECUTORS[executor](bound)
+        assert len(actual) == len(expected)
+        for n, (a, e) in enumerate(zip(actual, expected, strict=True)):
+            assert_close(a, e, case, f"{op.name} {case.name} symbolic={symbolic} result {n}")
+
+
+@pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.name)
+def test_reference_against_others(op: Operator) -> None:
+    if "::" in op.name:
+        pytest.skip("not an ONNX operator")
+    judged = 0
+    reasons = []
+    for case in op.cases():
+        expected = reference(bind(op, case, False))
+        for name, judge in JUDGES.items():
+            if (op.name, name) in UNJUDGED:
+                continue
+            try:
+                answer = judge(op, case)
+            except CannotJudgeError as error:
+                reasons.append(f"{case.name}: {name}: {error}")
+                continue
+            judged += 1
+            for n, (e, a) in enumerate(zip(expected, answer, strict=True)):
+                assert_close(e, a, case, f"{op.name} {case.name}: {name}, result {n}")
+    assert judged, "\n".join(reasons)
