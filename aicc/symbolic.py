@@ -50,6 +50,8 @@ class Sym:
 
 @dataclass(frozen=True, slots=True)
 class FloorDiv:
+    """The quotient rounded down; `den` is positive."""
+
     num: Size
     den: Size
 
@@ -59,6 +61,8 @@ class FloorDiv:
 
 @dataclass(frozen=True, slots=True)
 class Mod:
+    """What `FloorDiv` leaves: 0 <= value < den."""
+
     num: Size
     den: Size
 
@@ -68,6 +72,8 @@ class Mod:
 
 @dataclass(frozen=True, slots=True)
 class Min:
+    """The smaller of two sizes."""
+
     a: Size
     b: Size
 
@@ -77,6 +83,8 @@ class Min:
 
 @dataclass(frozen=True, slots=True)
 class Max:
+    """The larger of two sizes."""
+
     a: Size
     b: Size
 
@@ -201,12 +209,19 @@ def _factor(a: Atom) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _atom_key(a: Atom) -> tuple[int, str]:
-    return (0 if isinstance(a, Sym) else 1, str(a))
+def _atom_key(a: Atom) -> tuple[int, str, str]:
+    """The order of atoms: by their text, then by the ranges of their symbols."""
+    used = (a,) if isinstance(a, Sym) else symbols(_from_atom(a))
+    ranges = " ".join(sorted(f"{s.name} {s.lo}..{s.hi}" for s in used))
+    return (0 if isinstance(a, Sym) else 1, str(a), ranges)
 
 
-def _monomial_key(m: Monomial) -> tuple[int, tuple[tuple[int, str], ...]]:
+def _monomial_key(m: Monomial) -> tuple[int, tuple[tuple[int, str, str], ...]]:
     return (-len(m), tuple(_atom_key(a) for a in m))
+
+
+def _size_key(s: Size) -> tuple[str, str]:
+    return str(s), " ".join(sorted(f"{x.name} {x.lo}..{x.hi}" for x in symbols(s)))
 
 
 def _build(terms: Mapping[Monomial, int], const: int) -> Size:
@@ -232,16 +247,18 @@ def sym(name: str, lo: Bound = 0, hi: Bound = None) -> Dim:
 
 
 def loop_var(name: str, lo: Size, hi: Size) -> Size:
-    """A loop variable over `lo..hi` (exclusive); an int where the loop has one iteration."""
+    """A loop variable over `lo..hi` (exclusive), with the widest range that the bounds allow."""
     rlo, rhi = value_range(lo)[0], value_range(hi)[1]
     return _from_atom(Sym(name, rlo, None if rhi is None else rhi - 1))
 
 
 def opaque(payload: Any, lo: Bound = None, hi: Bound = None) -> Dim:
+    """An integer from outside the algebra, with its inclusive bounds; see `Opaque`."""
     return _from_atom(Opaque(payload, lo, hi))
 
 
 def add(a: Size, b: Size) -> Size:
+    """`a + b`."""
     if isinstance(a, int):
         if isinstance(b, int):
             return a + b
@@ -255,6 +272,7 @@ def add(a: Size, b: Size) -> Size:
 
 
 def mul(a: Size, b: Size) -> Size:
+    """`a * b`."""
     if isinstance(a, int):
         a, b = b, a
     if isinstance(a, int):
@@ -373,10 +391,12 @@ def _mentions(s: Size, kind: type) -> bool:
 
 
 def ceildiv(num: Size, den: Size) -> Size:
+    """`num / den` rounded up; `den` is positive."""
     return floordiv(add(num, add(den, -1)), den)
 
 
 def minimum(a: Size, b: Size) -> Size:
+    """The smaller of two sizes; one of them where the ranges tell which."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
     lo, hi = value_range(add(b, mul(a, -1)))
@@ -384,10 +404,11 @@ def minimum(a: Size, b: Size) -> Size:
         return a
     if hi is not None and hi <= 0:
         return b
-    return _from_atom(Min(*sorted((a, b), key=str)))
+    return _from_atom(Min(*sorted((a, b), key=_size_key)))
 
 
 def maximum(a: Size, b: Size) -> Size:
+    """The larger of two sizes; one of them where the ranges tell which."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
     lo, hi = value_range(add(b, mul(a, -1)))
@@ -395,10 +416,11 @@ def maximum(a: Size, b: Size) -> Size:
         return b
     if hi is not None and hi <= 0:
         return a
-    return _from_atom(Max(*sorted((a, b), key=str)))
+    return _from_atom(Max(*sorted((a, b), key=_size_key)))
 
 
 def product(sizes: Iterable[Size]) -> Size:
+    """The product, 1 for none: the number of elements of a shape."""
     total: Size = 1
     for s in sizes:
         total = mul(total, s)
@@ -461,10 +483,12 @@ def value_range(s: Size) -> tuple[Bound, Bound]:
 
 
 def lo_of(s: Size) -> Bound:
+    """The lower bound of `value_range`."""
     return value_range(s)[0]
 
 
 def hi_of(s: Size) -> Bound:
+    """The upper bound of `value_range`."""
     return value_range(s)[1]
 
 
@@ -475,6 +499,7 @@ def proves_le(a: Size, b: Size) -> bool:
 
 
 def proves_lt(a: Size, b: Size) -> bool:
+    """True where `a < b` holds for every value of the symbols (False: not proven)."""
     return proves_le(add(a, 1), b)
 
 
