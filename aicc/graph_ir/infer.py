@@ -13,7 +13,7 @@ from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.types import VALUE_LIMIT, TensorType
 from aicc.ops import registry
 from aicc.ops.registry import REQUIRED, OpContext
-from aicc.symbolic import Size, sym
+from aicc.symbolic import Size, lo_of, sym
 
 InferRegion = Callable[[int, Sequence[TensorType]], list[TensorType]]
 
@@ -110,8 +110,7 @@ def result_types(ctx: OpContext) -> list[TensorType]:
         for d in t.shape:
             if isinstance(d, int) and d < 0:
                 ctx.fail(f"the result {t.without_value()} has a negative size")
-        total = t.nbytes
-        if isinstance(total, int) and total >= 2**63:
+        if (lo_of(t.nbytes) or 0) >= 2**63:
             ctx.fail(f"the result {t.without_value()} overflows the address space")
     return types
 
