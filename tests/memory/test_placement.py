@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aicc.graph_ir.passes.memory import Buffer, check_placement, live_peak, place
+from aicc.memory.placement import Buffer, check_placement, live_peak, place
 
 buffers = st.lists(
     st.builds(
