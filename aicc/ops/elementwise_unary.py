@@ -13,7 +13,7 @@ from aicc.dtypes import FLOATS, INTEGERS, NUMERIC, SIGNED, UNSIGNED, is_float, t
 from aicc.graph_ir.types import TensorType
 from aicc.ops import values
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
-from aicc.ops.samples import bools, floats, integers, sample
+from aicc.ops.samples import floats, sample
 from aicc.symbolic import Size
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, call, cast, select
@@ -361,6 +361,3 @@ class Dropout(Operator):
         yield Case("plain", (x,), symbolic={(0, 0): "n"})
         yield Case("mask", (x, ratio, off), n_outputs=2, constant=(1, 2))
         yield Case("no_ratio", (floats(4, dtype="f16"), None, off), constant=(2,))
-
-
-__all__ = ["FloatUnary", "Unary", "bools", "in_double", "integers", "widened"]
