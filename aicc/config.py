@@ -1,0 +1,75 @@
+"""The environment variables that aicc reads, all of them in one table.
+
+They are defaults for what `aicc.Options` says per model; a value that cannot be read is an error at
+once, with the variable's name, and never ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aicc.errors import AiccError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """`default` stands where the variable is unset or empty; `read` makes the value of its text."""
+
+    name: str
+    default: Any
+    read: Callable[[str], Any]
+    meaning: str
+
+
+def _level(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 3:
+        raise ValueError("0, 1, 2 or 3 is expected")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("a number from 0 is expected")
+    return value
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "aicc"
+
+
+VARIABLES: dict[str, Variable] = {
+    v.name: v
+    for v in (
+        Variable(
+            "AICC_CHECK",
+            1,
+            _level,
+            "after each pass: 0, 1 verify; 2 also print, parse and compare; "
+            "3 also evaluate before and after with random inputs and compare",
+        ),
+        Variable("AICC_CACHE_DIR", None, Path, "where compiled objects are kept"),
+        Variable("AICC_CACHE", True, lambda t: bool(_count(t)), "0 keeps no compiled objects"),
+        Variable("AICC_THREADS", 0, _count, "threads of a model; 0 is as many as the process has"),
+        Variable("AICC_TARGET", "native", str, "the machine to compile for"),
+        Variable("AICC_DUMP", None, Path, "a folder for the text after each pass"),
+    )
+}
+
+
+def get(name: str) -> Any:
+    """The value of a variable of the table. Raises AiccError where its text cannot be read."""
+    variable = VARIABLES[name]
+    text = os.environ.get(name, "")
+    if not text:
+        return _cache_dir() if name == "AICC_CACHE_DIR" else variable.default
+    try:
+        return variable.read(text)
+    except ValueError as e:
+        raise AiccError(f"{name}={text!r}: {e} ({variable.meaning})") from None
