@@ -181,8 +181,12 @@ class Dim:
 
     def __str__(self) -> str:
         parts: list[str] = []
-        for monomial, coef in self.terms:
-            body = "*".join(_factor(a) for a in monomial)
+        # Large steps first, as an index is usually written: i.o*16 + i.i
+        for monomial, coef in sorted(self.terms, key=lambda t: (-len(t[0]), -abs(t[1]))):
+            if len(monomial) == 1 and (coef == 1 or (coef == -1 and parts)):
+                body = str(monomial[0])
+            else:
+                body = "*".join(_factor(a) for a in monomial)
             if abs(coef) != 1:
                 body = f"{body}*{abs(coef)}"
             sign = "-" if coef < 0 else "+"

@@ -130,6 +130,9 @@ class Const(Expr):
             and repr(self.value) == repr(other.value)  # tells -0.0 from 0.0; nan equals nan
         )
 
+    def __hash__(self) -> int:
+        return hash((repr(self.value), self.dtype))
+
 
 @node
 class Load(Expr):
