@@ -1,15 +1,19 @@
 """The graph IR: a model as a DAG of operators over named, immutable values.
 
-    graph  ::= "graph @" name "(" inputs ")" "->" "(" outputs ")" "{" constants nodes "}"
-    input  ::= "%" name ":" type
-    const  ::= "@" name type "sha=" hex                data are kept beside the text
-    node   ::= results "=" op "(" operands ")" attributes? regions?
-    result ::= "%" name ":" type
+    graph  ::= "graph @" name ["(" size ": " range, ... ")"] line*        lines are indented
+    line   ::= "in %" name ":" type
+             | "const @" name ":" type ("sha=" hex | "=" data)          large data are kept beside
+             | results "=" op "(" operands ")" attributes? origin? regions?
+             | "out" operands
+    result ::= "%" name ":" type | "_"
     operand::= "%" name | "@" name | "_"               "_" is an omitted optional input
-    attr   ::= name "=" (number | string | list | type)
+    attrs  ::= "{" name "=" (number | string | list | type), ... "}"
+    origin ::= "at" string, ...                        the ONNX nodes that the node stands for
+    regions::= graph*                                  indented once more
 
 Invariants, held by `verify`: every value is defined once, before its use; a region's nodes may use
-the values of the graph around it; types agree with the operators' type rules.
+the values of the graph around it, and its own have other names; types agree with the operators'
+type rules. `aicc.graph_ir.text` prints and parses.
 
 A Graph is a mutable container of immutable nodes; passes build a new one.
 """
