@@ -1,0 +1,82 @@
+"""Which schedule a kernel gets: from its structure, its sizes and the machine; never from its name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from aicc.errors import ScheduleError
+from aicc.tensor_ir.ir import For, Kernel, walk_stmts
+from aicc.tensor_ir.recipes.common import inline_movements, parallelise
+from aicc.tensor_ir.recipes.contraction import contraction, roles
+from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.maps import maps
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.rows import rows
+from aicc.tensor_ir.recipes.window import column_axis, window
+from aicc.tensor_ir.schedule import Step
+
+log = logging.getLogger("aicc")
+
+
+def choose(kernel: Kernel, machine: Machine) -> tuple[Step, ...]:
+    """The steps that schedule a kernel as lowering wrote it, for a machine."""
+    return scheduled(kernel, machine)[1]
+
+
+def scheduled(kernel: Kernel, machine: Machine) -> tuple[Kernel, tuple[Step, ...]]:
+    """The scheduled kernel and its steps. Each recipe is tried where the structure suggests it; one
+    whose precondition fails leaves the kernel to the next."""
+    for recipe in _candidates(kernel, machine):
+        plan = Plan(kernel, machine)
+        try:
+            recipe(plan)
+        except ScheduleError as error:
+            log.debug("%s: no schedule by %s: %s", kernel.name, recipe.__name__, error)
+            continue
+        return plan.kernel, tuple(plan.steps)
+    log.debug("%s: left as it is", kernel.name)
+    return kernel, ()
+
+
+def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]]:
+    plan = Plan(kernel, machine)
+    try:
+        inline_movements(plan)
+    except ScheduleError:
+        return [plain]
+    reductions = [s for s in plan.stages() if s.op is not None]
+    found: list[Callable[[Plan], None]] = []
+    if not reductions:
+        found.append(maps)
+    if len(reductions) == 1:
+        (stage,) = reductions
+        buffer = stage.buffer
+        if roles(plan, stage) is not None:
+            found.append(_applied(contraction, buffer))
+        if column_axis(plan, stage) is not None:
+            found.append(_applied(window, buffer))
+    if reductions:
+        found.append(rows)
+    return [*found, plain]
+
+
+def _applied(recipe: Callable[[Plan, str], None], buffer: str) -> Callable[[Plan], None]:
+    def run(plan: Plan) -> None:
+        inline_movements(plan)
+        recipe(plan, buffer)
+
+    run.__name__ = recipe.__name__
+    return run
+
+
+def plain(plan: Plan) -> None:
+    """Loops as they are; outermost ones shared out where that is legal."""
+    for s in plan.kernel.body:
+        if isinstance(s, For) and not any(
+            isinstance(x, For) and x.kind == "parallel" for x in walk_stmts((s,))
+        ):
+            parallelise(plan, s.var.name)
+
+
+__all__ = ["choose", "scheduled"]

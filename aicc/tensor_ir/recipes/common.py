@@ -1,0 +1,160 @@
+"""What several recipes do: shapes of kernels, vector loops, sharing out iterations."""
+
+from __future__ import annotations
+
+from aicc.errors import ScheduleError
+from aicc.symbolic import Size, Sym, coefficient, product, recombine, symbols
+from aicc.tensor_ir.analysis import Stage, writes
+from aicc.tensor_ir.ir import (
+    Expr,
+    For,
+    Kernel,
+    Load,
+    Op,
+    Stmt,
+    loads_of,
+    stmt_exprs,
+    walk_expr,
+    walk_stmts,
+)
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.schedule import Fuse, Parallel, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_stages import Inline
+
+PARALLEL_WORK = 20_000
+"""Scalar operations below which sharing out a loop costs more than it gains."""
+
+COSTLY = frozenset(
+    ("exp", "log", "tanh", "erf", "sin", "cos", "tan", "pow", "div", "sqrt", "asin", "acos")
+    + ("atan", "sinh", "cosh", "asinh", "acosh", "atanh", "mod", "floormod")
+)
+"""Operations worth computing once rather than at each use."""
+
+
+def is_movement(stage: Stage) -> bool:
+    """True where a stage only moves elements."""
+    return stage.op is None and isinstance(stage.value, Load)
+
+
+def is_costly(e: Expr) -> bool:
+    return any(isinstance(x, Op) and x.name in COSTLY for x in walk_expr(e))
+
+
+def inline_movements(plan: Plan) -> None:
+    """Inlines every local stage that only moves elements."""
+    for stage in plan.stages():
+        if is_movement(stage) and plan.kernel.buffer(stage.buffer).scope == "temp":
+            plan.do(Inline(stage.buffer))
+
+
+def offset_of(kernel: Kernel, load: Load) -> Size:
+    """The row-major offset that a load reads at."""
+    total: Size = 0
+    for i, s in zip(load.indices, kernel.buffer(load.buffer).strides(), strict=True):
+        total = total + i * s
+    return recombine(total)
+
+
+def stride_in(kernel: Kernel, load: Load, v: Sym) -> Size | None:
+    return coefficient(offset_of(kernel, load), v)
+
+
+def all_linear(kernel: Kernel, names: set[str]) -> bool:
+    """True where every load inside nests writing `names` is at an offset linear in all loops."""
+    for s in kernel.body:
+        if not names & set(writes(s)):
+            continue
+        for inner in walk_stmts((s,)):
+            for e in stmt_exprs(inner):
+                for load in (x for x in walk_expr(e) if isinstance(x, Load)):
+                    offset = offset_of(kernel, load)
+                    if any(coefficient(offset, v) is None for v in symbols(offset)):
+                        return False
+    return True
+
+
+def as_number(s: Size) -> int | None:
+    return s if isinstance(s, int) else None
+
+
+def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = "mask") -> None:
+    """Splits a loop into vectors, `unroll` of them per iteration, and what is left as `tail` says."""
+    loop = plan.loop(name)
+    extent = loop.extent
+    if isinstance(extent, int) and extent <= lanes:
+        plan.do(Vectorize(name))
+        return
+    if unroll > 1 and isinstance(extent, int):
+        while unroll > 1 and extent < lanes * unroll:
+            unroll //= 2
+    if unroll > 1:
+        plan.do(
+            Split(name, lanes * unroll, "peel" if not _exact(extent, lanes * unroll) else "exact")
+        )
+        if plan.has_loop(f"{name}.i"):
+            plan.do(Split(f"{name}.i", lanes), Vectorize(f"{name}.i.i"), Unroll(f"{name}.i.o"))
+        if plan.has_loop(f"{name}.t"):
+            vector_loop(plan, f"{name}.t", lanes, 1, tail)
+        return
+    plan.do(Split(name, lanes, tail if not _exact(extent, lanes) else "exact"))
+    for part in (f"{name}.i", f"{name}.m"):
+        if plan.has_loop(part):
+            plan.do(Vectorize(part))
+
+
+def _exact(extent: Size, factor: int) -> bool:
+    return isinstance(extent, int) and extent % factor == 0
+
+
+def work_of(body: tuple[Stmt, ...]) -> Size:
+    """A rough count of scalar operations of statements."""
+    total: Size = 0
+    for s in body:
+        if isinstance(s, For):
+            total = total + s.extent * work_of(s.body)
+        elif hasattr(s, "body"):
+            total = total + work_of(s.body)
+        elif hasattr(s, "then"):
+            total = total + work_of((*s.then, *s.orelse))
+        else:
+            n = 1
+            for e in stmt_exprs(s):
+                for x in walk_expr(e):
+                    if isinstance(x, Op):
+                        n += 12 if x.name in COSTLY else 1
+            total = total + n
+    return total
+
+
+def parallelise(plan: Plan, *fusable: str) -> None:
+    """Shares the outermost of `fusable` (fused with the next ones where they are perfectly nested)
+    between threads, where there is enough work."""
+    top = [n for n in fusable if plan.has_loop(n)]
+    if not top:
+        return
+    loop = plan.loop(top[0])
+    work = work_of((loop,))
+    if isinstance(work, int) and work < PARALLEL_WORK:
+        return
+    name = top[0]
+    for inner in top[1:]:
+        extent = plan.loop(name).extent
+        if isinstance(extent, int) and extent >= 64:
+            break
+        if not plan.attempt(Fuse(name, inner)):
+            break
+        name = f"{name}.{inner}"
+        if not plan.has_loop(name):
+            raise ScheduleError(f"fusing made no loop {name}\n{plan.kernel}")
+    plan.attempt(Parallel(name))
+
+
+def elements(shape: tuple[Size, ...]) -> Size:
+    return product(shape)
+
+
+def lanes_of(plan: Plan, stage: Stage) -> int:
+    """Lanes of the widest element type that a stage handles, so that every vector fits a register."""
+    dtypes = {plan.kernel.buffer(stage.buffer).dtype}
+    dtypes |= {x.dtype for x in loads_of(plan.kernel.body[stage.position])}
+    return min(plan.target.lanes(d) for d in dtypes if d != "bool") if dtypes - {"bool"} else 16

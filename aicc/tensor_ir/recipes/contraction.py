@@ -1,0 +1,365 @@
+"""Matrix products and convolutions: sums of products over tiles that stay in registers.
+
+    for panel of columns: for tile of rows:
+        acc[R, V vectors] = 0
+        for k: acc += A[rows, k] * B[k, columns]       B packed, or contiguous, or copied per panel
+        y = epilogue(acc)
+
+A convolution in channels-last order is the same product: rows are output pixels, columns output
+channels, and k runs over the window and the input channels. A is read in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aicc.dtypes import nbytes
+from aicc.errors import ScheduleError
+from aicc.symbolic import Dim, Size, Sym, divides, symbols
+from aicc.tensor_ir.analysis import Stage
+from aicc.tensor_ir.ir import Load, Op, Reduce, loads_of, walk_expr
+from aicc.tensor_ir.recipes.common import (
+    all_linear,
+    as_number,
+    inline_movements,
+    parallelise,
+    stride_in,
+    vector_loop,
+)
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.tiles import Tile, choose_tile
+from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
+from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline, Pack
+
+UNROLLED = 128
+"""Multiply-add instructions in the innermost unrolled block, about."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What a contraction's parts are: axis numbers of the accumulator, and the operands."""
+
+    column: int
+    row: int | None
+    left: Load
+    right: Load
+
+
+def product_of(stage: Stage) -> tuple[Load, Load] | None:
+    """The two loads of a sum of products."""
+    e = stage.value
+    if stage.op != "add" or not isinstance(e, Op) or e.name != "mul":
+        return None
+    a, b = e.args
+    return (a, b) if isinstance(a, Load) and isinstance(b, Load) else None
+
+
+def roles(plan: Plan, stage: Stage) -> Roles | None:
+    """None where the stage has no shape of a matrix product: no axis that only one operand has."""
+    operands = product_of(stage)
+    if operands is None:
+        return None
+    column = next((n for n in reversed(range(len(stage.axes))) if stage.axes[n][0]), None)
+    if column is None:
+        return None
+    v = stage.axes[column][0]
+    assert v is not None
+    a, b = operands
+    if v in a.size_symbols():
+        a, b = b, a
+    if v in a.size_symbols() or v not in b.size_symbols():
+        return None
+    row = None
+    for n, (w, _) in enumerate(stage.axes):
+        if w is not None and n != column:
+            if w in a.size_symbols() and w not in b.size_symbols():
+                row = n
+    return Roles(column, row, a, b)
+
+
+def contraction(plan: Plan, buffer: str) -> None:
+    """Schedules a kernel whose one reduction is the stage of `buffer`, a sum of products."""
+    out = _epilogue(plan, buffer)
+    _flatten_rows(plan, buffer, out)
+    stage = plan.stage(buffer)
+    found = roles(plan, stage)
+    if found is None:
+        raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
+    tile = _tile(plan, stage, found)
+    copy = _right_operand(plan, stage, found, tile)
+    _Tiling(plan, buffer, out, found, tile, copy).run()
+
+
+def _epilogue(plan: Plan, buffer: str) -> str:
+    """Makes the accumulator a local buffer and everything after it one stage, whose buffer results."""
+    if plan.kernel.buffer(buffer).scope == "out":
+        plan.do(CacheWrite(buffer))
+        return buffer
+    inline_movements(plan)
+    position = plan.stage(buffer).position
+    for s in plan.stages():
+        if s.position > position and plan.kernel.buffer(s.buffer).scope == "temp":
+            plan.do(Inline(s.buffer))
+    outs = [s for s in plan.stages() if s.position > plan.stage(buffer).position]
+    if len(outs) != 1:
+        raise ScheduleError(f"{buffer} has {len(outs)} stages after it\n{plan.kernel}")
+    (out,) = outs
+    for load in (x for x in walk_expr(out.value) if isinstance(x, Load) and x.buffer == buffer):
+        own = [0 if v is None else Dim((((v,), 1),), 0) for v, _ in out.axes]
+        if list(load.indices) != own:
+            raise ScheduleError(f"{buffer} is not read at the element written\n{plan.kernel}")
+    return out.buffer
+
+
+def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
+    """Joins row axes that address the left operand evenly: pixels of a 1x1 convolution."""
+    axis = 0
+    while axis < len(plan.stage(buffer).axes) - 2:
+        stage = plan.stage(buffer)
+        found = roles(plan, stage)
+        if found is None:
+            return
+        pair = [stage.axes[axis], stage.axes[axis + 1]]
+
+        def is_row(v: Sym | None, a: Load = found.left, b: Load = found.right) -> bool:
+            return v is None or (v in a.size_symbols() and v not in b.size_symbols())
+
+        joined = all(is_row(v) for v, _ in pair) and plan.attempt_if(
+            lambda k: all_linear(k, {buffer, out}), FuseAxes(out, axis), FuseAxes(buffer, axis)
+        )
+        if not joined:
+            axis += 1
+
+
+def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
+    rows: int | None = 1
+    stride = None
+    if found.row is not None:
+        v, extent = stage.axes[found.row]
+        assert v is not None
+        rows = as_number(extent)
+        step = stride_in(plan.kernel, found.left, v)
+        stride = step * nbytes(found.left.dtype) if isinstance(step, int) else None
+    depth: int | None = 1
+    for _, extent in stage.reduce:
+        depth = depth * extent if depth is not None and isinstance(extent, int) else None
+    v, columns = stage.axes[found.column]
+    assert v is not None
+    multiple = None
+    mixed = [i for i in found.right.indices if v in symbols(i) and symbols(i) != {v}]
+    if mixed and found.right.buffer and isinstance(columns, int):
+        lanes = plan.target.lanes(found.right.dtype)
+        multiple = columns if columns % lanes == 0 else None
+    dtype = plan.kernel.buffer(stage.buffer).dtype
+    return choose_tile(plan.target, dtype, rows, as_number(columns), depth, stride, multiple)
+
+
+def _right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:
+    """Lays out the right operand: the name of the stage to copy panels with, or None."""
+    v, extent = stage.axes[found.column]
+    assert v is not None
+    right = plan.kernel.buffer(found.right.buffer)
+    axis = next(n for n, i in enumerate(found.right.indices) if v in symbols(i))
+    others = [n for n in range(len(right.shape)) if n != axis]
+    order = {w: n for n, (w, _) in enumerate(stage.reduce)}
+
+    def depth(n: int) -> int:
+        inner = [order[w] for w in symbols(found.right.indices[n]) if w in order]
+        return max(inner, default=-1)
+
+    others.sort(key=depth)
+    index = found.right.indices[axis]
+    plain = symbols(index) == {v}
+    if right.scope == "const" and not right.pack:
+        tiled = plain or (isinstance(extent, int) and extent % tile.columns == 0)
+        words = [str(n) for n in others]
+        layout = (
+            [f"{axis}/{tile.columns}", *words, f"{axis}%{tile.columns}"]
+            if tiled
+            else [*words, str(axis)]
+        )
+        plan.do(Pack(right.name, " ".join(layout)))
+        return None
+    if stride_in(plan.kernel, found.right, v) == 1 or not plain:
+        return None
+    plan.do(CacheRead(right.name, "", (*others, axis)))
+    copy = next(b.name for b in reversed(plan.kernel.buffers) if b.scope == "temp")
+    plan.do(PadAxis(copy, len(others), tile.columns))
+    return copy
+
+
+@dataclass
+class _Tiling:
+    """Tiles the epilogue's stage and computes the accumulator in each tile."""
+
+    plan: Plan
+    buffer: str
+    out: str
+    roles: Roles
+    tile: Tile
+    copy: str | None
+    row_axes: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        plan, tile = self.plan, self.tile
+        stage = plan.stage(self.buffer)
+        n_extent = stage.axes[self.roles.column][1]
+        m_extent: Size = 1 if self.roles.row is None else stage.axes[self.roles.row][1]
+        plan.do(PadAxis(self.buffer, self.roles.column, tile.columns))
+        names = [v.name if v else "" for v, _ in plan.stage(self.out).axes]
+        column = names[self.roles.column]
+        row = "" if self.roles.row is None else names[self.roles.row]
+        outer = [n for n in names if n and n not in (row, column)]
+        self.row_axes = self._row_axes(outer)
+        panel, inside = f"{column}.o", f"{column}.i"
+        order = self._outer_order(outer, panel)
+        symbolic = not isinstance(m_extent, int)
+        if symbolic and tile.rows > 1:
+            plan.do(PadAxis(self.buffer, self.roles.row or 0, tile.rows, "clamp"))
+        plan.do(Split(column, tile.columns, "exact" if _exact(n_extent, tile) else "guard"))
+        if not row:
+            plan.do(Reorder((*order, inside)))
+            self._compute(panel, "", inside)
+            self._finish(order)
+        elif symbolic:
+            plan.do(Reorder((*order, inside, row)), Split(row, tile.rows, "guard"))
+            leading = [*order, f"{row}.o"]
+            plan.do(Reorder((*leading, f"{row}.i", inside)))
+            self._compute(f"{row}.o", f"{row}.i", inside)
+            self._finish(leading)
+        elif self._rows_first(outer, n_extent):
+            plan.do(Reorder((row, panel, inside)), Split(row, tile.rows, "peel"))
+            leading = [f"{row}.o", panel]
+            if plan.has_loop(leading[0]):
+                plan.do(Reorder((*leading, f"{row}.i", inside)))
+                self._compute(panel, f"{row}.i", inside)
+            self._tail(row, column, True)
+            self._finish(leading)
+        else:
+            plan.do(Reorder((*order, row, inside)), Split(row, tile.rows, "peel"))
+            if plan.has_loop(f"{row}.o"):
+                self._compute(f"{row}.o", f"{row}.i", inside)
+            self._tail(row, column, False)
+            self._finish([*order, f"{row}.o"])
+
+    def _tail(self, row: str, column: str, rows_first: bool) -> None:
+        plan = self.plan
+        rest = f"{row}.t"
+        if not plan.has_loop(rest):
+            return
+        extent = plan.loop(rest).extent
+        inner = f"{column}.i.t"
+        if rows_first:
+            plan.do(Reorder((f"{column}.o.t", rest, inner)))
+            self._compute(f"{column}.o.t", rest, inner)
+            return
+        if not isinstance(extent, int):
+            raise ScheduleError(f"a tail of {extent} rows has no constant shape\n{plan.kernel}")
+        plan.do(Split(rest, extent, "exact"))
+        self._compute(f"{rest}.o", f"{rest}.i", inner)
+
+    def _rows_first(self, outer: list[str], n_extent: Size) -> bool:
+        """Rows outside, panels inside: where there are too few panels to share out."""
+        if outer or self.copy is not None:
+            return False
+        panels = as_number(n_extent)
+        return panels is not None and -(-panels // self.tile.columns) < 8
+
+    def _row_axes(self, outer: list[str]) -> list[str]:
+        """The outer loops that only the left operand depends on."""
+        out, acc = self.plan.stage(self.out), self.plan.stage(self.buffer)
+        right = self.roles.right.size_symbols()
+        return [
+            v.name
+            for (v, _), (w, _) in zip(out.axes, acc.axes, strict=True)
+            if v is not None and v.name in outer and w not in right
+        ]
+
+    def _outer_order(self, outer: list[str], panel: str) -> list[str]:
+        """Batch axes, then panels and outer row axes: a panel is reused where it stays in L2."""
+        rows = self.row_axes
+        shared = [n for n in outer if n not in rows]
+        weights: Size = nbytes(self.roles.right.dtype)
+        for extent in self.plan.kernel.buffer(self.roles.right.buffer).shape:
+            weights = weights * extent
+        small = isinstance(weights, int) and weights <= self.plan.target.l2 // 2
+        return [*shared, *rows, panel] if small else [*shared, panel, *rows]
+
+    def _compute(self, at: str, row: str, column: str) -> None:
+        """Computes the accumulator of one tile inside the loop `at`."""
+        plan, tile = self.plan, self.tile
+        plan.do(ComputeAt(self.buffer, at, "register"))
+        acc = plan.newest_buffer()
+        n_loop = f"{acc}.{self.roles.column}"
+        m_loop = f"{acc}.{self.roles.row}"
+        has_rows = plan.has_loop(m_loop)
+        rows = plan.loop(m_loop).extent if has_rows else 1
+        plan.do(DecomposeReduction(m_loop if has_rows else n_loop))
+        depth = [f"{acc}.k{n}" for n in range(len(plan.kernel.body) + 64)]
+        depth = [k for k in depth if plan.has_loop(k)]
+        inner = [m_loop, n_loop] if has_rows else [n_loop]
+        plan.do(Reorder((*depth, *inner)))
+        assert isinstance(rows, int)
+        self._unroll_depth(depth, rows * tile.vectors)
+        for name in (f"{m_loop}.s", m_loop, row):
+            if name and plan.has_loop(name):
+                plan.do(Unroll(name))
+        for name in (f"{n_loop}.s", n_loop, column):
+            if tile.vectors == 1:
+                plan.do(Vectorize(name))
+            else:
+                plan.do(Split(name, tile.lanes), Vectorize(f"{name}.i"), Unroll(f"{name}.o"))
+
+    def _unroll_depth(self, depth: list[str], block: int) -> None:
+        """Unrolls the innermost reduction loops while the block stays small."""
+        plan = self.plan
+        for name in reversed(depth):
+            extent = plan.loop(name).extent
+            room = max(1, UNROLLED // block)
+            if isinstance(extent, int) and extent <= max(room, 4):
+                plan.do(Unroll(name))
+                block *= extent
+                continue
+            for factor in (8, 4, 3, 2):
+                if factor <= room and divides(factor, extent):
+                    plan.do(Split(name, factor), Unroll(f"{name}.i"))
+                    break
+            else:
+                if room >= 4 and not isinstance(extent, int):
+                    plan.do(Split(name, 4, "peel"), Unroll(f"{name}.i"))
+            return
+
+    def _finish(self, leading: list[str]) -> None:
+        """Computes what the product reads per tile, and shares out the outer loops."""
+        plan = self.plan
+        if self.copy is not None:
+            self._copy_panels(leading)
+        for stage in plan.stages():
+            if plan.kernel.buffer(stage.buffer).scope == "temp" and stage.op is None:
+                self._stage_rows(stage, leading)
+        parallelise(plan, *leading[:2])
+
+    def _copy_panels(self, leading: list[str]) -> None:
+        plan = self.plan
+        assert self.copy is not None
+        panel = next(n for n in leading if n.endswith(".o"))
+        plan.do(ComputeAt(self.copy, panel, "stack"))
+        name = plan.newest_buffer()
+        last = len(plan.kernel.buffer(name).shape) - 1
+        vector_loop(plan, f"{name}.{last}", self.tile.lanes)
+
+    def _stage_rows(self, stage: Stage, leading: list[str]) -> None:
+        """A padded copy of the input, computed for the rows that one outer iteration reads."""
+        plan = self.plan
+        rows = [n for n in leading if n in self.row_axes]
+        at = rows[-1] if rows else next(n for n in leading if plan.has_loop(n))
+        plan.do(ComputeAt(stage.buffer, at, "stack"))
+        name = plan.newest_buffer()
+        loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
+        if loops:
+            vector_loop(plan, loops[-1], plan.target.lanes(plan.kernel.buffer(name).dtype), 2)
+
+
+def _exact(extent: Size, tile: Tile) -> bool:
+    return isinstance(extent, int) and extent % tile.columns == 0

@@ -1,0 +1,26 @@
+"""What recipes ask of the machine. `aicc.codegen.target.Target` offers it; nothing is imported, since
+code generation builds on the tensor IR and not the other way round."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Machine(Protocol):
+    """Vector registers, cache sizes in bytes, and usable cores."""
+
+    @property
+    def vector_registers(self) -> int: ...
+
+    @property
+    def l1d(self) -> int: ...
+
+    @property
+    def l2(self) -> int: ...
+
+    @property
+    def l3(self) -> int: ...
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of a dtype in one vector register."""
+        ...

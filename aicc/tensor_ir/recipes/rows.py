@@ -1,0 +1,158 @@
+"""Reductions along rows that are contiguous in memory, and what is computed from them: softmax,
+normalisations, means. Every stage is computed for one row, while the row is in L1.
+
+    parallel row: s = reduce(x[row]);  t = map(x[row], s);  ...;  y[row] = map(...)
+"""
+
+from __future__ import annotations
+
+from aicc.errors import ScheduleError
+from aicc.symbolic import Size, divides
+from aicc.tensor_ir.analysis import Stage, readers, stage_of
+from aicc.tensor_ir.ir import For, Reduce, loads_of, walk_stmts
+from aicc.tensor_ir.recipes.common import (
+    inline_movements,
+    is_costly,
+    parallelise,
+    vector_loop,
+)
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.schedule import Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
+
+UNROLL = 4
+"""Vectors of partial results: enough independent chains to hide the latency of an addition."""
+
+
+def rows(plan: Plan) -> None:
+    """Schedules a kernel of maps and reductions that share their outer axes."""
+    inline_movements(plan)
+    for stage in plan.stages():
+        b = plan.kernel.buffer(stage.buffer)
+        if b.scope == "out" and stage.op is not None:
+            plan.do(CacheWrite(stage.buffer))
+    _inline_cheap(plan)
+    finals = [s for s in plan.stages() if plan.kernel.buffer(s.buffer).scope == "out"]
+    if len(plan.stages()) != len(plan.kernel.body) or len(finals) != 1:
+        raise ScheduleError(f"not one chain of stages\n{plan.kernel}")
+    (final,) = finals
+    at = _row_loop(plan, final)
+    if at is None:
+        _whole(plan, final)
+        return
+    order = [s.buffer for s in plan.stages() if s.buffer != final.buffer]
+    made: list[tuple[str, Stage]] = []
+    for buffer in reversed(order):
+        stage = plan.stage(buffer)
+        plan.do(ComputeAt(buffer, at, "stack"))
+        made.append((plan.newest_buffer(), stage))
+    names = [v.name for v, _ in final.axes if v is not None]
+    for name, stage in made:
+        _vectorise_stage(plan, name, stage)
+    inner = names[names.index(at) + 1 :]
+    if inner:
+        vector_loop(plan, inner[-1], _lanes(plan, final.buffer), 1 if is_costly(final.value) else 2)
+    parallelise(plan, *names[: names.index(at) + 1])
+
+
+def _lanes(plan: Plan, buffer: str) -> int:
+    return plan.target.lanes(plan.kernel.buffer(buffer).dtype)
+
+
+def _inline_cheap(plan: Plan) -> None:
+    """Inlines maps that are cheap, or read once; costly ones that are read twice stay stages."""
+    for stage in reversed(plan.stages()):
+        if stage.op is not None or plan.kernel.buffer(stage.buffer).scope != "temp":
+            continue
+        uses = len(readers(plan.kernel, stage.buffer))
+        reduction = any(
+            stage_of(plan.kernel, b.name) is not None
+            for b in plan.kernel.buffers
+            if b.scope == "temp"
+        )
+        if not is_costly(stage.value) or uses == 1 or not reduction:
+            plan.do(Inline(stage.buffer))
+
+
+def _row_loop(plan: Plan, final: Stage) -> str | None:
+    """The innermost loop of the last stage that every reduction shares: its row."""
+    shared = len(final.axes)
+    for stage in plan.stages():
+        if stage.op is None:
+            continue
+        shape = [e for _, e in stage.axes]
+        own = 0
+        for axis, (_, extent) in enumerate(final.axes):
+            if axis < len(shape) and shape[axis] == extent:
+                own = axis + 1
+            else:
+                break
+        shared = min(shared, own)
+    names = [v.name for v, _ in final.axes[:shared] if v is not None]
+    return names[-1] if names else None
+
+
+def _whole(plan: Plan, final: Stage) -> None:
+    """No axis is shared: each stage runs over its whole buffer, with vectors inside."""
+    for stage in plan.stages():
+        if stage.op is not None and stage.reduce:
+            _vector_reduction(plan, stage.reduce[-1][0].name, stage.buffer)
+    names = [v.name for v, _ in final.axes if v is not None]
+    if names:
+        vector_loop(plan, names[-1], _lanes(plan, final.buffer))
+
+
+def _vectorise_stage(plan: Plan, name: str, stage: Stage) -> None:
+    if stage.op is None:
+        loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
+        if loops:
+            vector_loop(plan, loops[-1], _lanes(plan, name), 1)
+        return
+    depth = [f"{name}.k{n}" for n in range(len(stage.reduce)) if plan.has_loop(f"{name}.k{n}")]
+    if depth:
+        _vector_reduction(plan, depth[-1], name)
+
+
+def _vector_reduction(plan: Plan, loop: str, buffer: str) -> None:
+    """Reduces with vectors of partial results."""
+    lanes = _lanes(plan, buffer)
+    extent: Size = plan.loop(loop).extent
+    unroll = UNROLL
+    if isinstance(extent, int):
+        if extent < 2 * lanes:
+            if not _single_reduce(plan, loop):
+                return
+            if extent <= lanes:
+                plan.attempt(Vectorize(loop))
+                return
+        while unroll > 1 and (extent < lanes * unroll or not divides(lanes * unroll, extent)):
+            unroll //= 2
+    if not plan.attempt(Rfactor(loop, lanes * unroll)):
+        return
+    for part in ("s", "i", "f"):
+        name = f"{loop}.{part}"
+        if not plan.has_loop(name):
+            continue
+        if unroll == 1:
+            plan.do(Vectorize(name))
+        else:
+            plan.do(Split(name, lanes), Vectorize(f"{name}.i"), Unroll(f"{name}.o"))
+    rest = f"{loop}.t"
+    if plan.has_loop(rest):
+        vector_loop(plan, rest, lanes, 1, "mask")
+
+
+def _single_reduce(plan: Plan, loop: str) -> bool:
+    body = plan.loop(loop).body
+    return len(body) == 1 and isinstance(body[0], Reduce)
+
+
+def reads_rows(plan: Plan, stage: Stage) -> bool:
+    """True where the innermost reduction loop reads contiguous memory."""
+    from aicc.tensor_ir.recipes.common import stride_in
+
+    if not stage.reduce:
+        return False
+    v = stage.reduce[-1][0]
+    nests = [s for s in walk_stmts(plan.kernel.body) if isinstance(s, For) and s.var == v]
+    return any(stride_in(plan.kernel, x, v) == 1 for s in nests for x in loads_of(s))

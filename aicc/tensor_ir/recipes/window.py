@@ -1,0 +1,180 @@
+"""Reductions whose contiguous axis is no reduction axis: depthwise convolution, pooling, sums over
+pixels in channels-last order. Lanes are channels, rows of a tile are neighbouring outputs.
+
+    for outer: for tile of R outputs: for vector of channels:
+        acc[R, lanes] = init;  for window: acc op= f(x[...]);  y = epilogue(acc)
+"""
+
+from __future__ import annotations
+
+from aicc.errors import ScheduleError
+from aicc.symbolic import Sym
+from aicc.tensor_ir.analysis import Stage
+from aicc.tensor_ir.ir import Load, loads_of, walk_expr
+from aicc.tensor_ir.recipes.common import (
+    as_number,
+    inline_movements,
+    lanes_of,
+    parallelise,
+    stride_in,
+    vector_loop,
+)
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_axes import PadAxis
+from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Pack
+
+ROWS = 8
+"""Outputs per tile: enough independent chains to hide the latency of the reduction."""
+UNROLLED = 160
+"""Reduction steps unrolled in one block, about."""
+
+
+def column_axis(plan: Plan, stage: Stage) -> int | None:
+    """The axis whose lanes are contiguous in every load that depends on it."""
+    column = next((n for n in reversed(range(len(stage.axes))) if stage.axes[n][0]), None)
+    if column is None:
+        return None
+    v = stage.axes[column][0]
+    assert v is not None
+    loads = [x for x in walk_expr(stage.value) if isinstance(x, Load)]
+    strides = [
+        stride_in(plan.kernel, x, v) for x in loads if plan.kernel.buffer(x.buffer).scope != "const"
+    ]
+    return column if 1 in strides and all(s in (0, 1) for s in strides) else None
+
+
+def window(plan: Plan, buffer: str) -> None:
+    """Schedules a kernel whose one reduction is the stage of `buffer`."""
+    if plan.kernel.buffer(buffer).scope == "out":
+        plan.do(CacheWrite(buffer))
+        out = buffer
+    else:
+        inline_movements(plan)
+        position = plan.stage(buffer).position
+        for s in plan.stages():
+            if s.position > position and plan.kernel.buffer(s.buffer).scope == "temp":
+                plan.do(Inline(s.buffer))
+        after = [s for s in plan.stages() if s.position > plan.stage(buffer).position]
+        if len(after) != 1:
+            raise ScheduleError(f"{buffer} has {len(after)} stages after it\n{plan.kernel}")
+        out = after[0].buffer
+    stage = plan.stage(buffer)
+    column = column_axis(plan, stage)
+    if column is None or len(stage.axes) != len(plan.stage(out).axes):
+        raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
+    lanes = lanes_of(plan, stage)
+    _pack_constants(plan, stage, column)
+    plan.do(PadAxis(buffer, column, lanes))
+    _tile(plan, buffer, out, column, lanes)
+
+
+def _pack_constants(plan: Plan, stage: Stage, column: int) -> None:
+    """Puts the column axis of constants innermost."""
+    v = stage.axes[column][0]
+    assert v is not None
+    for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
+        b = plan.kernel.buffer(load.buffer)
+        if b.scope != "const" or b.pack or v not in load.size_symbols():
+            continue
+        axes = [n for n, i in enumerate(load.indices) if v in Load("", (i,), "i64").size_symbols()]
+        others = [str(n) for n in range(len(b.shape)) if n not in axes]
+        if len(axes) == 1:
+            lanes = plan.target.lanes(b.dtype)
+            plan.attempt(Pack(b.name, f"{axes[0]}/{lanes} {' '.join(others)} {axes[0]}%{lanes}"))
+
+
+def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
+    stage, final = plan.stage(buffer), plan.stage(out)
+    names = [v.name if v else "" for v, _ in final.axes]
+    c = names[column]
+    rows = [n for k, n in enumerate(names) if n and k != column]
+    extent = final.axes[column][1]
+    exact = isinstance(extent, int) and extent % lanes == 0
+    plan.do(Split(c, lanes, "exact" if exact else "guard"))
+    at = f"{c}.o"
+    leading = [*rows, at]
+    row_axis: int | None = None
+    tail = False
+    if rows:
+        row_axis = names.index(rows[-1])
+        size = as_number(final.axes[row_axis][1])
+        factor = _rows(size)
+        if factor > 1:
+            plan.do(Reorder((*rows[:-1], at, rows[-1], f"{c}.i")))
+            plan.do(Split(rows[-1], factor, "peel"))
+            tail = plan.has_loop(f"{rows[-1]}.t")
+            leading = [*rows[:-1], at, f"{rows[-1]}.o"]
+    main = leading[-1]
+    row = f"{rows[-1]}.i" if rows and main.endswith(".o") and main != at else ""
+    _compute(plan, buffer, main, row, f"{c}.i", row_axis, column)
+    if tail:
+        rest = f"{rows[-1]}.t"
+        size = plan.loop(rest).extent
+        if isinstance(size, int):
+            plan.do(Split(rest, size, "exact"))
+            _compute(plan, buffer, f"{rest}.o", f"{rest}.i", f"{c}.i.t", row_axis, column)
+        else:
+            _compute(plan, buffer, rest, "", f"{c}.i.t", row_axis, column)
+    for s in plan.stages():
+        if plan.kernel.buffer(s.buffer).scope == "temp" and s.op is None:
+            _stage_rows(plan, s, leading, rows)
+    parallelise(plan, *leading[:2])
+
+
+def _rows(size: int | None) -> int:
+    """Outputs per tile for an axis of `size`: a divisor near ROWS where there is one."""
+    if size is None:
+        return 4
+    for r in (8, 7, 6, 5, 4):
+        if size % r == 0:
+            return r
+    return min(size, ROWS)
+
+
+def _compute(
+    plan: Plan, buffer: str, at: str, row: str, lane: str, row_axis: int | None, column: int
+) -> None:
+    plan.do(ComputeAt(buffer, at, "register"))
+    acc = plan.newest_buffer()
+    stage_loops = [f"{acc}.{n}" for n in range(len(plan.kernel.buffer(acc).shape))]
+    loops = [n for n in stage_loops if plan.has_loop(n)]
+    depth = [f"{acc}.k{n}" for n in range(16) if plan.has_loop(f"{acc}.k{n}")]
+    plan.do(DecomposeReduction(loops[0]), Reorder((*depth, *loops)))
+    block = 1
+    for n in loops[:-1]:
+        e = plan.loop(n).extent
+        block *= e if isinstance(e, int) else 1
+    for n in reversed(depth):
+        e = plan.loop(n).extent
+        if isinstance(e, int) and e * block <= UNROLLED:
+            plan.do(Unroll(n))
+            block *= e
+        else:
+            break
+    for n in [*loops[:-1], *(f"{x}.s" for x in loops[:-1]), row]:
+        if n and plan.has_loop(n):
+            plan.do(Unroll(n))
+    for n in (f"{loops[-1]}.s", loops[-1], lane):
+        plan.do(Vectorize(n))
+
+
+def _stage_rows(plan: Plan, stage: Stage, leading: list[str], rows: list[str]) -> None:
+    """A padded copy of the input, computed for what one outer iteration reads."""
+    outer = [n for n in leading if n in rows and plan.has_loop(n)]
+    at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
+    if plan.loop(at).kind != "for":
+        raise ScheduleError(f"no loop to compute {stage.buffer} at\n{plan.kernel}")
+    if outer and leading.index(at) < len(leading) - 2:
+        at = leading[leading.index(at)]
+    plan.do(ComputeAt(stage.buffer, at, "stack"))
+    name = plan.newest_buffer()
+    loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
+    if loops:
+        vector_loop(plan, loops[-1], plan.target.lanes(plan.kernel.buffer(name).dtype), 2)
+
+
+def contiguous_in(plan: Plan, stage: Stage, v: Sym) -> bool:
+    """True where some load of the stage is contiguous in `v`."""
+    loads = loads_of(plan.kernel.body[stage.position])
+    return any(stride_in(plan.kernel, x, v) == 1 for x in loads)

@@ -1,0 +1,191 @@
+"""Schedule steps on the axes of a buffer: how a stage's index space is shaped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from aicc.symbolic import Dim, Size, Sym, ceildiv, minimum, recombine, substitute, symbols
+from aicc.tensor_ir.analysis import Stage, bounds, stage_of
+from aicc.tensor_ir.ir import (
+    Expr,
+    For,
+    Kernel,
+    Load,
+    Reduce,
+    Stmt,
+    Store,
+    const,
+    map_expr,
+    map_exprs,
+    select,
+)
+from aicc.tensor_ir.schedule import Step, below, fresh_variable, provably_inside, unused_names
+
+
+def stage_nest(stage: Stage) -> Stmt:
+    """The canonical nest of a stage."""
+    index = tuple(0 if v is None else _value(v) for v, _ in stage.axes)
+    if stage.op is None:
+        body: tuple[Stmt, ...] = (Store(stage.buffer, index, stage.value),)
+    else:
+        assert stage.init is not None
+        update: Stmt = Reduce(stage.buffer, index, stage.op, stage.value)
+        for v, extent in reversed(stage.reduce):
+            update = For(v, 0, extent, "for", (update,))
+        body = (Store(stage.buffer, index, stage.init), update)
+    for v, extent in reversed(stage.axes):
+        if v is not None:
+            body = (For(v, 0, extent, "for", body),)
+    return body[0]
+
+
+def _value(v: Sym) -> Size:
+    return Dim((((v,), 1),), 0)
+
+
+def replace_stage(kernel: Kernel, position: int, stage: Stage) -> Kernel:
+    """The kernel with the nest at `position` replaced by a stage's canonical nest."""
+    body = (*kernel.body[:position], stage_nest(stage), *kernel.body[position + 1 :])
+    return kernel.with_body(body)
+
+
+@dataclass(frozen=True)
+class FuseAxes(Step):
+    """B[.., i, j, ..] of shape [.., n, m, ..]   ->   B[.., i*m + j, ..] of shape [.., n*m, ..]
+
+    The memory is the same. The stage that computes B runs over the joined axis: i := v // m,
+    j := v % m. Precondition: B is an input, or is computed by one canonical stage.
+    """
+
+    buffer: str
+    axis: int
+    name = "fuse_axes"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        old = kernel.buffer(self.buffer)
+        a = self.axis
+        if not 0 <= a < len(old.shape) - 1:
+            raise self.fail(kernel, f"{self.buffer} has no axes {a} and {a + 1}")
+        n, m = old.shape[a], old.shape[a + 1]
+        if old.scope not in ("in", "const"):
+            stage = stage_of(kernel, self.buffer)
+            if stage is None:
+                raise self.fail(kernel, f"{self.buffer} is not computed by one stage")
+            kernel = replace_stage(kernel, stage.position, self._joined(kernel, stage, n, m))
+        if old.pack:
+            raise self.fail(kernel, f"{self.buffer} has a layout already")
+
+        def one(e: Expr) -> Expr | None:
+            if isinstance(e, Load) and e.buffer == self.buffer:
+                inner = map_expr(e, lambda x: one(x) if x is not e else None, lambda s: s)
+                assert isinstance(inner, Load)
+                i = inner.indices
+                joined = recombine(i[a] * m + i[a + 1])
+                return replace(inner, indices=(*i[:a], joined, *i[a + 2 :]))
+            return None
+
+        shape = (*old.shape[:a], n * m, *old.shape[a + 2 :])
+        kernel = kernel.with_buffer(replace(old, shape=shape))
+        return kernel.with_body(map_exprs(kernel.body, one))
+
+    def _joined(self, kernel: Kernel, stage: Stage, n: Size, m: Size) -> Stage:
+        (vi, _), (vj, _) = stage.axes[self.axis : self.axis + 2]
+        if vi is None or vj is None:
+            joined: tuple[Sym | None, Size] = (vi or vj, n * m)
+            mapping: dict[Sym, Size] = {}
+        else:
+            v, value = fresh_variable(f"{vi.name}.{vj.name}", 0, n * m, unused_names(kernel))
+            joined = (v, n * m)
+            mapping = {vi: value // m, vj: value % m}
+        return Stage(
+            stage.buffer,
+            (*stage.axes[: self.axis], joined, *stage.axes[self.axis + 2 :]),
+            tuple((v, substitute(e, mapping)) for v, e in stage.reduce),
+            stage.op,
+            stage.init and _simplify(stage.init.substitute_sizes(mapping)),
+            _simplify(stage.value.substitute_sizes(mapping)),
+            stage.position,
+        )
+
+
+def _simplify(e: Expr) -> Expr:
+    return map_expr(e, lambda x: None, recombine)
+
+
+@dataclass(frozen=True)
+class PadAxis(Step):
+    """B[i] for i in 0..n   ->   B[i] for i in 0..ceil(n/m)*m, so that tiles of m are always whole
+
+    What is computed beyond n is read by nobody. A load of the stage that might leave its buffer for
+    i >= n becomes zero there (how = "zero"), or repeats the last element (how = "clamp").
+    Precondition: B is a local buffer computed by one canonical stage.
+    """
+
+    buffer: str
+    axis: int
+    multiple: int
+    how: str = "zero"
+    name = "pad_axis"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        old = kernel.buffer(self.buffer)
+        stage = stage_of(kernel, self.buffer)
+        if stage is None or old.scope in ("in", "out", "const"):
+            raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
+        v, n = stage.axes[self.axis]
+        padded = ceildiv(n, self.multiple) * self.multiple
+        if padded == n:
+            return kernel
+        axes = list(stage.axes)
+        value = stage.value
+        if v is None:
+            v, _ = fresh_variable(f"{self.buffer}.{self.axis}", 0, padded, unused_names(kernel))
+        else:
+            wide, index = fresh_variable(f"{v.name}.p", 0, padded, unused_names(kernel))
+            value = self._guarded(kernel, stage, v, wide, index, n, padded)
+            v = wide
+        axes[self.axis] = (v, padded)
+        made = replace(stage, axes=tuple(axes), value=value)
+        if stage.init is not None and stage.variables:
+            old_v = stage.axes[self.axis][0]
+            if old_v is not None:
+                made = replace(made, init=stage.init.substitute_sizes({old_v: _value(v)}))
+        shape = (*old.shape[: self.axis], padded, *old.shape[self.axis + 1 :])
+        kernel = kernel.with_buffer(replace(old, shape=shape))
+        return replace_stage(kernel, stage.position, made)
+
+    def _guarded(
+        self,
+        kernel: Kernel,
+        stage: Stage,
+        v: Sym,
+        wide: Sym,
+        index: Size,
+        n: Size,
+        padded: Size,
+    ) -> Expr:
+        """The stage's value over the wider axis, with loads that stay inside their buffers."""
+        ranges: dict[Sym, tuple[Size, Size]] = {w: (0, e) for w, e in stage.axes if w is not None}
+        ranges |= {w: (0, e) for w, e in stage.reduce}
+        ranges[wide] = (0, padded)
+
+        def one(e: Expr) -> Expr | None:
+            if not isinstance(e, Load) or v not in e.size_symbols():
+                return None
+            moved = e.substitute_sizes({v: index})
+            assert isinstance(moved, Load)
+            buffer = kernel.buffer(e.buffer)
+            inside = True
+            for i, extent in zip(moved.indices, buffer.shape, strict=True):
+                found = bounds(i, ranges) if wide in symbols(i) else (0, 0)
+                if found is None or not (
+                    provably_inside(found[0], extent) and provably_inside(found[1], extent)
+                ):
+                    inside = inside and wide not in symbols(i)
+            if inside:
+                return moved
+            if self.how == "clamp":
+                return e.substitute_sizes({v: minimum(index, n - 1)})
+            return select(below(index, n), moved, const(0, e.dtype))
+
+        return map_expr(stage.value, one, lambda s: substitute(s, {v: index}))
