@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Size, hi_of, lo_of, maximum, minimum, proves_lt
+from aicc.symbolic import Min, Size, hi_of, lo_of, maximum, minimum, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, Index, call
 
@@ -26,7 +26,7 @@ def never_one(a: Size) -> bool:
 def broadcast_size(a: Size, b: Size) -> Size | None:
     """The common size of two axes; None where they can never agree.
 
-    Where two different symbols leave open which is 1, it is their maximum, or 0 if one is 0.
+    Where symbols leave open which of the two is 1, it is their maximum, or 0 if one is 0.
     """
     if a == b or b == 1:
         return a
@@ -35,7 +35,21 @@ def broadcast_size(a: Size, b: Size) -> Size | None:
     for known, other in ((a, b), (b, a)):
         if never_one(known):
             return None if never_equal(known, other) and never_one(other) else known
+    for short, full in ((a, b), (b, a)):
+        if _is_clipped(short, full):
+            return full
     return maximum(a, b) * minimum(1, minimum(a, b))
+
+
+def _is_clipped(short: Size, full: Size) -> bool:
+    """True for min(full, k) with k > 1: it is 1 only if `full` is, as a slice of at most k is."""
+    if isinstance(short, int) or short.const or len(short.terms) != 1:
+        return False
+    monomial, factor = short.terms[0]
+    if factor != 1 or len(monomial) != 1 or not isinstance(monomial[0], Min):
+        return False
+    parts = [monomial[0].a, monomial[0].b]
+    return full in parts and any(never_one(p) for p in parts if p != full)
 
 
 def broadcast_shape(ctx: OpContext, *shapes: Sequence[Size]) -> Shape:

@@ -1,0 +1,487 @@
+"""Parts of tensors along axes: Concat, Split, Slice and Pad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from aicc.dtypes import to_numpy
+from aicc.graph_ir.types import TensorType
+from aicc.ops import values
+from aicc.ops.broadcast import never_equal
+from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.samples import floats, ints, sample
+from aicc.ops.sizes import axis_in, check_agree, within
+from aicc.symbolic import Size, ceildiv, lo_of, maximum, minimum, mod, proves_le, proves_lt
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
+
+
+@operator("Concat", inputs=(1, None), attributes={"axis": 1})
+class Concat(Operator):
+    """The operands one after the other along `axis`."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        types = [ctx.input(i) for i in range(len(ctx.types))]
+        first = types[0]
+        if first.rank == 0:
+            ctx.fail("scalars cannot be joined")
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), first.rank)
+        shape = list(first.shape)
+        for t in types[1:]:
+            if t.rank != first.rank or t.dtype != first.dtype:
+                ctx.fail("the operands differ in rank or element type")
+            for a, d in enumerate(t.shape):
+                if a == axis:
+                    shape[a] = shape[a] + d
+                elif never_equal(shape[a], d):
+                    ctx.fail(f"sizes {shape[a]} and {d} of axis {a} differ")
+                elif isinstance(d, int):
+                    shape[a] = d
+        known = [values.array_of(t) for t in types]
+        joined = None
+        if values.trackable(first.dtype, shape) and all(k is not None for k in known):
+            joined = np.concatenate([k for k in known if k is not None], axis)
+        return [values.typed(first.dtype, shape, joined)]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        return [np.concatenate([x for x in inputs if x is not None], ctx.attrs["axis"])]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        operands = [t for t in inputs if t is not None]
+        shape = ctx.outputs[0].shape
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), len(shape))
+        for t in operands:
+            for a, d in enumerate(t.shape):
+                if a != axis:
+                    check_agree(ctx, b, d, shape[a], f"axis {a}")
+        parts = [t for t in operands if t.shape[axis] != 0] or operands[:1]
+
+        def element(*i: Size) -> Expr:
+            starts: list[Size] = []
+            end: Size = 0
+            for t in parts:
+                starts.append(end)
+                end = end + t.shape[axis]
+            result: Expr | None = None
+            for t, start in zip(reversed(parts), reversed(starts), strict=True):
+                own = t[(*i[:axis], i[axis] - start, *i[axis + 1 :])]
+                if result is None:
+                    result = own
+                else:
+                    before = call("lt", as_expr(i[axis], "i64"), as_expr(start + t.shape[axis]))
+                    result = select(before, own, result)
+            assert result is not None
+            return result
+
+        return [b.compute(shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        x, y, z = floats(2, 3, 4), floats(2, 5, 4, seed=1), floats(2, 1, 4, seed=2)
+        rows = {(0, 0): "n", (1, 0): "n"}
+        yield Case("two", (x, y), {"axis": 1}, symbolic=rows)
+        yield Case("sizes", (x, y), {"axis": 1}, symbolic={(0, 1): "a", (1, 1): "b"})
+        yield Case("three", (x, y, z), {"axis": -2}, symbolic={**rows, (2, 0): "n"})
+        yield Case("agree", (x, y), {"axis": 1}, symbolic={(0, 0): "n"})
+        yield Case("first", (floats(1, 3), floats(2, 3, seed=1)), {"axis": 0})
+        yield Case("last", (floats(2, 3), floats(2, 7, seed=1)), {"axis": -1}, symbolic=rows)
+        yield Case("one", (x,), {"axis": 2}, symbolic={(0, 0): "n"})
+        yield Case("empty", (floats(2, 0), floats(2, 3)), {"axis": 1}, symbolic=rows)
+        yield Case("all_empty", (floats(0, 2), floats(0, 2)), {"axis": 0})
+        yield Case("literal", (floats(3), np.ones(2, np.float32)), {"axis": 0}, constant=(1,))
+        for t in ("i64", "u8", "bool", "f16"):
+            pair = sample(3, dtype=t), sample(2, dtype=t, seed=1)
+            yield Case(t, pair, {"axis": 0}, constant=(0,))
+
+
+@operator("Split", inputs=(1, 2), attributes={"axis": 0, "num_outputs": None})
+class Split(Operator):
+    """Parts along `axis`: of the sizes given, or equal ones of which the last may be smaller.
+
+    The sizes were an attribute before opset 13.
+    """
+
+    def upgrade(
+        self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        split = attrs.pop("split", None)
+        if split is not None:
+            inputs = [inputs[0], graph.add_constant("split", np.asarray(split, np.int64))]
+        return attrs, inputs
+
+    def _parts(self, ctx: OpContext) -> tuple[int, list[tuple[Size, Size]]]:
+        """The axis, and start and size of every part."""
+        x = ctx.input(0)
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), x.rank)
+        extent = x.shape[axis]
+        parts: list[tuple[Size, Size]] = []
+        start: Size = 0
+        if ctx.has(1):
+            for size in ctx.require_value(1, "split"):
+                if proves_lt(size, 0):
+                    ctx.fail(f"{size} is no size")
+                parts.append((start, size))
+                start = start + size
+            if never_equal(start, extent):
+                ctx.fail(f"parts of {start} elements together, of {extent}")
+        else:
+            count = int(ctx.attrs.get("num_outputs") or ctx.n_outputs)
+            size = ceildiv(extent, count)
+            for n in range(count):
+                start = minimum(n * size, extent)
+                parts.append((start, minimum((n + 1) * size, extent) - start))
+        if ctx.n_outputs > len(parts):
+            ctx.fail(f"{ctx.n_outputs} results of {len(parts)} parts")
+        return axis, parts[: ctx.n_outputs]
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, (axis, parts) = ctx.input(0), self._parts(ctx)
+        known = values.array_of(x)
+        types = []
+        for start, size in parts:
+            shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+            part = None
+            if known is not None and isinstance(start, int) and isinstance(size, int):
+                part = known[(slice(None),) * axis + (slice(start, start + size),)]
+            types.append(values.typed(x.dtype, shape, part))
+        return types
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        x, split = (*inputs, None)[:2]
+        assert x is not None
+        axis = int(ctx.attrs["axis"])
+        if split is not None:
+            ends = np.cumsum(split)[:-1]
+        else:
+            count = int(ctx.attrs.get("num_outputs") or ctx.n_outputs)
+            ends = np.arange(1, count) * -(-x.shape[axis] // count)
+        parts = np.split(x, ends, axis)[: ctx.n_outputs]
+        return [np.array(p, order="C") for p in parts]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        x, (axis, parts) = inputs[0], self._parts(ctx)
+        assert x is not None
+        if ctx.has(1):
+            total: Size = 0
+            for size in ctx.require_value(1, "split"):
+                if not proves_le(0, size):
+                    b.check(call("ge", as_expr(size), 0), f"{ctx.node}: {ctx.op}: {size} < 0")
+                total = total + size
+            check_agree(ctx, b, total, x.shape[axis], "sum of the parts")
+
+        def part(start: Size, size: Size) -> Tensor:
+            shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+            return b.compute(shape, lambda *i: x[(*i[:axis], i[axis] + start, *i[axis + 1 :])])
+
+        return [part(*p) for p in parts]
+
+    def cases(self) -> Iterable[Case]:
+        x = floats(6, 7)
+        yield Case("equal", (x,), {"axis": 0, "num_outputs": 3}, 3, symbolic={(0, 1): "m"})
+        yield Case("uneven", (x,), {"axis": 1, "num_outputs": 2}, 2, symbolic={(0, 0): "n"})
+        yield Case("symbolic", (x,), {"axis": 1, "num_outputs": 3}, 3, symbolic={(0, 1): "m"})
+        sizes = (x, ints((2, 0, 5)))
+        yield Case("sizes", sizes, {"axis": -1}, 3, constant=(1,), symbolic={(0, 0): "n"})
+        yield Case("sum", (x, ints((2, 5))), {"axis": 1}, 2, constant=(1,), symbolic={(0, 1): "m"})
+        yield Case("single", (x, ints((6,))), {"axis": 0}, 1, constant=(1,))
+        yield Case("ones", (floats(3, 2), ints((1, 1, 1))), {"axis": 0}, 3, constant=(1,))
+        known = sample(6, dtype="i64"), ints((4, 2))
+        yield Case("known", known, {"axis": 0}, 2, constant=(0, 1))
+        for t in ("f16", "u8", "bool"):
+            yield Case(t, (sample(4, dtype=t),), {"axis": 0, "num_outputs": 2}, 2)
+
+
+_FAR = 2**31 - 1
+"""Bounds at least this far away mean the end of the axis, whatever its size."""
+
+
+@operator("Slice", inputs=(1, 5))
+class Slice(Operator):
+    """x[start:end:step] along axes, with Python's rules for negative and far bounds.
+
+    Operands: data, starts, ends, axes (default: the first ones), steps (default 1). Starts, ends
+    and axes were attributes before opset 10.
+    """
+
+    def upgrade(
+        self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        if opset < 10:
+            for name in ("starts", "ends", "axes"):
+                given = attrs.pop(name, None)
+                if given is not None:
+                    inputs.append(graph.add_constant(name, np.asarray(given, np.int64)))
+        return attrs, inputs
+
+    def _ranges(self, ctx: OpContext) -> list[tuple[Size, int, Size]]:
+        """First index, step and extent for each axis."""
+        x = ctx.input(0)
+        starts, ends = ctx.require_value(1, "starts"), ctx.require_value(2, "ends")
+        axes = ctx.ints(3, "axes") if ctx.has(3) else tuple(range(len(starts)))
+        steps = ctx.ints(4, "steps") if ctx.has(4) else (1,) * len(starts)
+        if not len(starts) == len(ends) == len(axes) == len(steps):
+            ctx.fail("starts, ends, axes and steps have different lengths")
+        ranges: list[tuple[Size, int, Size]] = [(0, 1, d) for d in x.shape]
+        seen: set[int] = set()
+        for start, end, a, step in zip(starts, ends, axes, steps, strict=True):
+            axis = axis_in(ctx, a, x.rank)
+            if axis in seen:
+                ctx.fail(f"axis {axis} is there twice")
+            if step == 0:
+                ctx.fail("a step is 0")
+            seen.add(axis)
+            ranges[axis] = slice_range(start, end, step, x.shape[axis])
+        return ranges
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, ranges = ctx.input(0), self._ranges(ctx)
+        shape = tuple(extent for _, _, extent in ranges)
+        known = values.array_of(x)
+        if known is not None and values.trackable(x.dtype, shape):
+            for axis, (start, step, extent) in enumerate(ranges):
+                if not isinstance(start, int) or not isinstance(extent, int):
+                    return [TensorType(x.dtype, shape)]
+                known = known.take([start + k * step for k in range(extent)], axis)
+            return [values.typed(x.dtype, shape, known)]
+        return [TensorType(x.dtype, shape)]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        x, starts, ends, axes, steps = (*inputs, None, None)[:5]
+        assert x is not None and starts is not None and ends is not None
+        slices = [slice(None)] * x.ndim
+        for n in range(len(starts)):
+            axis = n if axes is None else int(axes[n])
+            step = 1 if steps is None else int(steps[n])
+            end: int | None = int(ends[n])
+            if step < 0 and end is not None and end < -x.shape[axis]:
+                end = None
+            slices[axis] = slice(int(starts[n]), end, step)
+        return [x[tuple(slices)].copy()]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        x, ranges = inputs[0], self._ranges(ctx)
+        assert x is not None
+
+        def element(*i: Size) -> Expr:
+            return x[
+                tuple(start + own * step for own, (start, step, _) in zip(i, ranges, strict=True))
+            ]
+
+        return [b.compute(ctx.outputs[0].shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        x = floats(5, 6, 7)
+        big = 2**63 - 1
+        symbols = {(0, 0): "n", (0, 1): "m"}
+        for name, starts, ends, axes, steps in (
+            ("first", (0,), (1,), (1,), (1,)),
+            ("middle", (1, 2), (4, 5), (0, 1), (1, 1)),
+            ("step", (1,), (6,), (1,), (2,)),
+            ("far", (2, 0), (big, 99), (0, 2), (1, 3)),
+            ("negative", (-3, -1), (-1, big), (0, -1), (1, 1)),
+            ("before", (-99,), (2,), (0,), (1,)),
+            ("reverse", (-1,), (-(2**63) + 1,), (1,), (-1,)),
+            ("reverse_part", (4, -2), (0, 1), (0, 1), (-2, -1)),
+            ("reverse_far", (99,), (-99,), (0,), (-3,)),
+            ("empty", (3,), (2,), (0,), (1,)),
+            ("reverse_empty", (1,), (4,), (1,), (-1,)),
+        ):
+            operands = (x, ints(starts), ints(ends), ints(axes), ints(steps))
+            yield Case(name, operands, constant=(1, 2, 3, 4), symbolic=symbols)
+        yield Case("no_axes", (x, ints((1, 1)), ints((3, 4))), constant=(1, 2), symbolic=symbols)
+        steps = (x, ints((0, 1)), ints((5, 5)), None, ints((2, 3)))
+        yield Case("no_axes_steps", steps, constant=(1, 2, 4))
+        known = (sample(6, dtype="i64"), ints((1,)), ints((-1,)), ints((0,)), ints((2,)))
+        yield Case("known", known, constant=(0, 1, 2, 3, 4))
+        i32 = tuple(np.array([v], np.int32) for v in (1, 4, 0, 1))
+        yield Case("i32", (floats(5), *i32), constant=(1, 2, 3, 4))
+        for t in ("f16", "u8", "bool"):
+            yield Case(t, (sample(5, dtype=t), ints((1,)), ints((4,))), constant=(1, 2))
+
+
+def slice_range(start: Size, end: Size, step: int, extent: Size) -> tuple[Size, int, Size]:
+    """First index, step and number of elements of a slice of an axis."""
+    low = _bound(start, extent)
+    high = _bound(end, extent)
+    if step > 0:
+        first, last = _clamp(low, 0, extent), _clamp(high, 0, extent)
+        return first, step, maximum(0, ceildiv(last - first, step))
+    first, last = _clamp(low, -1, extent - 1), _clamp(high, -1, extent - 1)
+    return first, step, maximum(0, ceildiv(first - last, -step))
+
+
+def _bound(v: Size, extent: Size) -> Size:
+    """A bound counted from the front: negative ones count from the end."""
+    if isinstance(v, int):
+        if abs(v) >= _FAR:
+            return extent if v > 0 else -1
+        return v + extent if v < 0 else v
+    if proves_le(0, v):
+        return v
+    if proves_lt(v, 0):
+        return v + extent
+    return v + extent * minimum(1, maximum(0, -v))
+
+
+def _clamp(v: Size, lo: Size, hi: Size) -> Size:
+    return maximum(lo, minimum(v, hi))
+
+
+_PAD_MODES = ("constant", "reflect", "edge", "wrap")
+
+
+@operator("Pad", inputs=(1, 4), attributes={"mode": "constant"})
+class Pad(Operator):
+    """Elements added before and after axes, or taken away where a pad is negative.
+
+    Operands: data, pads [begins..., ends...], the constant (default 0), axes (default all). Pads
+    and constant were attributes before opset 11. Mode `reflect` repeats without the border,
+    `wrap` periodically.
+    """
+
+    def upgrade(
+        self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        if opset < 11:
+            pads, value = attrs.pop("pads", attrs.pop("paddings", None)), attrs.pop("value", 0.0)
+            inputs = [
+                inputs[0],
+                graph.add_constant("pads", np.asarray(pads, np.int64)),
+                graph.add_constant("pad_value", np.array(value, np.float32)),
+            ]
+        return attrs, inputs
+
+    def _pads(self, ctx: OpContext) -> list[tuple[Size, Size]]:
+        """Begin and end of every axis."""
+        x, pads = ctx.input(0), ctx.require_value(1, "pads")
+        axes = range(x.rank)
+        if ctx.has(3):
+            axes = [axis_in(ctx, a, x.rank) for a in ctx.ints(3, "axes")]  # type: ignore[assignment]
+        if len(pads) != 2 * len(axes):
+            ctx.fail(f"{len(pads)} pads for {len(axes)} axes")
+        result: list[tuple[Size, Size]] = [(0, 0)] * x.rank
+        for n, axis in enumerate(axes):
+            result[axis] = pads[n], pads[n + len(axes)]
+        return result
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, mode = ctx.input(0), ctx.attrs["mode"]
+        if mode not in _PAD_MODES:
+            ctx.fail(f"mode must be one of {', '.join(_PAD_MODES)}, not {mode!r}")
+        if ctx.has(2) and (ctx.input(2).count != 1 or ctx.input(2).dtype not in (x.dtype, "f32")):
+            ctx.fail("the constant (input 2) must be a scalar of the type of the data")
+        shape = tuple(d + lo + hi for d, (lo, hi) in zip(x.shape, self._pads(ctx), strict=True))
+        for d, full in zip(x.shape, shape, strict=True):
+            if proves_lt(full, 0):
+                ctx.fail(f"the result has size {full}")
+            if mode != "constant" and d == 0 and full != 0:
+                ctx.fail(f"mode {mode} has nothing to repeat")
+        return [TensorType(x.dtype, shape)]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        x, pads, value, axes = (*inputs, None, None)[:4]
+        assert x is not None and pads is not None
+        chosen = range(x.ndim) if axes is None else [int(a) % x.ndim for a in axes]
+        widths = [(0, 0)] * x.ndim
+        crop = [slice(None)] * x.ndim
+        for n, axis in enumerate(chosen):
+            lo, hi = int(pads[n]), int(pads[n + len(chosen)])
+            widths[axis] = max(lo, 0), max(hi, 0)
+            crop[axis] = slice(max(-lo, 0), x.shape[axis] - max(-hi, 0))
+        mode = ctx.attrs["mode"]
+        options: dict[str, Any] = {}
+        if mode == "constant":
+            options["constant_values"] = 0 if value is None else value.reshape(()).astype(x.dtype)
+        return [np.pad(x[tuple(crop)], widths, mode, **options)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        x, _, value, _ = (*inputs, None, None)[:4]
+        assert x is not None
+        pads, mode = self._pads(ctx), ctx.attrs["mode"]
+        if mode != "constant":
+            return [self._repeat(ctx, b, x, pads, mode)]
+        fill: Expr = const(0, x.dtype)
+        if value is not None:
+            fill = cast(value[(0,) * value.rank], x.dtype)
+
+        def element(*i: Size) -> Expr:
+            own = tuple(v - lo for v, (lo, _) in zip(i, pads, strict=True))
+            inside = within(*((v, 0, d) for v, d in zip(own, x.shape, strict=True)))
+            return select(inside, x[own], fill)
+
+        return [b.compute(ctx.outputs[0].shape, element)]
+
+    def _repeat(
+        self,
+        ctx: OpContext,
+        b: KernelBuilder,
+        x: Tensor,
+        pads: Sequence[tuple[Size, Size]],
+        mode: str,
+    ) -> Tensor:
+        for d, (lo, hi) in zip(x.shape, pads, strict=True):
+            least = lo_of(d)
+            if (lo, hi) != (0, 0) and not isinstance(d, int) and (least is None or least < 1):
+                b.check(call("gt", as_expr(d), 0), f"{ctx.node}: {ctx.op}: nothing to repeat")
+
+        # Crops come first: what is taken away is not repeated.
+        begins = [maximum(0, -lo) for lo, _ in pads]
+        kept = [
+            d - begin - maximum(0, -hi)
+            for d, begin, (_, hi) in zip(x.shape, begins, pads, strict=True)
+        ]
+
+        def source(i: Size, axis: int) -> Size:
+            lo, hi = pads[axis]
+            if (lo, hi) == (0, 0):
+                return i
+            return begins[axis] + repeated(i - maximum(0, lo), kept[axis], mode, lo, hi)
+
+        def element(*i: Size) -> Expr:
+            return x[tuple(source(v, axis) for axis, v in enumerate(i))]
+
+        return b.compute(ctx.outputs[0].shape, element)
+
+    def cases(self) -> Iterable[Case]:
+        x = floats(3, 4, 5)
+        one = np.array(1.5, np.float32)
+        symbols = {(0, 0): "n", (0, 2): "m"}
+        pads = ints((0, 1, 2, 1, 0, 2))
+        yield Case("zero", (x, pads), constant=(1,), symbolic=symbols)
+        yield Case("constant", (x, pads, one), constant=(1, 2), symbolic=symbols)
+        yield Case("run_time", (x, pads, one), constant=(1,))
+        for mode in ("reflect", "edge", "wrap"):
+            attrs = {"mode": mode}
+            yield Case(mode, (x, pads), attrs, constant=(1,), symbolic=symbols)
+            far = (floats(2, 3), ints((5, 0, 4, 7)))
+            yield Case(f"{mode}_far", far, attrs, constant=(1,), symbolic={(0, 1): "m"})
+            line = (floats(1, 3), ints((2, 0, 3, 0)))
+            yield Case(f"{mode}_line", line, attrs, constant=(1,))
+        axes = (x, ints((1, 2)), None, ints((-1,)))
+        yield Case("axes", axes, constant=(1, 3), symbolic=symbols)
+        two = (x, ints((1, 0, 0, 3)), one, ints((2, 0)))
+        yield Case("two_axes", two, constant=(1, 2, 3), symbolic=symbols)
+        yield Case("crop", (x, ints((-1, 0, 2, 0, -2, -1))), constant=(1,), symbolic=symbols)
+        yield Case("crop_edge", (x, ints((-1, 1, 0, 1, 0, -2))), {"mode": "edge"}, constant=(1,))
+        yield Case("empty", (floats(0, 2), ints((1, 0, 1, 0)), one), constant=(1, 2))
+        for t in ("i64", "u8", "f16", "bool"):
+            value = np.array(1).astype(to_numpy(t))
+            yield Case(t, (sample(4, dtype=t), ints((1, 2)), value), constant=(1, 2))
+
+
+def repeated(j: Size, extent: Size, mode: str, lo: Size, hi: Size) -> Size:
+    """The index inside an axis that stands for `j` outside of it, -lo <= j < extent + hi."""
+    if mode == "edge":
+        return maximum(0, minimum(j, extent - 1))
+    if mode == "wrap":
+        return mod(j, maximum(1, extent))
+    near = proves_le(lo, extent - 1) and proves_le(hi, extent - 1)
+    if near:
+        distance = maximum(j, -j)
+        return minimum(distance, 2 * (extent - 1) - distance)
+    # A zigzag of this period; for a single element it is 1, and every index is 0.
+    period = maximum(1, 2 * (extent - 1))
+    phase = mod(j, period)
+    return minimum(phase, period - phase)
