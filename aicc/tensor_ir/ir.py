@@ -358,27 +358,52 @@ def expr_sizes(e: Expr) -> tuple[Size, ...]:
 
 
 def walk_expr(e: Expr) -> list[Expr]:
-    """`e` and all expressions inside it, also those inside opaque indices, parents first."""
+    """`e` and all expressions inside it, also those inside opaque indices, each once, parents first.
+
+    Expressions share parts: a walk that visited a part once per use would take exponential time.
+    """
     from aicc.symbolic import opaques
 
-    found = [e]
-    if isinstance(e, Op):
-        for a in e.args:
-            found.extend(walk_expr(a))
-    else:
-        for s in expr_sizes(e):
-            for payload in opaques(s):
-                found.extend(walk_expr(payload))
-    return found
+    found: dict[Expr, None] = {}
+
+    def visit(x: Expr) -> None:
+        if x in found:
+            return
+        found[x] = None
+        if isinstance(x, Op):
+            for a in x.args:
+                visit(a)
+        else:
+            for s in expr_sizes(x):
+                for payload in opaques(s):
+                    visit(payload)
+
+    visit(e)
+    return list(found)
 
 
-def map_expr(e: Expr, fn: Callable[[Expr], Expr | None], size: Callable[[Size], Size]) -> Expr:
-    """Rebuilds `e`: `fn` may replace a node (its result is final), `size` maps every size."""
+ExprMap = Callable[[Expr], Expr | None]
+SizeMap = Callable[[Size], Size]
+
+
+def map_expr(e: Expr, fn: ExprMap, size: SizeMap, memo: dict[Expr, Expr] | None = None) -> Expr:
+    """Rebuilds `e`: `fn` may replace a node (its result is final), `size` maps every size.
+
+    `memo` remembers what shared parts became; pass one to several calls with equal functions.
+    """
+    memo = {} if memo is None else memo
+    done = memo.get(e)
+    if done is None:
+        done = memo[e] = _mapped(e, fn, size, memo)
+    return done
+
+
+def _mapped(e: Expr, fn: ExprMap, size: SizeMap, memo: dict[Expr, Expr]) -> Expr:
     new = fn(e)
     if new is not None:
         return new
     if isinstance(e, Op):
-        args = tuple(map_expr(a, fn, size) for a in e.args)
+        args = tuple(map_expr(a, fn, size, memo) for a in e.args)
         return e if args == e.args else Op(e.name, args, e.dtype)
     if isinstance(e, Load):
         indices = tuple(map_size(s, fn, size) for s in e.indices)
@@ -389,7 +414,7 @@ def map_expr(e: Expr, fn: Callable[[Expr], Expr | None], size: Callable[[Size], 
     return e
 
 
-def map_size(s: Size, fn: Callable[[Expr], Expr | None], size: Callable[[Size], Size]) -> Size:
+def map_size(s: Size, fn: ExprMap, size: SizeMap) -> Size:
     """`size(s)`, after `fn` has replaced expressions inside opaque atoms."""
     from aicc.symbolic import map_opaque, opaques
 
@@ -446,10 +471,11 @@ def map_body(body: tuple[Stmt, ...], fn: Callable[[Stmt], tuple[Stmt, ...]]) -> 
 
 def map_exprs(
     body: tuple[Stmt, ...],
-    fn: Callable[[Expr], Expr | None],
-    size: Callable[[Size], Size] = lambda s: s,
+    fn: ExprMap,
+    size: SizeMap = lambda s: s,
 ) -> tuple[Stmt, ...]:
     """Rebuilds all expressions and sizes of statements; see `map_expr`."""
+    memo: dict[Expr, Expr] = {}
 
     def one(s: Stmt) -> tuple[Stmt, ...]:
         if isinstance(s, Store | Reduce):
@@ -457,13 +483,13 @@ def map_exprs(
                 replace(
                     s,
                     indices=tuple(map_size(i, fn, size) for i in s.indices),
-                    value=map_expr(s.value, fn, size),
+                    value=map_expr(s.value, fn, size, memo),
                 ),
             )
         if isinstance(s, For):
             return (replace(s, lo=map_size(s.lo, fn, size), hi=map_size(s.hi, fn, size)),)
         if isinstance(s, If | While | Check):
-            return (replace(s, cond=map_expr(s.cond, fn, size)),)
+            return (replace(s, cond=map_expr(s.cond, fn, size, memo)),)
         return (s,)
 
     return map_body(body, one)
