@@ -445,7 +445,7 @@ class LpNormalization(Operator):
         assert x is not None
         axis = int(ctx.attrs["axis"])
         norm = np.linalg.norm(wide(x), ord=int(ctx.attrs["p"]), axis=axis, keepdims=True)
-        return [np.where(norm == 0, 0, wide(x) / norm).astype(x.dtype)]
+        return [(wide(x) / np.where(norm == 0, 1, norm)).astype(x.dtype)]
 
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         dtype = ctx.input(0).dtype

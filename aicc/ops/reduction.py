@@ -346,7 +346,7 @@ class ReduceLogSumExp(_Composite):
     ONNX ReduceLogSumExp-18."""
 
     def numpy(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
-        return np.log(np.sum(np.exp(x.astype(np.float64)), axis=axes, keepdims=keepdims))
+        return np.logaddexp.reduce(x.astype(np.float64), axis=axes, keepdims=keepdims)
 
     def compose(self, g: GraphRewriter, x: str, reduce: Any, dtype: str) -> str:
         top = reduce("ReduceMax", x, 1)
