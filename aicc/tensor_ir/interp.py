@@ -98,7 +98,8 @@ def poison(dtype: str) -> Any:
 @lru_cache(maxsize=512)
 def _translate(kernel: Kernel) -> Callable[[Mapping[str, Array], Mapping[str, int]], None]:
     verify(kernel)
-    source = _Source(kernel)
+    with np.errstate(all="ignore"):  # a constant too large for its type is an infinity
+        source = _Source(kernel)
     filename = f"<kernel {kernel.name}>"
     exec(compile("\n".join(source.lines), filename, "exec", dont_inherit=True), source.names)
     function = source.names["kernel"]

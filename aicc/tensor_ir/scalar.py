@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aicc.dtypes import is_float, to_numpy
+from aicc.dtypes import from_numpy, is_float, to_numpy
 
 if TYPE_CHECKING:
     from aicc.tensor_ir.ir import Expr
@@ -147,10 +147,13 @@ def cast_value(value: Any, dtype: str) -> Any:
     target = to_numpy(dtype)
     if dtype == "bool":
         return np.bool_(value != 0)
-    if np.asarray(value).dtype.kind == "f" and not is_float(dtype):
+    if not is_float(dtype) and is_float(from_numpy(np.asarray(value).dtype)):
         info = np.iinfo(target)
-        if value != value:
+        wide = float(value)
+        if math.isnan(wide):
             return target.type(0)
-        return target.type(min(max(int(np.clip(value, -1.8e19, 1.9e19)), info.min), info.max))
+        if math.isinf(wide):
+            return target.type(info.max if wide > 0 else info.min)
+        return target.type(min(max(int(wide), info.min), info.max))
     with np.errstate(all="ignore"):
         return np.asarray(value).astype(target)[()]

@@ -35,7 +35,7 @@ _ANY = (*NUMERIC, "bool")
 # The operand types of each operation; an operation not listed takes floats only.
 _OPERANDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("neg", "abs", "add", "sub", "mul", "div", "mod", "floormod"), NUMERIC),
-    **dict.fromkeys(("pow", "fma"), NUMERIC),
+    "fma": NUMERIC,
     **dict.fromkeys(("bitnot", "bitand", "bitor", "bitxor", "shl", "shr"), INTEGERS),
     **dict.fromkeys(("and", "or", "xor", "not"), _BOOL),
     **dict.fromkeys(("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "select"), _ANY),
