@@ -107,7 +107,7 @@ class Selu(Activation):
         return select(call("gt", x, 0.0), x * gamma, (call("exp", x) - 1.0) * (alpha * gamma))
 
     def curve(self, ctx: OpContext, x: Array) -> Array:
-        return ctx.attrs["gamma"] * np.where(x > 0, x, ctx.attrs["alpha"] * np.expm1(x))
+        return np.asarray(ctx.attrs["gamma"] * np.where(x > 0, x, ctx.attrs["alpha"] * np.expm1(x)))
 
 
 @operator("Celu", since=12, attributes={"alpha": 1.0})
@@ -122,7 +122,7 @@ class Celu(Activation):
 
     def curve(self, ctx: OpContext, x: Array) -> Array:
         alpha = ctx.attrs["alpha"]
-        return np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha))
+        return np.asarray(np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha)))
 
 
 @operator("Sigmoid")
@@ -149,7 +149,7 @@ class HardSigmoid(Activation):
         return call("min", call("max", line, 0.0), 1.0)
 
     def curve(self, ctx: OpContext, x: Array) -> Array:
-        return np.clip(ctx.attrs["alpha"] * x + ctx.attrs["beta"], 0, 1)
+        return np.asarray(np.clip(ctx.attrs["alpha"] * x + ctx.attrs["beta"], 0, 1))
 
 
 @operator("Softplus")
@@ -178,7 +178,7 @@ class Softsign(Activation):
         return x / (call("abs", x) + 1.0)
 
     def curve(self, ctx: OpContext, x: Array) -> Array:
-        return x / (1 + np.abs(x))
+        return np.asarray(x / (1 + np.abs(x)))
 
 
 @operator("Mish", since=18)
@@ -207,7 +207,7 @@ class Swish(Activation):
         return x / (call("exp", x * -ctx.attrs["alpha"]) + 1.0)
 
     def curve(self, ctx: OpContext, x: Array) -> Array:
-        return x * np.exp(-np.logaddexp(0, -ctx.attrs["alpha"] * x))
+        return np.asarray(x * np.exp(-np.logaddexp(0, -ctx.attrs["alpha"] * x)))
 
 
 class Composite(Operator):

@@ -145,7 +145,7 @@ def tuple_length(ctx: OpContext) -> int:
     indices = ctx.input(1)
     if indices.rank == 0 or not isinstance(indices.shape[-1], int):
         ctx.fail("the last axis of the indices must have a size known at compile time")
-    return int(indices.shape[-1])  # type: ignore[arg-type]
+    return int(indices.shape[-1])
 
 
 @operator("GatherND", since=11, inputs=2, attributes={"batch_dims": 0})

@@ -190,7 +190,9 @@ class EyeLike(Operator):
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         (x,) = inputs
         assert x is not None
-        return [np.eye(*x.shape, k=ctx.attrs["k"], dtype=to_numpy(ctx.outputs[0].dtype))]
+        return [
+            np.eye(x.shape[0], x.shape[1], k=ctx.attrs["k"], dtype=to_numpy(ctx.outputs[0].dtype))
+        ]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         t, k = ctx.outputs[0], int(ctx.attrs["k"])

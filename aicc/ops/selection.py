@@ -1,0 +1,297 @@
+"""Selecting by value: ArgMax, ArgMin, TopK, OneHot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+import numpy as np
+
+from aicc.dtypes import NUMERIC, is_float
+from aicc.graph_ir.types import TensorType
+from aicc.ops.indexing import loops
+from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.samples import floats, integers, ints, sample
+from aicc.ops.sizes import axis_in
+from aicc.symbolic import Size, hi_of, proves_le, proves_lt
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, cast, const, select
+
+
+class ArgExtreme(Operator):
+    """The index of the extreme element along `axis`, the first or the last one of equal elements.
+
+    Two reductions: the extreme value, then the least (or largest) index that has it. A NaN counts
+    as the extreme one, as in numpy.
+    """
+
+    extreme: ClassVar[str] = "max"
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x = ctx.input(0)
+        if x.dtype not in NUMERIC or x.rank == 0:
+            ctx.fail("takes a tensor of numbers with an axis")
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), x.rank)
+        if x.shape[axis] == 0:
+            ctx.fail(f"axis {axis} is empty")
+        kept: tuple[Size, ...] = (1,) if ctx.attrs["keepdims"] else ()
+        return [TensorType("i64", (*x.shape[:axis], *kept, *x.shape[axis + 1 :]))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (x,) = inputs
+        assert x is not None
+        axis, find = int(ctx.attrs["axis"]), np.argmax if self.extreme == "max" else np.argmin
+        if ctx.attrs["select_last_index"]:
+            result = x.shape[axis] - 1 - find(np.flip(x, axis), axis)
+        else:
+            result = find(x, axis)
+        result = np.asarray(result, np.int64)
+        return [np.expand_dims(result, axis) if ctx.attrs["keepdims"] else result]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (x,) = inputs
+        assert x is not None
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), x.rank)
+        extent, keep = x.shape[axis], bool(ctx.attrs["keepdims"])
+        if not proves_le(1, extent):
+            b.check(call("gt", as_expr(extent), 0), f"{ctx.node}: {ctx.op}: axis {axis} is empty")
+        shape = ctx.outputs[0].shape
+        after = axis + 1 if keep else axis
+
+        def own(i: Sequence[Size], k: Size) -> Expr:
+            return x[(*i[:axis], k, *i[after:])]
+
+        best = b.reduce(shape, (extent,), lambda *ik: own(ik[:-1], ik[-1]), self.extreme)
+        last = bool(ctx.attrs["select_last_index"])
+        other = const(-1, "i64") if last else as_expr(extent, "i64")
+
+        def place(*ik: Size) -> Expr:
+            value = own(ik[:-1], ik[-1])
+            found = call("eq", value, best[ik[:-1]])
+            if is_float(x.dtype):
+                found = call("or", found, call("isnan", value))
+            return select(found, as_expr(ik[-1], "i64"), other)
+
+        return [b.reduce(shape, (extent,), place, "max" if last else "min")]
+
+    def cases(self) -> Iterable[Case]:
+        x = np.round(floats(3, 5, 4))
+        symbols = {(0, 0): "n", (0, 1): "m"}
+        for axis in (0, 1, -1):
+            yield Case(f"axis{axis}", (x,), {"axis": axis}, symbolic=symbols)
+        yield Case("no_keep", (x,), {"axis": 1, "keepdims": 0}, symbolic=symbols)
+        last = {"axis": 1, "select_last_index": 1}
+        yield Case("last", (x,), last, symbolic=symbols)
+        yield Case("last_no_keep", (x,), {**last, "keepdims": 0})
+        yield Case("vector", (integers(9),), {"keepdims": 0})
+        yield Case("infinite", (np.full((2, 3), -np.inf, np.float32),), {"axis": 1})
+        for t in ("i64", "i32", "u8", "i8", "f16", "f64"):
+            yield Case(t, (sample(3, 7, dtype=t),), {"axis": -1})
+
+
+_ARG = {"axis": 0, "keepdims": 1, "select_last_index": 0}
+
+
+@operator("ArgMax", attributes=_ARG)
+class ArgMax(ArgExtreme):
+    """The index of the largest element."""
+
+
+@operator("ArgMin", attributes=_ARG)
+class ArgMin(ArgExtreme):
+    """The index of the smallest element."""
+
+    extreme = "min"
+
+
+@operator("TopK", inputs=2, attributes={"axis": -1, "largest": 1, "sorted": 1})
+class TopK(Operator):
+    """The k largest (or smallest) elements along `axis` and their indices, in order.
+
+    Of equal elements the one with the lower index comes first. k was an attribute before opset 10.
+    Results are found one after the other, each the first in order after the one before: k passes
+    over the axis, and no copy of it.
+    """
+
+    def upgrade(
+        self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        if opset < 10:
+            inputs = [inputs[0], graph.add_constant("k", np.array([attrs.pop("k")], np.int64))]
+        return attrs, inputs
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x = ctx.input(0)
+        if x.dtype not in NUMERIC or x.rank == 0:
+            ctx.fail("takes a tensor of numbers with an axis")
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), x.rank)
+        (k,) = ctx.require_value(1, "k")
+        if proves_lt(k, 0) or proves_lt(x.shape[axis], k):
+            ctx.fail(f"k = {k} of {x.shape[axis]} elements")
+        shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
+        return [TensorType(x.dtype, shape), TensorType("i64", shape)][: ctx.n_outputs]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        x, k = inputs
+        assert x is not None and k is not None
+        axis, count = int(ctx.attrs["axis"]), int(k.reshape(()))
+        keys = np.moveaxis(x, axis, -1)
+        flat = keys.reshape(int(np.prod(keys.shape[:-1])), keys.shape[-1])
+        order = np.zeros((len(flat), count), np.int64)
+        for row, elements in enumerate(flat):
+            items = [v.item() for v in elements]
+            ranked = sorted(
+                range(len(items)),
+                key=lambda n, items=items: (-items[n] if ctx.attrs["largest"] else items[n], n),
+            )
+            order[row] = ranked[:count]
+        indices = np.moveaxis(order.reshape(*keys.shape[:-1], count), -1, axis)
+        return [np.take_along_axis(x, indices, axis), indices.copy()][: ctx.n_outputs]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        x = inputs[0]
+        assert x is not None
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), x.rank)
+        (k,), extent = ctx.require_value(1, "k"), x.shape[axis]
+        if not proves_le(k, extent):
+            fits = call("le", as_expr(k, "i64"), as_expr(extent, "i64"))
+            b.check(fits, f"{ctx.node}: {ctx.op}: k = {k} of {extent} elements")
+        shape = ctx.outputs[0].shape
+        found = b.temp("at", "i64", shape)
+        with ExitStack() as stack:
+            i = loops(b, stack, "i", (*shape[:axis], *shape[axis + 1 :]))
+            before, after = i[:axis], i[axis:]
+
+            def at(e: Expr) -> Expr:
+                return x[(*before, as_index(e, 0, _last(extent)), *after)]
+
+            with b.loop("j", 0, k) as j:
+                # extent stands for "none yet"; every comparison with it comes after its test.
+                b.store(found, (*before, j, *after), as_expr(extent, "i64"))
+                with b.loop("c", 0, extent) as c:
+                    n = as_expr(c, "i64")
+                    previous = found[(*before, j - 1, *after)]
+                    best = found[(*before, j, *after)]
+                    free = select(
+                        call("eq", as_expr(j, "i64"), 0),
+                        const(True, "bool"),
+                        self._before(ctx, at(previous), previous, at(n), n),
+                    )
+                    better = select(
+                        call("eq", best, as_expr(extent, "i64")),
+                        const(True, "bool"),
+                        self._before(ctx, at(n), n, at(best), best),
+                    )
+                    with b.when(select(free, better, const(False, "bool"))):
+                        b.store(found, (*before, j, *after), n)
+
+        def value(*i: Size) -> Expr:
+            place = as_index(found[i], 0, _last(extent))
+            return x[(*i[:axis], place, *i[axis + 1 :])]
+
+        results = [b.compute(shape, value)]
+        if ctx.n_outputs > 1:
+            results.append(b.compute(shape, lambda *i: found[i]))
+        return results
+
+    def _before(self, ctx: OpContext, x: Expr, m: Expr, y: Expr, n: Expr) -> Expr:
+        """True where element m with value x comes before element n with value y.
+
+        NaN is above all numbers and equal to itself, so that this is an order.
+        """
+        ahead = call("gt" if ctx.attrs["largest"] else "lt", x, y)
+        equal = call("eq", x, y)
+        if is_float(x.dtype):
+            nan_x, nan_y = call("isnan", x), call("isnan", y)
+            first, second = (nan_x, nan_y) if ctx.attrs["largest"] else (nan_y, nan_x)
+            ahead = call("or", ahead, call("and", first, call("not", second)))
+            equal = call("or", equal, call("and", nan_x, nan_y))
+        return call("or", ahead, call("and", equal, call("lt", m, n)))
+
+    def cases(self) -> Iterable[Case]:
+        x = floats(3, 7, 4)
+        symbols = {(0, 0): "n", (0, 1): "m"}
+        for axis in (0, 1, -1):
+            attrs = {"axis": axis}
+            yield Case(f"axis{axis}", (x, ints((3,))), attrs, 2, constant=(1,), symbolic=symbols)
+        smallest = {"axis": 1, "largest": 0}
+        yield Case("smallest", (x, ints((4,))), smallest, 2, constant=(1,), symbolic=symbols)
+        yield Case("all", (floats(9), ints((9,))), {}, 2, constant=(1,))
+        yield Case("ties", (integers(3, 9, lo=0, hi=3), ints((5,))), {}, 2, constant=(1,))
+        ties = (integers(3, 9, dtype="i32", lo=0, hi=3), ints((5,)))
+        yield Case("ties_smallest", ties, {"largest": 0}, 2, constant=(1,))
+        yield Case("one", (x, ints((1,))), {}, 2, constant=(1,))
+        yield Case("none", (x, ints((0,))), {}, 2, constant=(1,))
+        for t in ("f64", "f16", "u8", "i8"):
+            yield Case(t, (sample(2, 8, dtype=t), ints((3,))), {}, 2, constant=(1,))
+
+
+def _last(extent: Size) -> int | None:
+    hi = hi_of(extent)
+    return None if hi is None else hi - 1
+
+
+@operator("OneHot", since=9, inputs=3, attributes={"axis": -1})
+class OneHot(Operator):
+    """For each index a row of `depth` elements: off everywhere but at the index.
+
+    Operands: indices, depth (known at compile time), [off, on]. An index outside [-depth, depth)
+    gives a row of off.
+    """
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        indices, (depth,), pair = ctx.input(0), self._depth(ctx), ctx.input(2)
+        if pair.shape != (2,):
+            ctx.fail("values (input 2) must be [off, on]")
+        if proves_lt(depth, 1):
+            ctx.fail(f"depth {depth} must be positive")
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), indices.rank + 1)
+        return [TensorType(pair.dtype, (*indices.shape[:axis], depth, *indices.shape[axis:]))]
+
+    def _depth(self, ctx: OpContext) -> tuple[Size]:
+        data = ctx.constant(1)
+        if data is not None and data.size == 1:
+            return (int(data.reshape(())),)
+        value = ctx.require_value(1, "depth")
+        if len(value) != 1:
+            ctx.fail("depth (input 1) must be one number")
+        return (value[0],)
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        indices, depth, pair = inputs
+        assert indices is not None and depth is not None and pair is not None
+        n = int(depth.reshape(()))
+        axis = int(ctx.attrs["axis"]) % (indices.ndim + 1)
+        whole = np.expand_dims(indices.astype(np.int64), axis)
+        places = np.arange(n).reshape([-1 if a == axis else 1 for a in range(whole.ndim)])
+        inside = (whole >= -n) & (whole < n)
+        on = inside & (np.where(whole < 0, whole + n, whole) == places)
+        return [np.where(on, pair[1], pair[0]).astype(pair.dtype)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        indices, _, pair = inputs
+        assert indices is not None and pair is not None
+        (depth,) = self._depth(ctx)
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), indices.rank + 1)
+
+        def element(*i: Size) -> Expr:
+            e = cast(indices[(*i[:axis], *i[axis + 1 :])], "i64")
+            place = as_expr(i[axis], "i64")
+            on = call("or", call("eq", e, place), call("eq", e + as_expr(depth, "i64"), place))
+            return select(on, pair[1], pair[0])
+
+        return [b.compute(ctx.outputs[0].shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        pair = np.array([-1, 3], np.float32)
+        at = integers(2, 3, lo=-7, hi=7)
+        for axis in (-1, 0, 1):
+            operands = (at, np.array(5), pair)
+            yield Case(
+                f"axis{axis}", operands, {"axis": axis}, constant=(1,), symbolic={(0, 0): "n"}
+            )
+        yield Case("constant", (at, ints((4,)), np.array([0, 1])), constant=(1, 2))
+        real = (at.astype(np.float32), np.array(3.0, np.float32), pair)
+        yield Case("real", real, constant=(1,))
+        yield Case("scalar", (np.array(1), np.array(3), pair.astype(np.float64)), constant=(1,))
