@@ -1,1 +1,1 @@
-"""Placing buffers in memory: used by the compiler and, for sizes known at run time, by the runtime."""
+"""Placing buffers in memory: used by the compiler, and by the runtime for sizes it learns."""

@@ -56,7 +56,7 @@ def place(buffers: Sequence[Buffer], alignment: int = ALIGNMENT) -> Placement:
     for b in buffers:
         if b.size < 0 or b.last < b.first:
             raise ValueError(f"{b} is no buffer: its size or its lifetime is negative")
-    sizes = np.array([_round_up(b.size, alignment) for b in buffers], dtype=np.int64)
+    sizes = np.array([round_up(b.size, alignment) for b in buffers], dtype=np.int64)
     firsts = np.array([b.first for b in buffers], dtype=np.int64)
     lasts = np.array([b.last for b in buffers], dtype=np.int64)
     bound = live_peak(buffers, alignment)
@@ -76,7 +76,7 @@ def live_peak(buffers: Sequence[Buffer], alignment: int = 1) -> int:
     """The most bytes that are alive in one step, each size rounded up to `alignment`."""
     changes: dict[int, int] = {}
     for b in buffers:
-        size = _round_up(b.size, alignment)
+        size = round_up(b.size, alignment)
         changes[b.first] = changes.get(b.first, 0) + size
         changes[b.last + 1] = changes.get(b.last + 1, 0) - size
     peak = live = 0
@@ -108,7 +108,8 @@ def check_placement(
         active.append(i)
 
 
-def _round_up(size: int, alignment: int) -> int:
+def round_up(size: int, alignment: int = ALIGNMENT) -> int:
+    """The least multiple of `alignment` that is not below `size`."""
     return -(-size // alignment) * alignment
 
 
@@ -129,7 +130,7 @@ def _pressure(buffers: Sequence[Buffer], alignment: int) -> list[int]:
     live = np.zeros(len(steps) + 1, dtype=np.int64)
     ends = np.searchsorted(steps, [b.last for b in buffers], side="right")
     for b, e in zip(buffers, ends):
-        size = _round_up(b.size, alignment)
+        size = round_up(b.size, alignment)
         live[at[b.first]] += size
         live[e] -= size
     live = np.cumsum(live)

@@ -1,0 +1,182 @@
+"""A compiled model as its user holds it: ports, runs, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aicc.errors import InputError
+from aicc.runtime.executable import Executable
+from aicc.runtime.feed import Port
+from aicc.runtime.program import Call, Host, Program
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compiled model consists of.
+
+    calls: kernel calls in a run; kernels: distinct kernels. host_ops: the operators that Python
+    computes, with the names of their ONNX nodes. weights: bytes of the block of constants. arena:
+    bytes of the arena, and least: the most bytes alive in one step, which no arena can be smaller
+    than; both for `sizes`, and None where sizes are symbols and none were given. seconds: compile
+    time by stage. code: bytes of object code.
+    """
+
+    name: str
+    calls: int
+    kernels: int
+    host_ops: tuple[tuple[str, str], ...]
+    weights: int
+    arena: int | None
+    least: int | None
+    sizes: Mapping[str, int]
+    threads: int
+    target: str
+    code: int
+    seconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        lines = [f"model {self.name}: {self.calls} calls of {self.kernels} kernels"]
+        lines[0] += f", {self.threads} thread{'s' if self.threads > 1 else ''}, {self.target}"
+        if self.host_ops:
+            lines.append(f"host operators ({len(self.host_ops)}), computed in Python:")
+            lines += [f"  {op} at {node!r}" for op, node in self.host_ops]
+        else:
+            lines.append("host operators: none")
+        lines.append(f"weights  {_bytes(self.weights)}, code {_bytes(self.code)}")
+        if self.arena is None or self.least is None:
+            lines.append("arena    depends on the sizes of a run; see report(sizes)")
+        else:
+            given = ", ".join(f"{k}={v}" for k, v in self.sizes.items())
+            lines.append(
+                f"arena    {_bytes(self.arena)}, at least {_bytes(self.least)} are needed"
+                + (f" ({given})" if given else "")
+            )
+        if self.seconds:
+            total = sum(self.seconds.values())
+            parts = ", ".join(f"{k} {v:.2f}" for k, v in self.seconds.items() if v >= 0.005)
+            lines.append(f"compiled in {total:.2f} s" + (f": {parts}" if parts else ""))
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report's fields as plain data."""
+        return {
+            **{n: getattr(self, n) for n in ("name", "calls", "kernels", "weights", "arena")},
+            **{n: getattr(self, n) for n in ("least", "threads", "target", "code")},
+            "host_ops": [{"op": op, "node": node} for op, node in self.host_ops],
+            "sizes": dict(self.sizes),
+            "seconds": dict(self.seconds),
+        }
+
+
+def _bytes(n: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n} B"
+
+
+@dataclass
+class CompiledModel:
+    """Native code for one model. Several threads may run it at once.
+
+    inputs, outputs: ports with name, dtype (numpy) and shape (numbers, or symbols that any size may
+    take the place of). Code and threads are freed when the object dies, or by `close`.
+    """
+
+    executable: Executable
+    seconds: dict[str, float] = field(default_factory=dict)
+    target: str = "native"
+    code: int = 0
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What a run takes, in the model's order."""
+        return self.executable.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What a run returns, in the model's order."""
+        return self.executable.outputs
+
+    @property
+    def program(self) -> Program:
+        """What runs, as data that prints itself."""
+        return self.executable.program
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        feed: Mapping[str, Array],
+        *,
+        out: Mapping[str, Array] | None = None,
+    ) -> list[Array]:
+        """The outputs called `output_names`, or all for None, as arrays that the caller owns.
+
+        feed: an array for each input by name, of its dtype and a shape that fits. out: arrays to
+        write outputs to, by name. Raises InputError where feed, names or `out` do not fit the
+        model, and ExecutionError, naming the ONNX node, where data end the run (such as an index
+        out of range).
+        """
+        if output_names is None:
+            return self.executable.run(feed, out)
+        place = {p.name: n for n, p in enumerate(self.outputs)}
+        unknown = [str(n) for n in output_names if n not in place]
+        if unknown:
+            known = ", ".join(map(str, self.outputs))
+            raise InputError(f"no outputs: {', '.join(unknown)}; the model's outputs are {known}")
+        results = self.executable.run(feed, out)
+        return [results[place[n]] for n in output_names]
+
+    def __call__(self, *args: Array, **kwargs: Array) -> Any:
+        """One array where the model has one output, else a tuple of all. Inputs are given in order
+        or by name. Raises as `run` does."""
+        if not kwargs and len(args) == len(self.inputs):
+            results = self.executable.run_arrays(list(args))
+        else:
+            if len(args) > len(self.inputs):
+                known = ", ".join(map(str, self.inputs))
+                raise InputError(f"{len(args)} inputs given; the model's inputs are {known}")
+            feed = {p.name: a for p, a in zip(self.inputs, args)}
+            twice = sorted(feed.keys() & kwargs.keys())
+            if twice:
+                raise InputError(f"inputs given in order and by name: {', '.join(twice)}")
+            results = self.executable.run({**feed, **kwargs})
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def report(self, sizes: Mapping[str, Sequence[int]] | None = None) -> Report:
+        """What the model consists of. sizes: shapes of the inputs by name, for models whose memory
+        depends on them."""
+        program = self.program
+        calls = [s for s in program.steps if isinstance(s, Call)]
+        hosts = [s for s in program.steps if isinstance(s, Host)]
+        arena, least, values = program.arena, program.least, dict[str, int]()
+        if sizes is not None:
+            missing = [p.name for p in self.inputs if p.name not in sizes]
+            if missing:
+                raise InputError(f"report: no shape for the inputs {', '.join(missing)}")
+            layout = self.executable.layout([tuple(sizes[p.name]) for p in self.inputs])
+            arena, least, values = layout.arena, layout.least, dict(layout.values)
+        return Report(
+            name=program.name,
+            calls=len(calls),
+            kernels=len({s.kernel for s in calls}),
+            host_ops=tuple((s.op, ", ".join(s.nodes)) for s in hosts),
+            weights=program.constant_bytes,
+            arena=arena,
+            least=least,
+            sizes=values,
+            threads=self.executable.threads,
+            target=self.target,
+            code=self.code,
+            seconds=dict(self.seconds),
+        )
+
+    def close(self) -> None:
+        """Ends the model's threads and unloads its code; it cannot run again."""
+        self.executable.close()

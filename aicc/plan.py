@@ -1,0 +1,410 @@
+"""From the module to the program: constants packed into one block, buffers placed, steps listed.
+
+    %h = call(%x, @w) {kernel=k0}          call @k0 (x, w) -> (h)
+    %r = Reshape(%h, @shape)         ->    view r of h + 0
+    %y = call(%r) {kernel=k1}              call @k1 (r) -> (y)         y in h's memory, or h in y's
+
+- A view operator's result is its operand's memory.
+- A call's result takes the memory of an operand that nobody reads later, where the kernel reads
+  each element before it writes the element in its place (`tensor_ir.inplace`).
+- What becomes an output of the model is written into the caller's array at once; outputs that are
+  inputs, constants or written already are copied.
+- The rest lies in one arena, placed by `memory.placement`; where a size is a symbol, at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from aicc.dtypes import from_numpy, to_numpy
+from aicc.errors import IRError, UnsupportedError
+from aicc.graph_ir.graph import Graph, Node, reads
+from aicc.graph_ir.module import CALL, Module
+from aicc.graph_ir.types import TensorType
+from aicc.memory import placement
+from aicc.ops import registry
+from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step
+from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.tensor_ir.inplace import inplace_pairs
+from aicc.tensor_ir.packing import pack_array, parse_layout
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """program: what runs. block: its constants, aligned to 64 bytes. objects: constants of strings,
+    by name. hosts: the node behind each host step's key."""
+
+    program: Program
+    block: Array
+    objects: dict[str, Array]
+    hosts: tuple[Node, ...]
+
+
+def plan(module: Module, *, release: bool = False) -> Planned:
+    """The program of a module, in the order of its nodes.
+
+    release: takes each constant out of `module.graph` as soon as it is in the block, so that no
+    weight is in memory twice for long. Raises UnsupportedError where a size of the model can be
+    read nowhere, and IRError where the module is not consistent.
+    """
+    planner = _Planner(module)
+    planner.nodes()
+    planner.outputs()
+    program = planner.finish()
+    block, objects = planner.constants.fill(release)
+    return Planned(program, block, objects, tuple(planner.hosts))
+
+
+# --- constants ------------------------------------------------------------------------------------
+
+
+class _Constants:
+    """The block of constants: each is in it once for every layout that kernels ask for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.entries: dict[tuple[str, str], Buffer] = {}
+        self.size = 0
+
+    def buffer(self, name: str, layout: str) -> Buffer:
+        """The buffer of a constant in a layout; space is set aside at its first use."""
+        found = self.entries.get((name, layout))
+        if found is not None:
+            return found
+        data = self.graph.constants[name]
+        dtype = from_numpy(data.dtype)
+        shape = tuple(p.extent for p in parse_layout(layout, data.shape)) if layout else data.shape
+        at = None if dtype == "str" else self.size
+        taken = sum(1 for n, _ in self.entries if n == name)
+        own = f"{name}.packed{taken}" if layout else name
+        made = Buffer(own, dtype, tuple(shape), "const", at)
+        self.entries[name, layout] = made
+        if at is not None:
+            self.size = at + placement.round_up(_int(made.nbytes))
+        return made
+
+    def fill(self, release: bool) -> tuple[Array, dict[str, Array]]:
+        """The block with all constants in it, and those that are strings."""
+        block = aligned_bytes(self.size)
+        objects = {}
+        left = {name: sum(1 for n, _ in self.entries if n == name) for name, _ in self.entries}
+        for (name, layout), b in self.entries.items():
+            data = self.graph.constants[name]
+            if b.at is None:
+                objects[b.name] = data
+            else:
+                packed = pack_array(data, layout) if layout else data
+                count = packed.size * packed.itemsize
+                target = block[b.at : b.at + count].view(to_numpy(b.dtype)).reshape(packed.shape)
+                np.copyto(target, packed)
+                del packed
+            left[name] -= 1
+            if release and not left[name]:
+                del data, self.graph.constants[name]
+        return block, objects
+
+
+def aligned_bytes(size: int) -> Array:
+    """An uninitialised array of bytes whose address is a multiple of 64."""
+    raw = np.empty(size + placement.ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % placement.ALIGNMENT
+    return raw[skip : skip + size]
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+class _Planner:
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.graph = module.graph
+        self.constants = _Constants(module.graph)
+        self.buffers: dict[str, Buffer] = {}
+        self.steps: list[Step] = []
+        self.hosts: list[Node] = []
+        self.ports: list[tuple[str, str]] = []
+        self.sizes: dict[str, SizeSource] = {}
+        self.phase: dict[str, int] = {}
+        self.now = 0
+        self.last_read = self._last_reads()
+        self.pairs: dict[str, frozenset[tuple[str, str]]] = {}
+        for name in self.graph.inputs:
+            t = self.graph.types[name]
+            at = len(self.buffers)
+            self.buffers[name] = Buffer(name, t.dtype, t.shape, "input", at)
+        for name in self.graph.inputs:
+            self._bind(name)
+        for name in self.graph.inputs:
+            self._require(self.graph.types[name], f"input {name!r}")
+
+    def _last_reads(self) -> dict[str, int]:
+        """The position of the node that reads each value last, its views' readers included."""
+        last: dict[str, int] = {}
+        for n, node in enumerate(self.graph.nodes):
+            last.update((name, n) for name in reads(node))
+        for name in self.graph.outputs:
+            last[name] = len(self.graph.nodes)
+        for node in reversed(self.graph.nodes):
+            if is_view(node) and node.inputs[0]:
+                end = max(last.get(node.outputs[0], -1), last[node.inputs[0]])
+                last[node.inputs[0]] = end
+        return last
+
+    # sizes
+
+    def _bind(self, name: str) -> None:
+        """Symbols that stand alone as an extent of a buffer are read from there."""
+        for axis, d in enumerate(self.buffers[name].shape):
+            s = _symbol(d)
+            if s is not None and s.name not in self.sizes:
+                self.sizes[s.name] = SizeSource(s, name, axis)
+                self.phase[s.name] = self.now
+
+    def _missing(self, t: TensorType) -> list[Sym]:
+        return [s for d in t.shape for s in symbols(d) if s.name not in self.sizes]
+
+    def _require(self, t: TensorType, what: str) -> None:
+        missing = self._missing(t)
+        if missing:
+            raise UnsupportedError(
+                f"{what} has the type {t.without_value()}; no input and no host operator before "
+                f"tells the size {', '.join(s.name for s in missing)}"
+            )
+
+    def _phase_of(self, b: Buffer) -> int:
+        return max((self.phase[s.name] for d in b.shape for s in symbols(d)), default=0)
+
+    # values
+
+    def root(self, name: str) -> Buffer:
+        b = self.buffers[name]
+        return self.buffers[b.root] if b.space == "view" else b
+
+    def operand(self, name: str, layout: str = "") -> str:
+        """The buffer that holds a value."""
+        if name in self.graph.constants:
+            b = self.constants.buffer(name, layout)
+            self.buffers.setdefault(b.name, b)
+            return b.name
+        if name not in self.buffers:
+            raise IRError(f"graph {self.graph.name!r}: {name!r} is used before it is defined")
+        return name
+
+    def nodes(self) -> None:
+        """A step for every node but views, which become views of buffers."""
+        for position, node in enumerate(self.graph.nodes):
+            self.position = position
+            if node.op == CALL:
+                self._call(node)
+            elif is_view(node) and self._view(node):
+                continue
+            else:
+                self._host(node)
+
+    def _view(self, node: Node) -> bool:
+        source, result = node.inputs[0], node.outputs[0]
+        t = self.graph.types[result]
+        if self._missing(t):
+            return False
+        root = self.root(self.operand(source))
+        if root.dtype != t.dtype or (self.graph.types[source].count != t.count):
+            return False
+        if self._phase_of(Buffer(result, t.dtype, t.shape, "view")) > self._phase_of(root):
+            return False
+        self.buffers[result] = Buffer(result, t.dtype, t.shape, "view", 0, root.name)
+        return True
+
+    def _call(self, node: Node) -> None:
+        kernel = self.module.kernel_of(node)
+        number = len(self.steps)
+        ins = [b for b in kernel.params if b.scope != "out"]
+        outs = [b for b in kernel.params if b.scope == "out"]
+        if len(ins) != len(node.inputs) or len(outs) != len(node.outputs):
+            raise IRError(
+                f"node {_title(node)}: @{kernel.name} has {len(ins)} operands and {len(outs)} "
+                f"results, not {len(node.inputs)} and {len(node.outputs)}"
+            )
+        operands = []
+        for b, name in zip(ins, node.inputs):
+            if b.pack and name not in self.graph.constants:
+                raise IRError(f"node {_title(node)}: {name!r} is packed, but is no constant")
+            operands.append(self.operand(name, b.pack))
+        for name in operands:
+            self._touch(name, number)
+        results: list[str] = []
+        for n, (b, name) in enumerate(zip(outs, node.outputs)):
+            name = name or f"{node.outputs[0] or kernel.name}.unused{n}"
+            shape = self.graph.types[name].shape if name in self.graph.types else b.shape
+            self._require(TensorType(b.dtype, shape), f"node {_title(node)}: result {name!r}")
+            made = Buffer(name, b.dtype, shape, "arena", None, "", number, number)
+            lender = self._lender(node, ins, operands, b.name, made, results)
+            if lender is not None:
+                made = replace(made, space="view", at=0, root=lender, first=-1, last=-1)
+            self.buffers[name] = made
+            results.append(name)
+        names = tuple(s.name for s in kernel.sizes)
+        self.steps.append(Call(kernel.name, tuple(operands), tuple(results), names, node.origin))
+
+    def _touch(self, name: str, number: int) -> None:
+        root = self.root(name)
+        if root.space == "arena":
+            self.buffers[root.name] = replace(root, last=max(root.last, number))
+
+    def _lender(
+        self,
+        node: Node,
+        ins: list[Any],
+        operands: list[str],
+        out: str,
+        made: Buffer,
+        results: list[str],
+    ) -> str | None:
+        """The arena buffer that dies in this call and may hold the result."""
+        kernel = node.attr("kernel")
+        if kernel not in self.pairs:
+            self.pairs[kernel] = inplace_pairs(self.module.kernels[kernel])
+        pairs = self.pairs[kernel]
+        taken = {self.root(r).name for r in results}
+        for b, name in zip(ins, operands):
+            root = self.root(name)
+            if root.space != "arena" or root.name in taken or (b.name, out) not in pairs:
+                continue
+            if self._dies_at(root.name) > self.position or root.nbytes != made.nbytes:
+                continue
+            if self._phase_of(root) != self._phase_of(made):
+                continue
+            uses = [p for p, o in zip(ins, operands) if self.root(o).name == root.name]
+            if all((p.name, out) in pairs for p in uses):
+                return root.name
+        return None
+
+    def _dies_at(self, root: str) -> int:
+        """The position of the last node that reads a buffer, through any of its views."""
+        mine = [n for n, b in self.buffers.items() if n == root or b.root == root]
+        return max(self.last_read.get(n, -1) for n in mine)
+
+    def _host(self, node: Node) -> None:
+        number = len(self.steps)
+        operands = tuple(self.operand(n) if n else "" for n in host_operands(node))
+        for name in operands:
+            if name:
+                self._touch(name, number)
+        key = len(self.hosts)
+        self.hosts.append(node)
+        self.now = number + 1
+        for name in node.outputs:
+            if name:
+                t = self.graph.types[name]
+                self.buffers[name] = Buffer(name, t.dtype, t.shape, "host")
+                self._bind(name)
+        for name in node.outputs:
+            if name:
+                what = f"node {_title(node)} ({node.op}): result {name!r}"
+                self._require(self.graph.types[name], what)
+        self.steps.append(Host(node.op, key, operands, node.outputs, node.origin))
+
+    # outputs
+
+    def outputs(self) -> None:
+        """Gives each output of the model a buffer that the caller keeps."""
+        count = 0
+        for name in self.graph.outputs:
+            source = self.operand(name)
+            root = self.root(source)
+            b = self.buffers[source]
+            if root.space == "arena" and root.nbytes == b.nbytes:
+                self.buffers[root.name] = replace(root, space="output", at=count, first=-1, last=-1)
+                self.ports.append((name, source))
+                count += 1
+            elif root.space == "host" or b.dtype == "str":
+                self.ports.append((name, source))
+            else:
+                made = Buffer(f"{name}.out", b.dtype, b.shape, "output", count)
+                while made.name in self.buffers:
+                    made = replace(made, name=made.name + "t")
+                self._touch(source, len(self.steps))
+                self.buffers[made.name] = made
+                self.steps.append(Copy(source, made.name, self._origin(name)))
+                self.ports.append((name, made.name))
+                count += 1
+
+    def _origin(self, name: str) -> tuple[str, ...]:
+        made = self.graph.producers().get(name)
+        return made.origin if made is not None else ()
+
+    # the whole
+
+    def finish(self) -> Program:
+        """The program, its arena placed where all sizes are numbers."""
+        arena = [b for b in self.buffers.values() if b.space == "arena"]
+        total = least = None
+        if all(isinstance(b.nbytes, int) for b in arena):
+            placed = placement.place(
+                [placement.Buffer(_int(b.nbytes), b.first, b.last) for b in arena]
+            )
+            for b, at in zip(arena, placed.offsets):
+                self.buffers[b.name] = replace(b, at=at)
+            total, least = placed.size, placed.bound
+        inputs = [self.buffers[n] for n in self.graph.inputs]
+        outs = sorted((b for b in self.buffers.values() if b.space == "output"), key=_position)
+        rest = [b for b in self.buffers.values() if b.space not in ("input", "output")]
+        return Program(
+            self.graph.name,
+            tuple(self.graph.inputs),
+            tuple(self.ports),
+            tuple(self.sizes.values()),
+            (*inputs, *_used(rest, self.steps, self.ports), *outs),
+            tuple(self.steps),
+            total,
+            least,
+            self.constants.size,
+        )
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node only gives its first operand another shape."""
+    found = registry.find(node.op)
+    wanted = [o for o in node.outputs if o]
+    return found is not None and found.view and wanted == [node.outputs[0]] and bool(node.inputs[0])
+
+
+def host_operands(node: Node) -> tuple[str, ...]:
+    """What a host step reads: the node's operands, then the values that its regions capture."""
+    captured = (n for n in dict.fromkeys(reads(node)) if n not in node.inputs)
+    return (*node.inputs, *captured)
+
+
+def _used(
+    buffers: list[Buffer], steps: Iterable[Step], ports: Iterable[tuple[str, str]]
+) -> list[Buffer]:
+    """Without the views that no step uses."""
+    names = {n for s in steps for n in (*s.operands, *s.results)} | {b for _, b in ports}
+    return [b for b in buffers if b.space != "view" or b.name in names]
+
+
+def _symbol(d: Size) -> Sym | None:
+    """The symbol that a size is, if it is one."""
+    if isinstance(d, Dim) and d.const == 0 and len(d.terms) == 1:
+        ((monomial, coefficient),) = d.terms
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Sym):
+            return monomial[0]
+    return None
+
+
+def _position(b: Buffer) -> int:
+    return b.at or 0
+
+
+def _int(size: Size) -> int:
+    assert isinstance(size, int)
+    return size
+
+
+def _title(node: Node) -> str:
+    return repr(", ".join(node.origin) or ", ".join(node.outputs))

@@ -1,0 +1,50 @@
+"""The context: the table of 64-bit words through which Python and the native program meet.
+
+word 0    the step that failed, written by native code
+word 1    the pool of threads, or 0
+word 2    address of the block of constants
+word 3    address of the arena, where offsets are known at compile time
+then      the address of each input, output, host array, and arena buffer placed at run time;
+          the value of each size; the bytes of each copy whose size is a symbol
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aicc.runtime.program import Copy, Program
+
+FAILED, POOL, CONSTANTS, ARENA, FIRST = 0, 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Positions of words. addresses: by buffer; sizes: by symbol; copies: by step."""
+
+    addresses: dict[str, int]
+    sizes: dict[str, int]
+    copies: dict[int, int]
+    length: int
+
+
+def slots(program: Program) -> Slots:
+    """Where each word of a program's context lies. Inputs come first, then outputs, in order."""
+    n = FIRST
+    addresses: dict[str, int] = {}
+    outputs = sorted((b for b in program.buffers if b.space == "output"), key=lambda b: b.at or 0)
+    others = [
+        b for b in program.buffers if b.space == "host" or (b.space == "arena" and b.at is None)
+    ]
+    for name in (*program.inputs, *(b.name for b in outputs), *(b.name for b in others)):
+        addresses[name] = n
+        n += 1
+    sizes = {}
+    for source in program.sizes:
+        sizes[source.sym.name] = n
+        n += 1
+    copies = {}
+    for step, s in enumerate(program.steps):
+        if isinstance(s, Copy) and not isinstance(program.table[s.source].nbytes, int):
+            copies[step] = n
+            n += 1
+    return Slots(addresses, sizes, copies, n)

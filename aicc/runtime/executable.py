@@ -1,0 +1,470 @@
+"""Runs a Program: binds arrays and sizes, enters native code once, hands results out.
+
+Python's part of a run is small and known beforehand: one dictionary look-up by the inputs' shapes
+finds everything that sizes decide (`Layout`), a free arena is taken from a list, addresses go into
+its context, and one foreign call, which releases the interpreter lock, does the rest. Every run has
+an arena of its own, so several Python threads may run one model at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from aicc.dtypes import from_numpy, to_numpy
+from aicc.errors import ExecutionError, InputError
+from aicc.memory.placement import ALIGNMENT
+from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, slots
+from aicc.runtime.feed import (
+    Array,
+    Binder,
+    accept,
+    check_outputs,
+    collect,
+    input_ports,
+    output_ports,
+)
+from aicc.runtime.layout import Layout, Layouts
+from aicc.runtime.program import Buffer, Call, Host, Program
+from aicc.symbolic import evaluate
+
+REMEMBERED = 32
+"""Sets of sizes whose layouts are kept."""
+
+HostCall = Callable[[int, Sequence[Any], Mapping[str, int]], Sequence[Any]]
+"""Computes a host step: (key, operand arrays, None for omitted ones, known sizes) -> results."""
+
+_empty = np.empty
+
+
+class Library(Protocol):
+    """Loaded native code."""
+
+    def address(self, symbol: str) -> int:
+        """The address of a function."""
+
+    def close(self) -> None:
+        """Unloads the code."""
+
+
+class _State:
+    """What one run needs for itself: a context and the arenas of all phases."""
+
+    def __init__(self, words: int, phases: int) -> None:
+        self.context = (ctypes.c_int64 * words)()
+        self.address = ctypes.addressof(self.context)
+        self.layouts: list[Layout | None] = [None] * phases
+        self.arenas: list[Array] = [np.empty(0, np.uint8)] * phases
+        self.hosts: dict[str, Array] = {}
+
+    def arena(self, phase: int, size: int) -> int:
+        """The address of the phase's arena, at least `size` bytes."""
+        if self.arenas[phase].size < size + ALIGNMENT:
+            self.arenas[phase] = np.empty(size + ALIGNMENT, np.uint8)
+        address = self.arenas[phase].ctypes.data
+        return int(address + -address % ALIGNMENT)
+
+
+class _Pool:
+    """The threads of a model, started by the first run that may use them."""
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self._library = library
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._address = 0
+
+    def address(self) -> int:
+        if self._threads < 2:
+            return 0
+        with self._lock:
+            if not self._address:
+                create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int32)(
+                    self._library.address("aicc_pool_create")
+                )
+                self._address = int(create(self._threads) or 0)
+        return self._address
+
+    def close(self) -> None:
+        """Ends the threads, then unloads the code that they run."""
+        with self._lock:
+            address, self._address = self._address, 0
+        if address:
+            ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.address("aicc_pool_destroy"))(
+                address
+            )
+        self._library.close()
+
+
+class Executable:
+    """A program with its code, constants and threads.
+
+    constants: the block, aligned to 64 bytes. objects: constants of strings. checks: the messages
+    of each kernel's checks, position n for failure n + 1. host: computes host steps. The code is
+    unloaded when the object is closed or dies; nothing may run then.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        library: Library,
+        constants: Array,
+        *,
+        threads: int = 1,
+        checks: Mapping[str, Sequence[str]] | None = None,
+        host: HostCall | None = None,
+        objects: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.program = program
+        self.inputs = input_ports(program)
+        self.outputs = output_ports(program)
+        self.threads = threads
+        self._constants = constants
+        self._objects = dict(objects or {})
+        self._checks = checks or {}
+        self._host = host
+        self._slots = slots(program)
+        self._layouts = Layouts(program, self._slots)
+        self._binder = Binder(program, self.inputs)
+        self._known: OrderedDict[Any, Layout] = OrderedDict()
+        self._lock = threading.Lock()
+        self._free: deque[_State] = deque()
+        self._pool = _Pool(library, threads)
+        self._segments = self._link(library)
+        self._names = tuple((p.name, p.dtype) for p in self.inputs)
+        self._words = slice(FIRST, FIRST + len(self.inputs))
+        self._out_words = {
+            n: self._slots.addresses[program.root(b).name]
+            for n, (_, b) in enumerate(program.outputs)
+            if program.root(b).space == "output"
+        }
+        # The simplest programs, native code alone and one set of arenas, take the short way.
+        single = len(program.phases) == 1 and program.native
+        single = single and len(self._out_words) == len(program.outputs)
+        single = single and all(p.dtype.kind != "O" for p in self.inputs)
+        self._simple = single and len(self._segments) == 1
+        self._enter = self._segments[0] if self._simple else None
+        self._dtypes = tuple(p.dtype for p in self.outputs)
+        self._out_slice = slice(
+            FIRST + len(self.inputs), FIRST + len(self.inputs) + len(self.outputs)
+        )
+        order = [self._out_words.get(n, -1) for n in range(len(self.outputs))]
+        ordered = list(range(self._out_slice.start, self._out_slice.stop))
+        self._simple = self._simple and order == ordered
+        self._finalize = weakref.finalize(self, self._pool.close)
+        self._finalize.atexit = False  # at exit other threads may still be in native code
+
+    def _link(self, library: Library) -> list[Any]:
+        """One native function, or the number of the host step, for each segment of the program."""
+        found: list[Any] = []
+        native = 0
+        for begin, _ in self.program.segments():
+            if isinstance(self.program.steps[begin], Host):
+                found.append(begin)
+                continue
+            address = library.address(f"aicc_run_{native}")
+            found.append(ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(address))
+            native += 1
+        return found
+
+    def close(self) -> None:
+        """Ends the threads and unloads the code. Closing twice is allowed."""
+        self._free.clear()
+        self._finalize()
+
+    # sizes
+
+    def layout(self, shapes: Sequence[tuple[int, ...]]) -> Layout:
+        """What inputs of these shapes decide. Raises InputError where they do not fit."""
+        return self._layout_for(tuple(shapes))
+
+    def _layout_for(self, shapes: tuple[tuple[int, ...], ...]) -> Layout:
+        return self._remember(shapes, 0, lambda: self._binder.bind(shapes))
+
+    def _remember(self, key: Any, phase: int, values: Callable[[], Mapping[str, int]]) -> Layout:
+        with self._lock:
+            found = self._known.get(key)
+            if found is not None:
+                self._known.move_to_end(key)
+                return found
+        made = self._layouts.layout(phase, values())
+        with self._lock:
+            self._known[key] = made
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return made
+
+    # running
+
+    def run(self, feed: Mapping[str, Array], out: Mapping[str, Array] | None = None) -> list[Array]:
+        """All outputs, in order, as arrays that the caller owns.
+
+        feed: one array for each input, by name. out: arrays to write outputs to, by name; these are
+        returned in place of new ones. Raises InputError where the feed does not fit the model, and
+        ExecutionError where data end the run.
+        """
+        try:
+            arrays = [feed[name] for name, _ in self._names]
+            if len(feed) != len(arrays):
+                arrays = collect(self.inputs, feed)
+        except (KeyError, TypeError, IndexError):
+            arrays = collect(self.inputs, feed)
+        return self.run_arrays(arrays, out)
+
+    def run_arrays(self, arrays: list[Any], out: Mapping[str, Array] | None = None) -> list[Array]:
+        """`run` with the inputs in order."""
+        for n, (_, dtype) in enumerate(self._names):
+            a = arrays[n]
+            # Not `isinstance`: a subclass may mean something else by its methods.
+            if type(a) is not np.ndarray or a.dtype is not dtype or not a.flags.carray:
+                arrays[n] = accept(self.inputs[n], a)
+        shapes = tuple([a.shape for a in arrays])
+        layout = self._known.get(shapes) or self._layout_for(shapes)
+        if not self._simple or out is not None:
+            return self._general(arrays, layout, out)
+        try:
+            state = self._free.pop()
+        except IndexError:
+            state = self._state()
+        try:
+            if state.layouts[0] is not layout:
+                self._open(state, 0, layout)
+            results = [
+                _empty(shape, dtype) for (_, shape), dtype in zip(layout.outputs, self._dtypes)
+            ]
+            context = state.context
+            context[self._words] = [a.__array_interface__["data"][0] for a in arrays]
+            context[self._out_slice] = [a.__array_interface__["data"][0] for a in results]
+            code = self._enter(state.address)  # type: ignore[misc]
+            if code:
+                raise self._failure(context[FAILED], code)
+        finally:
+            self._free.append(state)
+        return results
+
+    def _state(self) -> _State:
+        state = _State(self._slots.length, len(self.program.phases))
+        state.context[POOL] = self._pool.address()
+        state.context[CONSTANTS] = self._constants.ctypes.data
+        return state
+
+    def _open(self, state: _State, phase: int, layout: Layout) -> None:
+        """Writes what a phase's sizes decide into the context."""
+        state.layouts[phase] = None
+        base = state.arena(phase, layout.arena)
+        if phase == 0:
+            state.context[ARENA] = base
+        for word, offset in layout.offsets:
+            state.context[word] = base + offset
+        for word, value in layout.words:
+            state.context[word] = value
+        state.layouts[phase] = layout
+
+    def _failure(self, step: int, code: int) -> ExecutionError:
+        failed = self.program.steps[step]
+        assert isinstance(failed, Call)
+        message = self._checks[failed.kernel][code - 1]
+        names = ", ".join(failed.nodes)
+        if not names or any(n and message.startswith(f"{n}:") for n in (*failed.nodes, names)):
+            return ExecutionError(message)
+        return ExecutionError(f"node {names!r}: {message}")
+
+    # programs with host steps
+
+    def _general(
+        self, arrays: list[Array], layout: Layout, out: Mapping[str, Array] | None
+    ) -> list[Array]:
+        given = self._given(out)
+        shapes = dict(layout.outputs)
+        check_outputs(self.outputs, shapes, given, arrays)
+        try:
+            state = self._free.pop()
+        except IndexError:
+            state = self._state()
+        results: dict[int, Array] = {}
+        try:
+            for n, a in enumerate(arrays):
+                state.context[FIRST + n] = a.ctypes.data if a.dtype.kind != "O" else 0
+            phase = 0
+            self._enter_phase(state, 0, layout, results, given)
+            for segment, (_, end) in zip(self._segments, self.program.segments()):
+                if isinstance(segment, int):
+                    self._host_step(state, segment, arrays, results, layout.values)
+                    if end in self.program.phases[1:]:
+                        phase = self.program.phases.index(end)
+                        layout = self._next_phase(state, phase, layout, results, given)
+                    continue
+                code = segment(state.address)
+                if code:
+                    raise self._failure(state.context[FAILED], code)
+            return [
+                self._result(n, state, arrays, results, layout.values, given)
+                for n in range(len(self.outputs))
+            ]
+        finally:
+            state.hosts = {}
+            self._free.append(state)
+
+    def _given(self, out: Mapping[str, Array] | None) -> dict[int, Array]:
+        if out is None:
+            return {}
+        place = {p.name: n for n, p in enumerate(self.outputs)}
+        unknown = [str(n) for n in out if n not in place]
+        if unknown:
+            known = ", ".join(map(str, self.outputs))
+            raise InputError(f"no outputs: {', '.join(unknown)}; the model's outputs are {known}")
+        return {place[name]: a for name, a in out.items()}
+
+    def _enter_phase(
+        self,
+        state: _State,
+        phase: int,
+        layout: Layout,
+        results: dict[int, Array],
+        given: Mapping[int, Array],
+    ) -> None:
+        if state.layouts[phase] is not layout:
+            self._open(state, phase, layout)
+        for n, shape in layout.outputs:
+            array = given.get(n)
+            if array is None:
+                array = np.empty(shape, self._dtypes[n])
+            elif array.shape != shape:
+                check_outputs(self.outputs, {n: shape}, {n: array}, ())
+            results[n] = array
+            state.context[self._out_words[n]] = array.ctypes.data
+
+    def _next_phase(
+        self,
+        state: _State,
+        phase: int,
+        before: Layout,
+        results: dict[int, Array],
+        given: Mapping[int, Array],
+    ) -> Layout:
+        """Reads the sizes that a host step brought, and opens the phase that they begin."""
+        values = dict(before.values)
+        for s in self.program.sizes:
+            if self.program.phase_of_size[s.sym.name] == phase:
+                values[s.sym.name] = state.hosts[s.buffer].shape[s.axis]
+        key = (phase, tuple(values.items()))
+        layout = self._remember(key, phase, lambda: values)
+        self._enter_phase(state, phase, layout, results, given)
+        return layout
+
+    def _host_step(
+        self,
+        state: _State,
+        number: int,
+        arrays: Sequence[Array],
+        results: Mapping[int, Array],
+        values: Mapping[str, int],
+    ) -> None:
+        step = self.program.steps[number]
+        assert isinstance(step, Host) and self._host is not None
+        operands = [
+            self._array(n, state, arrays, results, values) if n else None for n in step.operands
+        ]
+        made = self._host(step.key, operands, values)
+        for name, value in zip(step.results, made):
+            if name:
+                array = self._own(step, self.program.table[name], value, operands, values)
+                state.hosts[name] = array
+                if array.dtype.kind != "O":
+                    state.context[self._slots.addresses[name]] = array.ctypes.data
+
+    def _own(
+        self,
+        step: Host,
+        b: Buffer,
+        value: Any,
+        operands: Sequence[Array | None],
+        values: Mapping[str, int],
+    ) -> Array:
+        """A host step's result as an array of the declared type that nobody else writes to."""
+        array = np.asarray(value)
+        title = f"node {', '.join(step.nodes)!r} ({step.op}): result {b.name!r}"
+        if from_numpy(array.dtype) != b.dtype or array.ndim != len(b.shape):
+            raise ExecutionError(
+                f"{title} is {array.dtype}{list(array.shape)}, expected {b.dtype}{list(b.shape)}"
+            )
+        known = dict(values)
+        for s in self.program.sizes:
+            if s.buffer == b.name:
+                known[s.sym.name] = array.shape[s.axis]
+        for d, got in zip(b.shape, array.shape):
+            try:
+                expected = evaluate(d, known)
+            except KeyError:  # brought by another result of the step
+                continue
+            if expected != got:
+                raise ExecutionError(
+                    f"{title} has shape {list(array.shape)}, expected {list(b.shape)}: "
+                    f"{got} instead of {expected}"
+                )
+        array = np.require(array, to_numpy(b.dtype), ["C", "A"]).reshape(array.shape)
+        shared = any(o is not None and np.may_share_memory(array, o) for o in operands)
+        return array.copy() if shared else array
+
+    def _array(
+        self,
+        name: str,
+        state: _State,
+        arrays: Sequence[Array],
+        results: Mapping[int, Array],
+        values: Mapping[str, int],
+    ) -> Array:
+        """A buffer as Python sees it."""
+        b, root = self.program.table[name], self.program.root(name)
+        shape = tuple(evaluate(d, values) for d in b.shape)
+        if root.space == "host":
+            return state.hosts[root.name].reshape(shape)
+        if root.space == "input":
+            return arrays[root.at or 0].reshape(shape)
+        if root.space == "const" and root.at is None:
+            return self._objects[root.name].reshape(shape)
+        offset = (b.at or 0) if b.space == "view" else 0
+        dtype = to_numpy(b.dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if root.space == "const":
+            start = (root.at or 0) + offset
+            array = self._constants[start : start + size].view(dtype).reshape(shape)
+            array.flags.writeable = False
+            return array
+        if root.space == "output":
+            n = next(k for k, w in self._out_words.items() if w == self._slots.addresses[root.name])
+            memory = results[n].reshape(-1).view(np.uint8)
+            return memory[offset : offset + size].view(dtype).reshape(shape)
+        if root.at is None:
+            start = state.context[self._slots.addresses[root.name]]
+            phase = self.program.phase_of(root)
+        else:
+            start, phase = state.context[ARENA] + root.at, 0
+        arena = state.arenas[phase]
+        start += offset - arena.ctypes.data
+        return arena[start : start + size].view(dtype).reshape(shape)
+
+    def _result(
+        self,
+        n: int,
+        state: _State,
+        arrays: Sequence[Array],
+        results: Mapping[int, Array],
+        values: Mapping[str, int],
+        given: Mapping[int, Array],
+    ) -> Array:
+        if n in results:
+            return results[n]
+        array = self._array(self.program.outputs[n][1], state, arrays, results, values)
+        target = given.get(n)
+        if target is not None:
+            check_outputs(self.outputs, {n: array.shape}, {n: target}, ())
+            np.copyto(target, array)
+            return target
+        return array.copy()  # what a host step returns may be its own for the next run

@@ -1,0 +1,169 @@
+"""Which result of a kernel may take the memory of which operand.
+
+A result may lie in an operand's memory if every element is read for the last time before, or in the
+very statement that, writes the result's element in its place. That is derived here, for kernels
+before or after scheduling, by sufficient conditions:
+
+1. Every load of the operand is inside the value of a store to the result, at the store's own
+   row-major position.
+2. No element of the result is stored twice: each store's index tells the iteration of all loops
+   around it apart, different stores write disjoint ranges, and no reduction updates the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from aicc.dtypes import nbytes
+from aicc.symbolic import (
+    Size,
+    Sym,
+    coefficient,
+    mul,
+    product,
+    proves_lt,
+    recombine,
+    symbols,
+    value_range,
+)
+from aicc.tensor_ir.analysis import bounds
+from aicc.tensor_ir.ir import (
+    Buffer,
+    For,
+    Index,
+    Kernel,
+    Load,
+    Reduce,
+    Stmt,
+    Store,
+    children,
+    loads_of,
+    stmt_exprs,
+    walk_stmts,
+)
+
+Loops = tuple[For, ...]
+
+
+def inplace_pairs(kernel: Kernel) -> frozenset[tuple[str, str]]:
+    """All (in parameter, out parameter) whose memory may be the same.
+
+    The pairs hold one by one: an operand lends its memory to at most one result.
+    """
+    found = set()
+    stores, reduced = _stores(kernel)
+    for out in kernel.buffers:
+        if out.scope != "out" or out.name in reduced or not stores.get(out.name):
+            continue
+        if not _written_once(kernel, stores[out.name]):
+            continue
+        for operand in kernel.buffers:
+            if operand.scope == "in" and _same_size(operand, out):
+                if _read_in_place(kernel, operand, out):
+                    found.add((operand.name, out.name))
+    return frozenset(found)
+
+
+def _same_size(a: Buffer, b: Buffer) -> bool:
+    return nbytes(a.dtype) == nbytes(b.dtype) and product(a.shape) == product(b.shape)
+
+
+def _stores(kernel: Kernel) -> tuple[dict[str, list[tuple[Store, Loops]]], set[str]]:
+    """The stores to each buffer with the loops around them, and the buffers that are reduced to."""
+    stores: dict[str, list[tuple[Store, Loops]]] = {}
+    reduced: set[str] = set()
+
+    def visit(body: Sequence[Stmt], loops: Loops) -> None:
+        for s in body:
+            if isinstance(s, Store):
+                stores.setdefault(s.buffer, []).append((s, loops))
+            elif isinstance(s, Reduce):
+                reduced.add(s.buffer)
+            visit(children(s), (*loops, s) if isinstance(s, For) else loops)
+
+    visit(kernel.body, ())
+    return stores, reduced
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _read_in_place(kernel: Kernel, operand: Buffer, out: Buffer) -> bool:
+    """Condition 1."""
+    for s in walk_stmts(kernel.body):
+        if isinstance(s, Store) and s.buffer == out.name:
+            position = _flat(out, s.indices)
+            for load in loads_of(s):
+                if load.buffer != operand.name:
+                    continue
+                same = operand.shape == out.shape and load.indices == s.indices
+                if not same and _flat(operand, load.indices) != position:
+                    return False
+        elif any(load.buffer == operand.name for load in _direct_loads(s)):
+            return False
+    return True
+
+
+def _direct_loads(s: Stmt) -> list[Load]:
+    """Loads in a statement, but not in those inside it."""
+    sizes: tuple[Size, ...] = ()
+    if isinstance(s, Store | Reduce):
+        sizes = s.indices
+    elif isinstance(s, For):
+        sizes = (s.lo, s.hi)
+    exprs = [*stmt_exprs(s), *(Index(i) for i in sizes)]
+    return [load for e in exprs for load in loads_of(e)]
+
+
+def _flat(b: Buffer, indices: Sequence[Size]) -> Size:
+    total: Size = 0
+    for i, stride in zip(indices, b.strides(), strict=True):
+        total = total + mul(i, stride)
+    return recombine(total)
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def _written_once(kernel: Kernel, stores: Sequence[tuple[Store, Loops]]) -> bool:
+    """Condition 2."""
+    if not all(_injective(s.indices, loops) for s, loops in stores):
+        return False
+    return all(_disjoint(a, b) for a, b in combinations(stores, 2))
+
+
+def _injective(indices: Sequence[Size], loops: Loops) -> bool:
+    """Whether different iterations give different indices: each loop variable occurs in one index
+    only, and each index is a number in a mixed radix with its variables as digits."""
+    names = [f.var.name for f in loops]
+    if len(set(names)) < len(names):
+        return False
+    free = {f.var: f for f in loops}
+    for index in indices:
+        mine = [v for v in symbols(index) if v in free]
+        digits: list[tuple[int, Sym]] = []
+        for v in mine:
+            c = coefficient(index, v)
+            if not isinstance(c, int) or c <= 0:
+                return False
+            digits.append((c, v))
+        reach: int | None = 0  # how far all smaller digits together can move the index
+        for c, v in sorted(digits, key=lambda d: d[0]):
+            if reach is None or c <= reach:
+                return False
+            extent = value_range(free[v].extent)[1]
+            reach = None if extent is None else reach + c * (extent - 1)
+            del free[v]
+    return all(f.extent == 1 for f in free.values())
+
+
+def _disjoint(a: tuple[Store, Loops], b: tuple[Store, Loops]) -> bool:
+    """Whether two stores' index ranges are apart in some dimension."""
+    first, second = ({f.var: (f.lo, f.hi) for f in loops} for _, loops in (a, b))
+    for i, j in zip(a[0].indices, b[0].indices, strict=True):
+        x, y = bounds(i, first), bounds(j, second)
+        if x is not None and y is not None:
+            if proves_lt(x[1], y[0]) or proves_lt(y[1], x[0]):
+                return True
+    return False
