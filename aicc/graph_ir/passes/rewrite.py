@@ -120,6 +120,13 @@ class Editor(GraphRewriter):
         values = self.offer(self.make(op, *inputs, n_outputs=n_outputs, **attrs))
         return values[0] if n_outputs == 1 else tuple(values)
 
+    def at(self, node: Node) -> None:
+        """From here on new nodes stand for `node`: they take its origin, and names like its own."""
+        self._current = node
+
+    def fresh(self, base: str) -> str:
+        return self.names.fresh(base)
+
     def make(self, op: str, *inputs: str, n_outputs: int = 1, **attrs: Any) -> Node:
         """A node with defaults filled in and fresh result names, not yet part of the graph."""
         defaults = {

@@ -1,0 +1,490 @@
+"""How operators carry axes from operands to results: the rules that the layout pass follows.
+
+A layout is the order in which the axes of a value are stored: (0, 2, 3, 1) stores [N, C, H, W] as
+[N, H, W, C]. A `Freedom` says for one node in which layouts it may be computed. Each choice is
+named by one label, a layout of its result (of its operand for reductions), from which follow the
+layouts that it wants its operands in and gives its results in, and the node that computes it that
+way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from aicc.graph_ir.graph import Node
+from aicc.graph_ir.passes.rewrite import Editor
+from aicc.graph_ir.passes.simplify import permutation, target_shape
+from aicc.graph_ir.types import TensorType
+from aicc.ops import registry
+from aicc.ops.maps import is_elementwise
+from aicc.symbolic import Size, proves_lt
+
+Layout = tuple[int, ...]
+
+
+def identity(rank: int) -> Layout:
+    """Axes stored as they are written."""
+    return tuple(range(rank))
+
+
+def channels_last(rank: int) -> Layout:
+    """[N, C, spatial...] stored as [N, spatial..., C]."""
+    return (0, *range(2, rank), 1)
+
+
+def permuted(shape: Sequence[Size], layout: Layout) -> tuple[Size, ...]:
+    """The shape that is stored."""
+    return tuple(shape[a] for a in layout)
+
+
+def significant(shape: Sequence[Size], layout: Layout) -> Layout:
+    """The layout without axes of size 1: two layouts that agree in it store the same bytes."""
+    return tuple(a for a in layout if shape[a] != 1)
+
+
+class Freedom:
+    """The layouts that one node may be computed in. Methods return None where a layout is none.
+
+    node: over the old graph's values. x: types of its operands (None: omitted). y: of its results.
+    """
+
+    def __init__(self, node: Node, x: Sequence[TensorType | None], y: Sequence[TensorType]) -> None:
+        self.node = node
+        self.x = x
+        self.y = y
+
+    @property
+    def default(self) -> Layout:
+        """The label of the node as it is written."""
+        return identity(self.y[0].rank)
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        """The layout wanted of each operand."""
+        raise NotImplementedError
+
+    def results(self, label: Layout) -> list[Layout]:
+        """The layout of each result."""
+        return [label for _ in self.y]
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        """The label that takes operand `i` in `layout`."""
+        raise NotImplementedError
+
+    def from_result(self, layout: Layout) -> Layout | None:
+        """The label that gives the first result in `layout`."""
+        return layout
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        """The node computed that way, its results still unnamed, or the value that it is.
+
+        inputs: operands of the new graph, stored as `operands` says.
+        """
+        raise NotImplementedError
+
+    def _own(self) -> list[Layout]:
+        """Every operand as it is."""
+        return [identity(t.rank if t is not None else 0) for t in self.x]
+
+    def _first(self, layout: Layout) -> list[Layout]:
+        """The first operand in `layout`, the others as they are."""
+        return [layout, *self._own()[1:]]
+
+
+class Fixed(Freedom):
+    """An operator that is computed as it is written."""
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return self._own()
+
+    def results(self, label: Layout) -> list[Layout]:
+        return [identity(t.rank) for t in self.y]
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return None
+
+    def from_result(self, layout: Layout) -> Layout | None:
+        return None
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        return replace(self.node, inputs=tuple(inputs))
+
+
+class ChannelsLast(Fixed):
+    """An operator with a `channels_last` attribute: always computed that way."""
+
+    @property
+    def default(self) -> Layout:
+        return channels_last(self.y[0].rank)
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        assert self.x[0] is not None
+        return self._first(channels_last(self.x[0].rank))
+
+    def results(self, label: Layout) -> list[Layout]:
+        return [channels_last(t.rank) for t in self.y]
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        return replace(self.node, inputs=tuple(inputs)).with_attrs(channels_last=1)
+
+
+class Elementwise(Freedom):
+    """Axes stay; operands of lower rank align at the last axis, and are unsqueezed where axes that
+    they do not have come between."""
+
+    def _offset(self, i: int) -> int:
+        t = self.x[i]
+        return 0 if t is None else self.y[0].rank - t.rank
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return [
+            () if t is None else tuple(a - self._offset(i) for a in label if a >= self._offset(i))
+            for i, t in enumerate(self.x)
+        ]
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        offset = self._offset(i)
+        return (*range(offset), *(a + offset for a in layout))
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        made = []
+        for i, value in enumerate(inputs):
+            own = self.x[i]
+            if own is not None and any(d != 1 for d in own.shape):
+                missing = [n for n, a in enumerate(label) if a < self._offset(i)]
+                if missing != list(range(len(missing))):
+                    value = str(ed.op("Unsqueeze", value, ed.constant(missing, "i64")))
+            made.append(value)
+        return replace(self.node, inputs=tuple(made))
+
+
+class AlongAxis(Freedom):
+    """One axis named by the attribute `axis`. `all_operands`: each has the data's axes (Concat)."""
+
+    def __init__(
+        self,
+        node: Node,
+        x: Sequence[TensorType | None],
+        y: Sequence[TensorType],
+        all_operands: bool,
+        default: int,
+    ) -> None:
+        super().__init__(node, x, y)
+        self.all_operands = all_operands
+        self.axis = int(node.attr("axis", default)) % y[0].rank
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return [label for _ in self.x] if self.all_operands else self._first(label)
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return layout if i == 0 or self.all_operands else None
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        return replace(self.node, inputs=tuple(inputs)).with_attrs(axis=label.index(self.axis))
+
+
+class AxesOperand(Freedom):
+    """Axes listed by operand `place`, all of them where it is omitted: Slice, Pad. The other
+    operands give numbers in the order of that list, which stays."""
+
+    def __init__(
+        self,
+        node: Node,
+        x: Sequence[TensorType | None],
+        y: Sequence[TensorType],
+        place: int,
+        axes: tuple[int, ...],
+    ) -> None:
+        super().__init__(node, x, y)
+        self.place, self.axes = place, axes
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return self._first(label)
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return layout if i == 0 else None
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        made = [*inputs, *[""] * (self.place + 1 - len(inputs))]
+        made[self.place] = ed.constant([label.index(a) for a in self.axes], "i64")
+        return replace(self.node, inputs=tuple(made))
+
+
+class Reduction(AxesOperand):
+    """The axes of operand 1 go, or stay with size 1. Labelled by the operand's layout."""
+
+    def __init__(
+        self,
+        node: Node,
+        x: Sequence[TensorType | None],
+        y: Sequence[TensorType],
+        axes: tuple[int, ...],
+    ) -> None:
+        super().__init__(node, x, y, 1, axes)
+        assert x[0] is not None
+        self.rank = x[0].rank
+        self.kept = [a for a in range(self.rank) if a not in axes]
+        self.keepdims = bool(node.attr("keepdims", 1))
+
+    @property
+    def default(self) -> Layout:
+        return identity(self.rank)
+
+    def results(self, label: Layout) -> list[Layout]:
+        if self.keepdims:
+            return [label]
+        return [tuple(self.kept.index(a) for a in label if a in self.kept)]
+
+    def from_result(self, layout: Layout) -> Layout | None:
+        if self.keepdims:
+            return layout
+        # Kept axes in the order asked for; those that go follow the axis that they follow now.
+        return _filled([self.kept[a] for a in layout], self.rank)
+
+
+class ResizeAxes(Freedom):
+    """Resize: its attribute `axes` lists what axes the scales, sizes and the region are given for."""
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return self._first(label)
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return layout if i == 0 else None
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        rank = self.y[0].rank
+        axes = [int(a) % rank for a in self.node.attr("axes") or range(rank)]
+        made = replace(self.node, inputs=tuple(inputs))
+        return made.with_attrs(axes=tuple(label.index(a) for a in axes))
+
+
+class Transposition(Freedom):
+    """Transpose: no work at all, the result is the operand under another layout."""
+
+    def __init__(
+        self, node: Node, x: Sequence[TensorType | None], y: Sequence[TensorType], perm: Layout
+    ) -> None:
+        super().__init__(node, x, y)
+        self.perm = perm
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return [tuple(self.perm[a] for a in label)]
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return tuple(self.perm.index(a) for a in layout)
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        return inputs[0]
+
+
+class View(Freedom):
+    """Reshape: runs of axes with equal products are joined, split, or kept; axes of size 1 come and
+    go. A run stays together in its order; runs may change places."""
+
+    def __init__(
+        self,
+        node: Node,
+        x: Sequence[TensorType | None],
+        y: Sequence[TensorType],
+        runs: list[tuple[list[int], list[int]]],
+    ) -> None:
+        super().__init__(node, x, y)
+        assert x[0] is not None
+        self.source = x[0].shape
+        self.runs = runs
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        order = self._order(label, self.y[0].shape, 1)
+        if order is None:
+            return None
+        axes = [a for n in order for a in self.runs[n][0]]
+        layout = _filled(axes, len(self.source))
+        if label != self.default:
+            stored = permuted(self.source, layout)
+            if target_shape(stored, permuted(self.y[0].shape, label)) is None:
+                return None
+        return self._first(layout)
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        if i != 0:
+            return None
+        order = self._order(layout, self.source, 0)
+        if order is None:
+            return None
+        return _filled([a for n in order for a in self.runs[n][1]], self.y[0].rank)
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        if label == self.default:
+            return replace(self.node, inputs=tuple(inputs))
+        shape = permuted(self.y[0].shape, label)
+        target = target_shape(ed.type_of(inputs[0]).shape, shape)
+        assert target is not None
+        made = replace(self.node, inputs=(inputs[0], ed.constant(target, "i64")))
+        return made.with_attrs(allowzero=0)
+
+    def _order(self, layout: Layout, shape: Sequence[Size], side: int) -> list[int] | None:
+        """Runs in the order of a layout; None where it takes one apart."""
+        first = {run[side][0]: n for n, run in enumerate(self.runs)}
+        order: list[int] = []
+        rest = list(significant(shape, layout))
+        while rest:
+            n = first.get(rest[0])
+            if n is None or rest[: len(self.runs[n][side])] != self.runs[n][side]:
+                return None
+            rest = rest[len(self.runs[n][side]) :]
+            order.append(n)
+        return order
+
+
+def _filled(axes: Sequence[int], rank: int) -> Layout:
+    """A layout with these axes in this order; each of the others follows its predecessor."""
+    layout = list(axes)
+    for a in range(rank):
+        if a not in layout:
+            layout.insert(layout.index(a - 1) + 1 if a > 0 else 0, a)
+    return tuple(layout)
+
+
+def runs_of(
+    source: Sequence[Size], shape: Sequence[Size]
+) -> list[tuple[list[int], list[int]]] | None:
+    """The smallest runs of axes, size 1 left out, whose products are equal; None where products of
+    symbols cannot be compared, or there is nothing but ones."""
+    x = [a for a, d in enumerate(source) if d != 1]
+    y = [a for a, d in enumerate(shape) if d != 1]
+    runs: list[tuple[list[int], list[int]]] = []
+    while x and y:
+        own, other = [x.pop(0)], [y.pop(0)]
+        a, b = source[own[0]], shape[other[0]]
+        while a != b:
+            if x and _smaller(a, b):
+                own.append(x.pop(0))
+                a = a * source[own[-1]]
+            elif y and _smaller(b, a):
+                other.append(y.pop(0))
+                b = b * shape[other[-1]]
+            else:
+                return None
+        runs.append((own, other))
+    return runs if runs and not x and not y else None
+
+
+def _smaller(a: Size, b: Size) -> bool:
+    if isinstance(a, int) and isinstance(b, int):
+        return a < b
+    if proves_lt(a, b):
+        return True
+    # n*64 against n: a polynomial that divides another is smaller.
+    return a != 0 and (b % a) == 0 and not proves_lt(b, a)
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+Maker = Callable[[Editor, Node, list[TensorType | None], list[TensorType]], Freedom | None]
+
+
+def _along(all_operands: bool = False, default: int = 0) -> Maker:
+    def make(
+        ed: Editor, node: Node, x: list[TensorType | None], y: list[TensorType]
+    ) -> Freedom | None:
+        return AlongAxis(node, x, y, all_operands, default) if y[0].rank else None
+
+    return make
+
+
+def _listed(place: int, count: int | None) -> Maker:
+    """Axes in operand `place`. Without it: the first ones, as many as operand `count` has numbers
+    for; all of them where `count` is None."""
+
+    def make(
+        ed: Editor, node: Node, x: list[TensorType | None], y: list[TensorType]
+    ) -> Freedom | None:
+        axes = _axes(x, place)
+        if axes == ():
+            given = None if count is None else x[count]
+            n = y[0].rank if given is None else given.shape[0]
+            axes = tuple(range(n)) if isinstance(n, int) else None
+        return None if axes is None else AxesOperand(node, x, y, place, axes)
+
+    return make
+
+
+def _axes(x: Sequence[TensorType | None], place: int) -> tuple[int, ...] | None:
+    """The axes that an operand lists, counted from the front; () where it is omitted."""
+    data, given = x[0], x[place] if place < len(x) else None
+    if given is None:
+        return ()
+    if data is None or given.value is None or not all(isinstance(a, int) for a in given.value):
+        return None
+    return tuple(a % data.rank for a in given.value if isinstance(a, int))
+
+
+def _reduction(
+    ed: Editor, node: Node, x: list[TensorType | None], y: list[TensorType]
+) -> Freedom | None:
+    axes = _axes(x, 1)
+    if axes is None or x[0] is None:
+        return None
+    if not axes and node.attr("noop_with_empty_axes", 0):
+        return None
+    return Reduction(node, x, y, axes or identity(x[0].rank))
+
+
+def _transpose(
+    ed: Editor, node: Node, x: list[TensorType | None], y: list[TensorType]
+) -> Freedom | None:
+    return Transposition(node, x, y, permutation(ed, node))
+
+
+def _view(
+    ed: Editor, node: Node, x: list[TensorType | None], y: list[TensorType]
+) -> Freedom | None:
+    if x[0] is None or y[0].value is not None:
+        return None
+    runs = runs_of(x[0].shape, y[0].shape)
+    return None if runs is None else View(node, x, y, runs)
+
+
+def _resize(
+    ed: Editor, node: Node, x: list[TensorType | None], y: list[TensorType]
+) -> Freedom | None:
+    return ResizeAxes(node, x, y)
+
+
+_REDUCTIONS = (
+    *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"),
+    *("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
+)
+
+TABLE: dict[str, Maker] = {
+    "Transpose": _transpose,
+    "Reshape": _view,
+    "Concat": _along(all_operands=True, default=1),
+    "Split": _along(),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), _along(default=-1)),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _along(default=1)),
+    "Slice": _listed(place=3, count=1),
+    "Pad": _listed(place=3, count=None),
+    "Resize": _resize,
+    **dict.fromkeys(_REDUCTIONS, _reduction),
+}
+"""Operators that name axes. Elementwise ones are found by what they lower to."""
+
+
+def freedom(ed: Editor, node: Node) -> Freedom:
+    """The layouts that a node of the old graph may be computed in."""
+    x = [ed.type_of(i) if i else None for i in node.inputs]
+    y = [ed.type_of(o) for o in node.outputs if o]
+    op = registry.find(node.op)
+    if op is None or node.regions or not y or not x or x[0] is None:
+        return Fixed(node, x, y)
+    if "channels_last" in op.attributes and not node.attr("channels_last", 0):
+        # More than one result is wanted: positions in the data, which count in its own layout.
+        return ChannelsLast(node, x, y) if len(y) == 1 and x[0].rank > 2 else Fixed(node, x, y)
+    maker = TABLE.get(node.op)
+    if maker is not None:
+        made = maker(ed, node, x, y)
+        return Fixed(node, x, y) if made is None else made
+    if max(t.rank for t in y) > 1 and is_elementwise(ed.context(node)):
+        return Elementwise(node, x, y)
+    return Fixed(node, x, y)
