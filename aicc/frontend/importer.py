@@ -60,11 +60,7 @@ def load_model(
     usable model, UnsupportedError with everything that aicc does not have, OperatorError for nodes
     whose operands do not fit, InputError for `dims` that the model does not have.
     """
-    file = read_model(source)
-    try:
-        return _Importer(file).run(dims)
-    except UnicodeDecodeError as error:
-        raise ModelError(f"a name in the model is no text: {error}") from error
+    return _Importer(read_model(source)).run(dims)
 
 
 class _Spoiled(Exception):
@@ -361,12 +357,7 @@ class _Importer:
             if types is not None:
                 graph.types[name] = types[i]
         self._nodes(inner, proto.node, f"the region {graph.name!r}")
-        for value in proto.output:
-            if not inner.sees(value.name):
-                raise ModelError(
-                    f"nothing defines the output {value.name!r} of the region {graph.name!r}"
-                )
-            graph.outputs.append(inner.resolve(value.name))
+        graph.outputs = [inner.resolve(value.name) for value in proto.output]
         return graph
 
     def _scan_regions(self, scope: Scope, given: Sequence[onnx.AttributeProto]) -> None:

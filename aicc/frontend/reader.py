@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from aicc.errors import AiccWarning, ModelError
 from aicc.frontend.wire import WireError, detach_weights
@@ -47,11 +47,31 @@ def read_model(source: Source) -> ModelFile:
         raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not {_kind(source)}")
     if not file.model.HasField("graph"):
         raise ModelError("the model has no graph: is this another kind of ONNX file?")
+    _check_names(file.model)
     newest = int(onnx.IR_VERSION)
     if file.model.ir_version > newest:
         text = f"the model has IR version {file.model.ir_version}; {newest} is the newest one known"
         warnings.warn(text, AiccWarning, stacklevel=3)
     return file
+
+
+def _check_names(message: Message) -> None:
+    """Raises ModelError for a string that is not UTF-8: protobuf gives bytes instead."""
+    for f, value in message.ListFields():
+        many = (value,) if isinstance(value, str | bytes | Message) else value
+        if f.type == f.TYPE_STRING:
+            for text in many:
+                if not isinstance(text, str):
+                    raise ModelError(f"{message.DESCRIPTOR.name}.{f.name} is not UTF-8: {text!r}")
+        elif f.type == f.TYPE_MESSAGE:
+            for part in many:
+                if isinstance(part, onnx.TensorProto):
+                    if not isinstance(part.name, str):
+                        raise ModelError(f"the name of a tensor is not UTF-8: {part.name!r}")
+                    for entry in part.external_data:
+                        _check_names(entry)
+                else:  # the fields of a tensor may be large, and listing them copies
+                    _check_names(part)
 
 
 def _kind(source: Any) -> str:
