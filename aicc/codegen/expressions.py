@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aicc.codegen.addressing import Addressing, Value
 from aicc.codegen.llvm_types import literal, llvm_type, splat, suffix
-from aicc.codegen.vecmath import FUNCTIONS, expand
+from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
 from aicc.symbolic import Dim, Size, coefficient, substitute, value_range
 from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
@@ -142,11 +142,15 @@ class Expressions(Addressing):
             text = self.fn.value(f"bitcast {source} {args[0].text} to {target}")
             return Value(text, dtype, lanes)
         operand = args[0].dtype
-        if name in FUNCTIONS and is_float(operand):
-            text = expand(
-                self.fn, name, operand, lanes, [a.text for a in args], self.target.has_fma
+        if supports(name, operand):
+            block = Block(
+                lanes,
+                Abilities.of(self.target),
+                lines=self.fn.lines,
+                module=self.fn.module.declared,
+                fresh=lambda: f"%{self.fn.fresh('m')}",
             )
-            return Value(text, dtype, lanes)
+            return Value(expand(block, name, operand, [a.text for a in args]), dtype, lanes)
         if is_float(operand):
             text = self._float_op(name, args, operand, lanes)
         else:

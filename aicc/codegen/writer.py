@@ -12,13 +12,13 @@ class ModuleWriter:
 
     def __init__(self) -> None:
         self.functions: list[str] = []
-        self._declared: dict[str, str] = {}
+        self.declared: dict[str, str] = {}
 
     def declare(self, name: str, result: str, args: str, attributes: str = "") -> None:
-        self._declared[name] = f"declare {result} @{name}({args}) {attributes}".rstrip()
+        self.declared[name] = f"declare {result} @{name}({args}) {attributes}".rstrip()
 
     def text(self) -> str:
-        return "\n".join([*self.functions, *self._declared.values(), ""])
+        return "\n".join([*self.functions, *self.declared.values(), ""])
 
 
 class FunctionWriter:

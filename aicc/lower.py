@@ -1,0 +1,333 @@
+"""The bridge from graph to loops: a group of nodes becomes one kernel; a node's kernel tells fusion
+how the node reads its operands.
+
+Nothing about fusibility is declared by an operator: `describe` lowers a node alone and looks at the
+loop nests that come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from aicc.errors import AiccError
+from aicc.graph_ir.graph import Graph, Node, make_node, reads
+from aicc.graph_ir.infer import context
+from aicc.graph_ir.module import CALL, Module
+from aicc.graph_ir.passes.fuse import Access, Description, Fuser, Kind
+from aicc.ops import registry
+from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.tensor_ir.analysis import Stage, stage_of, writes
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import Kernel, Load, Op, walk_expr
+from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.recipes.common import stride_in
+from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.schedule_stages import Inline
+
+LITERAL_LIMIT = 1
+"""Constants of at most this many elements become numbers in the code."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel, and the graph values of its parameters: operands (`in`, `const`) then results."""
+
+    kernel: Kernel
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
+
+
+def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], name: str) -> Lowered:
+    """The unscheduled kernel that computes `results` by `nodes`, which are in order.
+
+    Buffers are named by position (`x0`, `w0`, ...), so that equal groups give equal kernels.
+    Raises AiccError, naming the node, where an operator's lowering fails.
+    """
+    b = KernelBuilder(name)
+    tensors: dict[str, Tensor] = {}
+    operands: list[str] = []
+    counts = {"x": 0, "w": 0}
+
+    def operand(value: str) -> Tensor | None:
+        if not value:
+            return None
+        if value not in tensors:
+            t = graph.types[value]
+            data = graph.constants.get(value)
+            literal = None if data is None else _literal(data)
+            if literal is not None:
+                tensors[value] = Tensor("", t.dtype, t.shape, literal)
+            else:
+                kind = "x" if data is None else "w"
+                make = b.input if data is None else b.constant
+                tensors[value] = make(f"{kind}{counts[kind]}", t.dtype, t.shape)
+                counts[kind] += 1
+                operands.append(value)
+        return tensors[value]
+
+    for node in nodes:
+        op = registry.get(node.op)
+        ctx = context(graph, node)
+        try:
+            made = op.lower(ctx, b, *(operand(v) for v in node.inputs))
+        except AiccError:
+            raise
+        except Exception as error:
+            raise AiccError(f"lowering {node.op} ({ctx.node}) failed: {error}") from error
+        for value, tensor in zip(node.outputs, made, strict=False):
+            if value:
+                tensors[value] = tensor
+    outs: set[str] = set()
+    inputs = {tensors[v].name for v in operands}
+    for value in results:
+        tensor = tensors[value]
+        if tensor.name in outs or tensor.name in inputs or tensor.literal is not None:
+            tensor = b.compute(tensor.shape, lambda *i, t=tensor: t[i], tensor.dtype)
+        b.mark_output(tensor)
+        outs.add(tensor.name)
+        tensors[value] = tensor
+    kernel = b.build()
+    by_name = {tensors[v].name: v for v in operands}
+    produced = {tensors[v].name: v for v in results}
+    order = [p.name for p in kernel.params]
+    return Lowered(
+        kernel,
+        tuple(by_name[n] for n in order if n in by_name),
+        tuple(produced[n] for n in order if n in produced),
+    )
+
+
+def _literal(data: np.ndarray[Any, Any]) -> int | float | None:
+    if data.size == 0 or data.size > LITERAL_LIMIT or data.dtype.kind not in "fiubV":
+        return None
+    value = data.reshape(-1)[0]
+    return float(value) if data.dtype.kind in "fV" else int(value)
+
+
+class Describer:
+    """Answers fusion's question about nodes, and remembers the answers for equal ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Description] = {}
+
+    def __call__(self, graph: Graph, node: Node) -> Description:
+        key = self._key(graph, node)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = _describe(graph, node)
+        return found
+
+    def _key(self, graph: Graph, node: Node) -> Any:
+        operands: list[Any] = [tuple(node.inputs.index(v) for v in node.inputs)]
+        for v in node.inputs:
+            data = graph.constants.get(v)
+            small = data.tobytes() if data is not None and data.size <= 64 else data is not None
+            operands.append((graph.types.get(v), small))
+        results = tuple(graph.types.get(o) for o in node.outputs)
+        return node.op, node.attrs, tuple(operands), results, len(node.outputs)
+
+
+def _describe(graph: Graph, node: Node) -> Description:
+    op = registry.get(node.op)
+    if not op.has_lowering or any(graph.types[v].dtype == "str" for v in node.outputs if v):
+        return Description("host")
+    results = [o for o in node.outputs if o]
+    lowered = lower_group(graph, [node], results, "k")
+    kernel = lowered.kernel
+    if len({w for s in kernel.body for w in writes(s)}) != len(kernel.body):
+        return Description("opaque")
+    found = [stage_of(kernel, b) for s in kernel.body for b in writes(s)]
+    if any(s is None for s in found):
+        return Description("opaque")
+    stages = [s for s in found if s is not None]
+    reductions = [s for s in stages if s.op is not None]
+    if not reductions and len(results) == 1:
+        return _describe_map(kernel, lowered, stages, node)
+    if len(results) != 1:
+        return Description("opaque")
+    if len(reductions) == 1:
+        return _describe_reduction(kernel, lowered, reductions[0], stages, node)
+    return Description("opaque")
+
+
+def _describe_map(kernel: Kernel, lowered: Lowered, stages: list[Stage], node: Node) -> Description:
+    for stage in stages[:-1]:
+        kernel = Inline(stage.buffer).apply(kernel)
+    (buffer,) = (b.name for b in kernel.params if b.scope == "out")
+    final = stage_of(kernel, buffer)
+    assert final is not None
+    by_value = _accesses(kernel, lowered, final, final.axes)
+    reads = {n: by_value[v] for n, v in enumerate(node.inputs) if v in by_value}
+    kind: Kind = "view" if registry.get(node.op).view else "map"
+    return Description(kind, reads, movement=isinstance(final.value, Load))
+
+
+def _accesses(
+    kernel: Kernel,
+    lowered: Lowered,
+    stage: Stage,
+    axes: Sequence[tuple[Sym | None, Size]],
+) -> dict[str, Access]:
+    """How each operand is read by a stage."""
+    reads: dict[str, Access] = {}
+    inputs = [b.name for b in kernel.params if b.scope != "out"]
+    value_of = dict(zip(inputs, lowered.operands, strict=True))
+    for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
+        value = value_of.get(load.buffer)
+        if value is None:
+            continue
+        how = _access(load, axes)
+        reads[value] = how if reads.get(value, how) == how else "other"
+    return reads
+
+
+def _access(load: Load, axes: Sequence[tuple[Sym | None, Size]]) -> Access:
+    """ "same": the element with the result's own index; "broadcast": that, with size-1 axes or
+    missing leading axes repeated; "other": anything else."""
+    own = axes[len(axes) - len(load.indices) :]
+    if len(own) != len(load.indices):
+        return "other"
+    exact = len(own) == len(axes)
+    for index, (v, _) in zip(load.indices, own, strict=True):
+        if v is None:
+            if index != 0:
+                return "other"
+        elif index == 0:
+            exact = False
+        elif index != Dim((((v,), 1),), 0):
+            return "other"
+    return "same" if exact else "broadcast"
+
+
+def _describe_reduction(
+    kernel: Kernel, lowered: Lowered, stage: Stage, stages: list[Stage], node: Node
+) -> Description:
+    after = [s for s in stages if s.position > stage.position]
+    before = [s for s in stages if s.position < stage.position]
+    e = stage.value
+    simple_after = all(_reads_own(s, stage.buffer) for s in after[:1])
+    if isinstance(e, Op) and e.name == "mul" and stage.op == "add":
+        loads = [a for a in e.args if isinstance(a, Load)]
+        if len(loads) == 2 and loads[0].buffer != loads[1].buffer:
+            column = next((v for v, _ in reversed(stage.axes) if v is not None), None)
+            users = [x for x in loads if column is not None and column in x.size_symbols()]
+            if len(users) == 1:
+                return Description("contraction", {}, epilogue=simple_after and len(after) <= 1)
+            return Description("window", {}, epilogue=simple_after and len(after) <= 1)
+    row = _row_operand(kernel, lowered, stage) if not before else None
+    if row is not None:
+        return Description("rows", {node.inputs.index(row): "same"}, epilogue=simple_after)
+    return Description("window", {}, epilogue=simple_after and len(after) <= 1)
+
+
+def _reads_own(s: Stage, buffer: str) -> bool:
+    loads = [x for x in walk_expr(s.value) if isinstance(x, Load) and x.buffer == buffer]
+    return bool(loads) and all(_access(x, s.axes) == "same" for x in loads)
+
+
+def _row_operand(kernel: Kernel, lowered: Lowered, stage: Stage) -> str | None:
+    """The operand whose trailing axes, contiguous in memory, the stage reduces; None otherwise."""
+    inputs = [b.name for b in kernel.params if b.scope != "out"]
+    value_of = dict(zip(inputs, lowered.operands, strict=True))
+    loads = [x for x in walk_expr(stage.value) if isinstance(x, Load)]
+    if not loads or any(x.buffer not in value_of for x in loads):
+        return None
+    first = loads[0]
+    if len(set(loads)) != 1 or not stage.reduce:
+        return None
+    inner = [v for v, _ in stage.reduce]
+    outer = [v for v, _ in stage.axes if v is not None]
+    shape = kernel.buffer(first.buffer).shape
+    kept = 0
+    for index in first.indices:
+        if symbols(index) & set(inner):
+            break
+        kept += 1
+    prefix = [v for i in first.indices[:kept] for v in symbols(i)]
+    if prefix != outer or stride_in(kernel, first, inner[-1]) != 1:
+        return None
+    tail = [i for i, d in zip(first.indices[kept:], shape[kept:], strict=True) if d != 1]
+    if [i for i in tail if isinstance(i, Dim)] != [Dim((((v,), 1),), 0) for v in inner]:
+        return None
+    for axis, (v, _) in enumerate(stage.axes):
+        if v is not None and (axis >= kept or first.indices[axis] != Dim((((v,), 1),), 0)):
+            return None
+    return value_of[first.buffer]
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Graph -> Module: each group of nodes that `Fuser` finds becomes a call of one unscheduled kernel;
+    equal kernels are there once. Views and host operators stay nodes."""
+
+    name: ClassVar[str] = "fuse"
+
+    def __call__(self, graph: Graph) -> Module:
+        grouping = Fuser(Describer())(graph)
+        result = graph.copy()
+        result.nodes = []
+        kernels: dict[str, Kernel] = {}
+        known: dict[Kernel, str] = {}
+        users: dict[str, set[int]] = {}
+        for g, nodes in enumerate(grouping.groups):
+            for node in nodes:
+                for v in reads(node):
+                    users.setdefault(v, set()).add(g)
+        for g, nodes in enumerate(grouping.groups):
+            if not _needs_kernel(graph, nodes):
+                result.nodes.extend(nodes)
+                continue
+            live = [
+                o
+                for node in nodes
+                for o in node.outputs
+                if o and (o in graph.outputs or users.get(o, set()) - {g})
+            ]
+            lowered = lower_group(graph, nodes, live, "k")
+            name = known.get(lowered.kernel)
+            if name is None:
+                name = _name(nodes, kernels)
+                known[lowered.kernel] = name
+                kernels[name] = replace(lowered.kernel, name=name)
+            origin = dict.fromkeys(o for node in nodes for o in node.origin)
+            result.nodes.append(
+                make_node(CALL, lowered.operands, lowered.results, {"kernel": name}, (), origin)
+            )
+        kept = set(result.outputs) | set(result.inputs)
+        for node in result.nodes:
+            kept.update(reads(node))
+            kept.update(node.outputs)
+        result.types = {v: t for v, t in result.types.items() if v in kept}
+        result.constants = {v: d for v, d in result.constants.items() if v in kept}
+        return Module(result, kernels)
+
+
+def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:
+    if len(nodes) > 1:
+        return True
+    op = registry.get(nodes[0].op)
+    strings = any(graph.types[v].dtype == "str" for v in (*nodes[0].inputs, *nodes[0].outputs) if v)
+    return op.has_lowering and not op.view and not strings
+
+
+def _name(nodes: Sequence[Node], taken: Mapping[str, Kernel]) -> str:
+    """A readable, unique name: the distinct operators in order, shortened, and a number."""
+    words = [n.op.split("::")[-1].lower() for n in nodes]
+    short = "_".join(list(dict.fromkeys(words))[:4])
+    return f"{short}_{len(taken)}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Module -> Module: each kernel as its recipe schedules it for `machine`."""
+
+    machine: Machine
+    name: ClassVar[str] = "schedule"
+
+    def __call__(self, module: Module) -> Module:
+        kernels = {n: scheduled(k, self.machine)[0] for n, k in module.kernels.items()}
+        return Module(module.graph, kernels)
