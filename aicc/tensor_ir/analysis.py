@@ -23,7 +23,9 @@ from aicc.symbolic import (
     Sym,
     add,
     coefficient,
+    mod,
     mul,
+    proves_le,
     substitute,
     symbols,
     value_range,
@@ -31,18 +33,12 @@ from aicc.symbolic import (
 from aicc.tensor_ir.ir import (
     Expr,
     For,
-    If,
     Kernel,
-    Load,
-    Op,
     Reduce,
     Stmt,
     Store,
-    While,
     children,
     loads_of,
-    stmt_exprs,
-    walk_expr,
     walk_stmts,
 )
 
@@ -70,7 +66,7 @@ class Stage:
 
 
 def stage_of(kernel: Kernel, buffer: str) -> Stage | None:
-    """The one canonical nest that computes `buffer`; None where there is no such."""
+    """The one canonical nest that computes `buffer` from others; None where there is no such."""
     found: Stage | None = None
     for position, s in enumerate(kernel.body):
         if buffer in writes(s):
@@ -84,8 +80,9 @@ def stage_of(kernel: Kernel, buffer: str) -> Stage | None:
 
 def stages(kernel: Kernel) -> list[Stage]:
     """The stages of a kernel in order; nests in other forms are left out."""
-    made = [stage_of(kernel, b) for s in kernel.body for b in writes(s)]
-    return [s for s in made if s is not None]
+    names = dict.fromkeys(b for s in kernel.body for b in writes(s))
+    made = [stage_of(kernel, b) for b in names]
+    return sorted((s for s in made if s is not None), key=lambda s: s.position)
 
 
 def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
@@ -120,7 +117,7 @@ def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
             axes.append((None, 1))
         else:
             return None
-    if by_value:
+    if by_value or buffer in reads(kernel.body[position]):
         return None
     return Stage(
         buffer,
@@ -143,6 +140,7 @@ def writes(s: Stmt) -> list[str]:
 
 
 def reads(s: Stmt) -> list[str]:
+    """Buffers that a statement or what is inside it loads from, each once, in order."""
     return list(dict.fromkeys(x.buffer for x in loads_of(s)))
 
 
@@ -157,6 +155,7 @@ def bound_variables(body: Iterable[Stmt]) -> dict[Sym, For]:
 
 
 def find_loop(kernel: Kernel, name: str) -> For | None:
+    """The first loop whose variable has a name."""
     for s in walk_stmts(kernel.body):
         if isinstance(s, For) and s.var.name == name:
             return s
@@ -176,36 +175,6 @@ def enclosing(kernel: Kernel, target: Stmt) -> list[Stmt]:
         return None
 
     return search(kernel.body, []) or []
-
-
-def guarded_loads(body: Sequence[Stmt], buffer: str) -> tuple[list[Load], bool]:
-    """Loads of `buffer` in statements, and whether any runs only under a condition."""
-    found: list[Load] = []
-    conditional = False
-
-    def visit(s: Stmt, under: bool) -> None:
-        nonlocal conditional
-        mine = [x for e in stmt_exprs(s) for x in walk_expr(e)]
-        sizes = s.indices if isinstance(s, Store | Reduce) else ()
-        for size in sizes:
-            mine.extend(x for x in loads_of_size(size))
-        hits = [x for x in mine if isinstance(x, Load) and x.buffer == buffer]
-        lazy = any(isinstance(x, Op) and x.name == "select" for x in mine)
-        if hits and (under or lazy):
-            conditional = True
-        found.extend(hits)
-        for c in children(s):
-            visit(c, under or isinstance(s, If | While))
-
-    for s in body:
-        visit(s, False)
-    return list(dict.fromkeys(found)), conditional
-
-
-def loads_of_size(size: Size) -> list[Expr]:
-    from aicc.symbolic import opaques
-
-    return [e for p in opaques(size) for e in walk_expr(p)]
 
 
 # --- bounds -------------------------------------------------------------------------------------
@@ -282,6 +251,26 @@ def _extreme(s: Size, v: Sym, low: Size, high: Size, largest: bool) -> Size | No
     return total
 
 
-def loop_bounds(body: Iterable[Stmt]) -> dict[Sym, tuple[Size, Size]]:
-    """(lo, hi) of every loop below some statements."""
-    return {v: (f.lo, f.hi) for v, f in bound_variables(body).items()}
+def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
+    """True where `a <= b` for all variables of `loops` in their bounds (False: not proven)."""
+    gap = add(b, mul(a, -1))
+    if proves_le(0, gap):
+        return True
+    found = bounds(gap, loops)
+    return found is not None and proves_le(0, _remainders(found[0]))
+
+
+def _remainders(s: Size) -> Size:
+    """`c*d*(x // d)` as `c*x - c*(x % d)`, whose range is known better."""
+    if isinstance(s, int):
+        return s
+    total: Size = s.const
+    for monomial, c in s.terms:
+        part: Size = Dim(((monomial, c),), 0)
+        a = monomial[0]
+        if len(monomial) == 1 and isinstance(a, FloorDiv) and isinstance(a.den, int):
+            times, rest = divmod(c, a.den)
+            if rest == 0:
+                part = mul(add(a.num, mul(mod(a.num, a.den), -1)), times)
+        total = add(total, part)
+    return total

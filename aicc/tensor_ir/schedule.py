@@ -1,4 +1,5 @@
-"""Schedule steps on loops. A schedule is a tuple of steps; each rewrites a kernel and keeps its meaning.
+"""Schedule steps on loops. A schedule is a tuple of steps; each rewrites a kernel and keeps what
+it means.
 
 Loops are named by their variable, buffers by their name. A step whose precondition does not hold
 raises `ScheduleError`, which shows the kernel. Steps print as they are built and replay anywhere:
@@ -11,25 +12,30 @@ Steps on whole stages (inline, compute_at, cache_read, cache_write, pack) are in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, loop_var, proves_le, substitute, symbols
 from aicc.tensor_ir.analysis import bound_variables, find_loop
+from aicc.tensor_ir.dependence import (
+    accesses,
+    loaded_by,
+    why_not_distributed,
+    why_not_lanes,
+    why_not_permuted,
+    why_not_threads,
+    written_by,
+)
 from aicc.tensor_ir.ir import (
     For,
     If,
     Index,
     Kernel,
-    Load,
-    Reduce,
     Stmt,
     Store,
     While,
     call,
-    children,
-    loads_of,
     map_body,
     substitute_body,
     walk_stmts,
@@ -48,14 +54,9 @@ class Step:
         return ScheduleError(f"{self}: {why}\n{kernel}")
 
     def __str__(self) -> str:
-        parts = [_text(getattr(self, f.name)) for f in fields(self)]  # type: ignore[arg-type]
-        return f"{self.name}({', '.join(p for p in parts if p)})"
+        from aicc.tensor_ir.schedule_text import print_step
 
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(str(v) for v in value)
-    return str(value)
+        return print_step(self)
 
 
 def schedule(kernel: Kernel, steps: Iterable[Step]) -> Kernel:
@@ -69,6 +70,7 @@ def schedule(kernel: Kernel, steps: Iterable[Step]) -> Kernel:
 
 
 def require_loop(step: Step, kernel: Kernel, name: str) -> For:
+    """The loop over a variable; raises where there is none."""
     loop = find_loop(kernel, name)
     if loop is None:
         raise step.fail(kernel, f"there is no loop over {name}")
@@ -76,17 +78,29 @@ def require_loop(step: Step, kernel: Kernel, name: str) -> For:
 
 
 def replace_loop(kernel: Kernel, old: For, new: Sequence[Stmt]) -> Kernel:
-    """The kernel with one loop, found by its variable, replaced by statements."""
+    """The kernel with one loop, the first that is this object, replaced by statements."""
+    done = False
 
     def visit(s: Stmt) -> tuple[Stmt, ...]:
-        return tuple(new) if isinstance(s, For) and s.var == old.var else (s,)
+        nonlocal done
+        if s is not old or done:
+            return (s,)
+        done = True
+        return tuple(new)
 
     return kernel.with_body(map_body(kernel.body, visit))
 
 
 def unused_names(kernel: Kernel) -> set[str]:
-    """Names that loops of the kernel use already."""
-    return {v.name for v in bound_variables(kernel.body)}
+    """Names that loops and sizes of the kernel use already."""
+    names = {v.name for v in bound_variables(kernel.body)}
+    return names | {v.name for v in kernel.sizes}
+
+
+def require_steady(step: Step, kernel: Kernel, loop: For, sizes: Iterable[Size]) -> None:
+    """Raises where sizes that move into the loop depend on data that the loop changes."""
+    if loaded_by(sizes) & written_by(loop.body):
+        raise step.fail(kernel, f"a bound of {loop.var} depends on what the loop writes")
 
 
 def fresh_variable(name: str, lo: Size, hi: Size, taken: set[str]) -> tuple[Sym, Size]:
@@ -102,7 +116,7 @@ def fresh_variable(name: str, lo: Size, hi: Size, taken: set[str]) -> tuple[Sym,
 
 
 def rename_loops(body: Sequence[Stmt], suffix: str, taken: set[str]) -> tuple[Stmt, ...]:
-    """A copy of statements whose loops have fresh names, so that steps can tell the copies apart."""
+    """A copy of statements whose loops have fresh names, so that steps tell the copies apart."""
 
     def copy(s: Stmt, mapping: Mapping[Sym, Size]) -> Stmt:
         if isinstance(s, For):
@@ -147,7 +161,8 @@ class Split(Step):
     under `if i < n`. peel: a second loop `i.t` over them follows. mask: one more full-width group
     `i.m` under `if i < n` follows, for loops that are vectorised. Names inside the tail's copy of S
     get the suffix ".t" or ".m".
-    Precondition: the loop starts at 0.
+    Precondition: the loop starts at 0, is neither a vector nor unrolled, and does not write what
+    its extent depends on. A parallel loop stays parallel, also its tail, which is not "mask".
     """
 
     loop: str
@@ -162,6 +177,9 @@ class Split(Step):
             raise self.fail(kernel, f"the tail is one of {', '.join(TAILS)}")
         if f.lo != 0 or k < 1:
             raise self.fail(kernel, "the loop starts at 0 and the factor is positive")
+        if f.kind in ("vector", "unroll"):
+            raise self.fail(kernel, f"the kind of the loop is {f.kind} already")
+        require_steady(self, kernel, f, (n,))
         taken = unused_names(kernel)
         exact = divides(k, n)
         if self.tail == "exact" and not exact:
@@ -175,10 +193,12 @@ class Split(Step):
         main = For(outer, 0, whole, f.kind, (For(inner, 0, k, "for", body),))
         if exact or self.tail in ("exact", "guard"):
             return replace_loop(kernel, f, (main,))
+        if self.tail == "mask" and f.kind == "parallel":
+            raise self.fail(kernel, "lanes of a parallel loop cannot be masked")
         if self.tail == "peel":
-            rest, t = fresh_variable(f"{self.loop}.t", 0, n - whole * k, taken)
+            rest, t = fresh_variable(f"{self.loop}.t", 0, n % k, taken)
             copy = rename_loops(substitute_body(f.body, {f.var: whole * k + t}), ".t", taken)
-            tail: Stmt = For(rest, 0, n - whole * k, "for", copy)
+            tail: Stmt = For(rest, 0, n % k, f.kind, copy)
         else:
             rest, t = fresh_variable(f"{self.loop}.m", 0, k, taken)
             copy = rename_loops(substitute_body(f.body, {f.var: whole * k + t}), ".m", taken)
@@ -194,7 +214,8 @@ class Split(Step):
 class Fuse(Step):
     """for i in 0..n: for j in 0..m: S   ->   for i.j in 0..n*m: S[i := i.j // m, j := i.j % m]
 
-    Precondition: the loops are perfectly nested, start at 0, and m does not depend on i.
+    Precondition: the loops are perfectly nested, start at 0, and m depends neither on i nor on what
+    S writes; the outer loop is serial.
     """
 
     outer: str
@@ -208,18 +229,22 @@ class Fuse(Step):
             raise self.fail(kernel, f"{self.inner} is not perfectly nested in {self.outer}")
         if a.lo != 0 or b.lo != 0 or a.var in symbols(b.hi):
             raise self.fail(kernel, "both loops start at 0 and the inner extent is constant")
+        if a.kind != "for":
+            raise self.fail(kernel, f"the kind of {self.outer} is {a.kind} already")
+        require_steady(self, kernel, a, (a.hi, b.hi))
         var, v = fresh_variable(f"{self.outer}.{self.inner}", 0, a.hi * b.hi, unused_names(kernel))
         body = substitute_body(b.body, {a.var: v // b.hi, b.var: v % b.hi})
-        return replace_loop(kernel, a, (For(var, 0, a.hi * b.hi, a.kind, body),))
+        return replace_loop(kernel, a, (For(var, 0, a.hi * b.hi, "for", body),))
 
 
 @dataclass(frozen=True)
 class Reorder(Step):
     """Puts perfectly nested loops into the given order, outermost first.
 
-    Precondition: the loops form one perfect nest, in any order; their extents do not depend on each
-    other; every iteration may run at any time: each statement of the body stores an element of its
-    own or reduces, and reads no other element of what the nest writes.
+    Loops of the nest that are not named keep their places. Precondition: the loops form one perfect
+    nest, in any order; their extents do not depend on each other; every iteration may run at any
+    time: what one writes, no other touches, but for reductions of one operation (`dependence`). A
+    parallel loop stays outermost and a vector loop innermost.
     """
 
     order: tuple[str, ...]
@@ -245,79 +270,19 @@ class Reorder(Step):
         variables = {f.var for f in nest}
         if any((symbols(f.lo) | symbols(f.hi)) & variables for f in nest):
             raise self.fail(kernel, "an extent depends on another of the loops")
-        why = order_matters(body, variables)
-        if why:
-            raise self.fail(kernel, why)
         by_name = {f.var.name: f for f in nest}
         names = iter(self.order)
         new = [by_name[next(names)] if f.var.name in wanted else f for f in nest]
+        if new == nest:
+            return kernel
+        if any(f.kind == "parallel" for f in new[1:]) or any(f.kind == "vector" for f in new[:-1]):
+            raise self.fail(kernel, "a parallel loop is outermost, a vector loop innermost")
+        why = why_not_permuted(nest, body)
+        if why:
+            raise self.fail(kernel, why)
         for f in reversed(new):
             body = (replace(f, body=body),)
         return replace_loop(kernel, first, body)
-
-
-def order_matters(body: Sequence[Stmt], variables: set[Sym]) -> str:
-    """Why the iterations of loops over `variables` around `body` may not be permuted; "" if they may."""
-    written: dict[str, tuple[Size, ...]] = {}
-    for s in walk_stmts(tuple(body)):
-        if isinstance(s, While):
-            return "a while loop runs in order"
-        if not isinstance(s, Store | Reduce):
-            continue
-        if written.setdefault(s.buffer, s.indices) != s.indices:
-            return f"{s.buffer} is written at different elements"
-        inner = set(bound_variables(body))
-        moving = variables | inner
-        used = {v for i in s.indices for v in symbols(i)}
-        if isinstance(s, Store) and not (variables <= used):
-            return f"{s.buffer} is stored more than once per element"
-        if isinstance(s, Store) and not _injective(s.indices, moving & used):
-            return f"different iterations may store the same element of {s.buffer}"
-    for s in body:
-        for load in loads_of(s):
-            if load.buffer in written and load.indices != written[load.buffer]:
-                return f"{load.buffer} is read at another element than it is written at"
-    kinds = {(s.buffer, type(s)) for s in walk_stmts(tuple(body)) if isinstance(s, Store | Reduce)}
-    if len({b for b, _ in kinds}) != len(kinds):
-        return "a buffer is both started and accumulated here: decompose the reduction first"
-    return ""
-
-
-def _injective(indices: Sequence[Size], variables: set[Sym]) -> bool:
-    """True where distinct values of the variables give distinct indices, provably.
-
-    Mixed-radix rule: within each index the variables' strides step over each other's ranges, and
-    every variable occurs in exactly one index.
-    """
-    from aicc.symbolic import coefficient, value_range
-
-    seen: set[Sym] = set()
-    for index in indices:
-        mine = [v for v in symbols(index) if v in variables]
-        if seen & set(mine):
-            return False
-        seen |= set(mine)
-        if len(mine) == 1:
-            c = coefficient(index, mine[0])
-            if c is None or c == 0 or (value_range(c)[0] or 0) <= 0:
-                return False
-            continue
-        parts = []
-        for v in mine:
-            c = coefficient(index, v)
-            if not isinstance(c, int) or v.lo is None:
-                return False
-            parts.append((abs(c), None if v.hi is None else v.hi - v.lo))
-        parts.sort(key=lambda p: p[0])
-        reach = 0
-        for stride, extent in parts:
-            if stride <= reach:
-                return False
-            if extent is None:
-                reach = 1 << 62
-            else:
-                reach += stride * extent
-    return True
 
 
 @dataclass(frozen=True)
@@ -341,8 +306,8 @@ class Unroll(Step):
 class Vectorize(Step):
     """for i in 0..n: S   ->   vector i in 0..n: S, all iterations at once, one lane each.
 
-    Precondition: n is a number, S contains no loop, and the iterations are independent (a reduce
-    into one element is combined across lanes).
+    Precondition: n is a number, S contains no loop, and no iteration touches what another writes. A
+    reduce into one element is combined across lanes, where nothing else in S touches that element.
     """
 
     loop: str
@@ -354,7 +319,7 @@ class Vectorize(Step):
             raise self.fail(kernel, f"the extent {f.extent} is not a number from 0")
         if any(isinstance(s, For | While) for s in walk_stmts(f.body)):
             raise self.fail(kernel, "the body contains a loop")
-        why = dependence(f)
+        why = why_not_lanes(f)
         if why:
             raise self.fail(kernel, why)
         return replace_loop(kernel, f, (replace(f, kind="vector"),))
@@ -364,8 +329,10 @@ class Vectorize(Step):
 class Parallel(Step):
     """for i in 0..n: S   ->   parallel i in 0..n: S, iterations shared out between threads.
 
-    Precondition: no other loop is around it, the iterations write different elements, and nothing is
-    reduced across them (so that results do not depend on the number of threads).
+    Stack and register buffers used inside belong to one iteration from then on. Precondition: no
+    other loop is around it; no iteration touches what another writes, not even to reduce into it
+    (so that results do not depend on the number of threads); a stack or register buffer is not used
+    outside of the loop, and each iteration stores to it before it reads from it.
     """
 
     loop: str
@@ -375,53 +342,36 @@ class Parallel(Step):
         f = require_loop(self, kernel, self.loop)
         if not any(s is f for s in kernel.body):
             raise self.fail(kernel, "a loop inside another cannot be parallel")
-        private = {b.name for b in kernel.buffers if b.scope in ("stack", "register")}
-        why = dependence(f, private)
+        private = frozenset(b.name for b in kernel.buffers if b.scope in ("stack", "register"))
+        outside = {a.buffer for a in accesses([s for s in kernel.body if s is not f])}
+        outside -= {
+            a.buffer
+            for s in kernel.body
+            if isinstance(s, For) and s.kind == "parallel"
+            for a in accesses((s,))
+        }
+        first: dict[str, str] = {}
+        for a in accesses(f.body):
+            first.setdefault(a.buffer, a.kind)
+        for name in sorted(private & set(first)):
+            if name in outside:
+                raise self.fail(kernel, f"{name} is used outside of the loop too")
+            if first[name] != "store":
+                raise self.fail(kernel, f"{name} is read before the iteration stores to it")
+        why = why_not_threads(f, private)
         if why:
             raise self.fail(kernel, why)
-        for s in walk_stmts(f.body):
-            if isinstance(s, Reduce) and s.buffer not in private:
-                if not any(f.var in symbols(i) for i in s.indices):
-                    raise self.fail(kernel, f"{s.buffer} is reduced across the iterations")
         return replace_loop(kernel, f, (replace(f, kind="parallel"),))
-
-
-def dependence(f: For, private: set[str] = frozenset()) -> str:  # type: ignore[assignment]
-    """Why the iterations of a loop depend on each other; "" where they do not.
-
-    Buffers in `private` belong to one iteration.
-    """
-    for s in walk_stmts(f.body):
-        if not isinstance(s, Store | Reduce) or s.buffer in private:
-            continue
-        mentions = any(f.var in symbols(i) for i in s.indices)
-        if isinstance(s, Store) and not mentions:
-            return f"{s.buffer} is stored by every iteration"
-        for other in walk_stmts(f.body):
-            loads: list[Load] = loads_of(other) if not children(other) else []
-            for load in loads:
-                if load.buffer == s.buffer and mentions and load.indices != s.indices:
-                    if not _same_slice(f.var, load.indices, s.indices):
-                        return f"{s.buffer} is read and written by different iterations"
-    return ""
-
-
-def _same_slice(v: Sym, a: Sequence[Size], b: Sequence[Size]) -> bool:
-    """True where some axis has the same index in both, and that index tells the iterations apart."""
-    from aicc.symbolic import coefficient
-
-    return any(
-        x == y and v in symbols(x) and coefficient(x, v) not in (None, 0)
-        for x, y in zip(a, b, strict=True)
-    )
 
 
 @dataclass(frozen=True)
 class DecomposeReduction(Step):
-    """for i: { B[i] = init; for k: B[i] op= e }   ->   for i: B[i] = init;  for i: for k: B[i] op= e
+    """for i: { B[i] = init; for k: B[i] op= e }
+    ->  for i: B[i] = init;  for i: for k: B[i] op= e
 
     `loop` is the outermost of the loops to distribute over the two halves. The first half's loops
-    get the suffix ".s". Precondition: the nest down to the two halves is perfect.
+    get the suffix ".s". Precondition: the nest down to the two halves is perfect, and the start of
+    one iteration touches nothing that the rest of another does.
     """
 
     loop: str
@@ -436,27 +386,19 @@ class DecomposeReduction(Step):
             body = body[0].body
         if len(body) < 2 or not isinstance(body[0], Store):
             raise self.fail(kernel, "the body is not a start value and a reduction")
-        start = body[0]
-        variables = {g.var for g in nest}
-        if not all(
-            any(v in symbols(i) for i in start.indices) for v in variables
-        ) or not _injective(start.indices, variables):
-            raise self.fail(kernel, f"{start.buffer} is started more than once per element")
-        for s in body[1:]:
-            for inner in walk_stmts((s,)):
-                if isinstance(inner, Store) or (
-                    isinstance(inner, Reduce) and inner.indices != start.indices
-                ):
-                    raise self.fail(kernel, "the second half is not a reduction of that element")
-        if any(x.buffer == start.buffer for x in loads_of(start)):
-            raise self.fail(kernel, "the start value reads the buffer itself")
+        private = {b.name for b in kernel.buffers if b.scope in ("stack", "register")}
+        if any(g.kind == "parallel" for g in nest) and written_by(body) & private:
+            raise self.fail(kernel, "a buffer of one iteration of a parallel loop joins the halves")
+        why = why_not_distributed(nest, body[:1], body[1:])
+        if why:
+            raise self.fail(kernel, why)
 
         def wrap(inner: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
             for g in reversed(nest):
                 inner = (replace(g, body=inner),)
             return inner
 
-        first = rename_loops(wrap((start,)), ".s", unused_names(kernel))
+        first = rename_loops(wrap(body[:1]), ".s", unused_names(kernel))
         return replace_loop(kernel, f, (*first, *wrap(tuple(body[1:]))))
 
 
