@@ -13,7 +13,7 @@ from aicc.graph_ir.infer import constant_type
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator
-from aicc.symbolic import Size, evaluate, sym
+from aicc.symbolic import Dim, Size, evaluate, sym
 from aicc.tensor_ir import interp
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel
@@ -77,9 +77,18 @@ def context(
         constants=tuple(o.data if o and o.constant else None for o in operands),
         n_outputs=n_outputs,
         node="case",
+        fresh_symbol=lambda base, hi=None: sym(f"case.{base}", 0, hi),
     )
     ctx.outputs = tuple(op.infer(ctx))
     return ctx
+
+
+def bind_results(types: Sequence[TensorType], results: Sequence[Array], bound: Bound) -> None:
+    """Gives the sizes that only a run tells, such as NonZero's, the values that results show."""
+    for t, array in zip(types, results, strict=True):
+        for d, extent in zip(t.shape, array.shape, strict=True):
+            if isinstance(d, Dim) and str(d).startswith("case."):
+                bound.sizes[str(d)] = extent
 
 
 # --- executors ----------------------------------------------------------------------------------
@@ -129,6 +138,10 @@ class Evaluator(GraphRewriter):
         return operand.type
 
 
+class HostOperatorError(Exception):
+    """The operator has no kernel: its reference is what runs."""
+
+
 def execute(
     op: Operator,
     ctx: OpContext,
@@ -141,6 +154,8 @@ def execute(
     values = op.decompose(ctx, rewriter, *(rewriter.add(o) for o in operands))
     if values is not None:
         return [o.data for v in values if (o := rewriter.values[v]) is not None]
+    if not op.has_lowering:
+        raise HostOperatorError(op.name)
     b = KernelBuilder("case")
     arrays: dict[str, Array] = {}
     tensors: list[Tensor | None] = []
