@@ -8,7 +8,7 @@ computes tile by tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from aicc.dtypes import is_float, nbytes
@@ -98,7 +98,13 @@ class KernelBuilder:
         self._names.add(name)
         return name
 
+    def _reserve(self, sizes: Iterable[Size]) -> None:
+        """Keeps the names of symbols from loop variables, which would hide them."""
+        for s in sizes:
+            self._names.update(symbol.name for symbol in symbols(s))
+
     def _declare(self, name: str, dtype: str, shape: Sequence[Size], scope: str) -> Tensor:
+        self._reserve(shape)
         buffer = Buffer(self._unique(name), dtype, tuple(shape), scope)
         self._buffers.append(buffer)
         return Tensor(buffer.name, dtype, buffer.shape)
@@ -166,6 +172,7 @@ class KernelBuilder:
 
     def loop(self, name: str, lo: Size, hi: Size) -> _Loop:
         """`with b.loop("i", 0, n) as i:` - statements inside go into the loop."""
+        self._reserve((lo, hi))
         return _Loop(self, Sym(self._unique(name)), lo, hi)
 
     def when(self, cond: Expr) -> _When:
@@ -203,6 +210,7 @@ class KernelBuilder:
 
     def _axes(self, prefix: str, extents: Sequence[Size]) -> list[tuple[Size, Size]]:
         """(extent, variable) pairs with fresh names; an axis of extent 1 has variable 0."""
+        self._reserve(extents)
         return [
             (e, 0 if e == 1 else loop_var(self._unique(f"{prefix}{n}"), 0, e))
             for n, e in enumerate(extents)
