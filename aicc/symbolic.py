@@ -224,8 +224,12 @@ def _monomial_key(m: Monomial) -> tuple[int, tuple[tuple[int, str, str], ...]]:
     return (-len(m), tuple(_atom_key(a) for a in m))
 
 
-def _size_key(s: Size) -> tuple[str, str]:
-    return str(s), " ".join(sorted(f"{x.name} {x.lo}..{x.hi}" for x in symbols(s)))
+def _size_key(s: Size) -> tuple[bool, str, str]:
+    return (
+        isinstance(s, Dim),
+        str(s),
+        " ".join(sorted(f"{x.name} {x.lo}..{x.hi}" for x in symbols(s))),
+    )
 
 
 def _build(terms: Mapping[Monomial, int], const: int) -> Size:
@@ -347,7 +351,9 @@ def floordiv(num: Size, den: Size) -> Size:
         return 0
     if lo is not None and hi is not None and lo >= 0 and dlo is not None and hi < dlo:
         return 0
-    return _from_atom(FloorDiv(num, den))
+    quotient = _from_atom(FloorDiv(num, den))
+    lo, hi = value_range(quotient)
+    return lo if lo is not None and lo == hi else quotient
 
 
 def _floordiv_const(num: Dim, den: int) -> Size:
@@ -404,6 +410,8 @@ def minimum(a: Size, b: Size) -> Size:
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
     lo, hi = value_range(add(b, mul(a, -1)))
+    if lo == hi == 0:
+        return min(a, b, key=_size_key)
     if lo is not None and lo >= 0:
         return a
     if hi is not None and hi <= 0:
@@ -416,6 +424,8 @@ def maximum(a: Size, b: Size) -> Size:
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
     lo, hi = value_range(add(b, mul(a, -1)))
+    if lo == hi == 0:
+        return min(a, b, key=_size_key)
     if lo is not None and lo >= 0:
         return b
     if hi is not None and hi <= 0:
