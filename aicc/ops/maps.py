@@ -8,7 +8,7 @@ from typing import Any
 from aicc.errors import AiccError
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.symbolic import Dim, Size, Sym, minimum, symbols
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import (
     Check,
@@ -108,4 +108,9 @@ def _broadcast(shape: Sequence[Size], indices: Sequence[Size], store: Sequence[S
     if len(indices) > len(store):
         return False
     own = store[len(store) - len(indices) :]
-    return all(i == j or (i == 0 and d == 1) for i, j, d in zip(indices, own, shape, strict=True))
+    return all(
+        i == j
+        or (i == 0 and d == 1)
+        or i == minimum(j, d - 1)  # broadcast where d is 1 at run time
+        for i, j, d in zip(indices, own, shape, strict=True)
+    )

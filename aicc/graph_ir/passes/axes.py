@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from aicc.graph_ir.graph import Node
 from aicc.graph_ir.passes.rewrite import Editor
@@ -48,6 +49,9 @@ class Freedom:
 
     node: over the old graph's values. x: types of its operands (None: omitted). y: of its results.
     """
+
+    fixed: ClassVar[bool] = False
+    """True where there is no label but the default."""
 
     def __init__(self, node: Node, x: Sequence[TensorType | None], y: Sequence[TensorType]) -> None:
         self.node = node
@@ -94,6 +98,8 @@ class Freedom:
 class Fixed(Freedom):
     """An operator that is computed as it is written."""
 
+    fixed = True
+
     def operands(self, label: Layout) -> list[Layout] | None:
         return self._own()
 
@@ -126,6 +132,35 @@ class ChannelsLast(Fixed):
 
     def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
         return replace(self.node, inputs=tuple(inputs)).with_attrs(channels_last=1)
+
+
+class Pointwise(ChannelsLast):
+    """A convolution of single elements: channels last, and the other axes in any order."""
+
+    fixed = False
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        return self._first(label) if label[-1] == 1 else None
+
+    def results(self, label: Layout) -> list[Layout]:
+        return [label]
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return (*(a for a in layout if a != 1), 1) if i == 0 else None
+
+    def from_result(self, layout: Layout) -> Layout | None:
+        return (*(a for a in layout if a != 1), 1)
+
+
+def is_pointwise(node: Node, weights: TensorType | None) -> bool:
+    """True for a Conv whose kernel is one element, without strides and padding."""
+    return (
+        node.op == "Conv"
+        and weights is not None
+        and all(d == 1 for d in weights.shape[2:])
+        and all(s == 1 for s in node.attr("strides", ()))
+        and not any(node.attr("pads", ()))
+    )
 
 
 class Elementwise(Freedom):
@@ -243,7 +278,7 @@ class Reduction(AxesOperand):
 
 
 class ResizeAxes(Freedom):
-    """Resize: its attribute `axes` lists what axes the scales, sizes and the region are given for."""
+    """Resize: its attribute `axes` lists the axes that scales, sizes and the region are for."""
 
     def operands(self, label: Layout) -> list[Layout] | None:
         return self._first(label)
@@ -374,8 +409,8 @@ def _smaller(a: Size, b: Size) -> bool:
         return a < b
     if proves_lt(a, b):
         return True
-    # n*64 against n: a polynomial that divides another is smaller.
-    return a != 0 and (b % a) == 0 and not proves_lt(b, a)
+    # n against n*64: what divides the other without remainder is smaller.
+    return a != 0 and (b // a) * a == b and not proves_lt(b, a)
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -480,7 +515,10 @@ def freedom(ed: Editor, node: Node) -> Freedom:
         return Fixed(node, x, y)
     if "channels_last" in op.attributes and not node.attr("channels_last", 0):
         # More than one result is wanted: positions in the data, which count in its own layout.
-        return ChannelsLast(node, x, y) if len(y) == 1 and x[0].rank > 2 else Fixed(node, x, y)
+        if len(y) > 1 or x[0].rank < 3:
+            return Fixed(node, x, y)
+        pointwise = is_pointwise(node, x[1] if len(x) > 1 else None)
+        return Pointwise(node, x, y) if pointwise else ChannelsLast(node, x, y)
     maker = TABLE.get(node.op)
     if maker is not None:
         made = maker(ed, node, x, y)

@@ -22,7 +22,6 @@ import numpy as np
 
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.passes.axes import (
-    Fixed,
     Freedom,
     Layout,
     freedom,
@@ -142,7 +141,7 @@ class _Choice:
         """Labels worth trying, best guesses first: from operands (largest first), from what readers
         of the results want (first of all where `ahead`), and the node as it is written."""
         f, node = self.free[n], self.nodes[n]
-        if isinstance(f, Fixed):
+        if f.fixed:
             return [f.default]
         behind = [
             f.from_operand(i, self.layout_of(v))
@@ -196,7 +195,7 @@ class _Choice:
 
     def _improve(self, n: int, ahead: bool) -> None:
         """The candidate that costs least around node `n`; of equal ones the first."""
-        if isinstance(self.free[n], Fixed):
+        if self.free[n].fixed:
             return
         before = self.labels[n]
         around = {v for v in (*self.nodes[n].inputs, *self.nodes[n].outputs) if v}

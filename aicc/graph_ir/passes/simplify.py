@@ -177,6 +177,27 @@ def constants_together(ed: Editor, node: Node) -> str | None:
     return str(ed.op(node.op, inner.inputs[0], ed.constant(both, ed.type_of(d).dtype)))
 
 
+def affine_together(ed: Editor, node: Node) -> str | None:
+    """(x * a + b) * c -> x * (a*c) + b*c, where no constant grows"""
+    y, c = node.inputs
+    add = ed.made_by(y, "Add")
+    mul = ed.made_by(add.inputs[0], "Mul") if add is not None else None
+    if add is None or mul is None:
+        return None
+    a, b, last = (ed.constant_of(v) for v in (mul.inputs[1], add.inputs[1], c))
+    if a is None or b is None or last is None or not is_float(ed.type_of(y).dtype):
+        return None
+    with np.errstate(all="ignore"):
+        scale, shift = a * last, b * last
+    if scale.size > max(a.size, last.size) or shift.size > max(b.size, last.size):
+        return None
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        return None
+    dtype = ed.type_of(y).dtype
+    scaled = ed.op("Mul", mul.inputs[0], ed.constant(scale, dtype))
+    return str(ed.op("Add", scaled, ed.constant(shift, dtype)))
+
+
 def subtract_constant(ed: Editor, node: Node) -> str | None:
     """x - c -> x + (-c)"""
     x, c = node.inputs
@@ -397,7 +418,13 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "Dropout": (identity,),
     "Add": (neutral_operand, constant_right, constants_together, expanded_operand),
     "Sub": (neutral_operand, subtract_constant, expanded_operand),
-    "Mul": (neutral_operand, constant_right, constants_together, expanded_operand),
+    "Mul": (
+        neutral_operand,
+        constant_right,
+        constants_together,
+        affine_together,
+        expanded_operand,
+    ),
     "Div": (neutral_operand, divide_by_power_of_two, expanded_operand),
     "Pow": (neutral_operand, small_power, expanded_operand),
     "And": (neutral_operand, same_operands, constant_right, expanded_operand),
