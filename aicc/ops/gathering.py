@@ -41,7 +41,8 @@ class Gather(Operator):
                 numbers = places.astype(np.int64)
                 if bounds(numbers) is not None:
                     require_range(ctx, numbers, x.shape[axis])
-                return [values.typed(x.dtype, shape, known.take(numbers, axis))]
+                taken = known.take(numbers.reshape(-1), axis)
+                return [values.typed(x.dtype, shape, taken)]
         return [TensorType(x.dtype, shape)]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
@@ -77,6 +78,7 @@ class Gather(Operator):
         yield Case("negative", (x, ints((-1, -2))), {"axis": 2}, constant=(1,))
         yield Case("none", (x, ints(())), symbolic=symbols)
         yield Case("table", (x, at), constant=(0,))
+        yield Case("known_scalar", (sample(6, dtype="i64"), np.array(-2)), constant=(0, 1))
         yield Case("known", (sample(6, dtype="i64"), ints((1, -1))), constant=(0, 1))
         for t in ("i64", "u8", "f16", "bool"):
             yield Case(t, (sample(4, 2, dtype=t), ints((3, 0, -4))))
