@@ -15,12 +15,10 @@ from aicc.codegen.program import program_text
 from aicc.codegen.support import support_objects
 from aicc.codegen.target import Target
 from aicc.codegen.threadpool import pool_text
-from aicc.dtypes import from_numpy
 from aicc.errors import AiccWarning
-from aicc.graph_ir.evaluate import evaluate
+from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.module import Module
-from aicc.graph_ir.types import TensorType
 from aicc.model import CompiledModel
 from aicc.plan import Planned, host_operands, plan
 from aicc.runtime.executable import Executable
@@ -100,30 +98,16 @@ class HostOperators:
     """Computes host steps by the operators' references, on arrays of known shapes."""
 
     def __init__(self, graph: Graph, nodes: Sequence[Node]) -> None:
-        self._nodes = [
-            Graph(
-                graph.name,
-                inputs=[n for n in dict.fromkeys(host_operands(node)) if n],
-                outputs=[o for o in node.outputs if o],
-                nodes=[node],
-                types={n: graph.types[n] for n in node.outputs if n},
-            )
-            for node in nodes
-        ]
+        self._nodes = nodes
+        results = (o for node in nodes for o in node.outputs if o)
+        self._graph = Graph(graph.name, types={o: graph.types[o] for o in results})
 
     def __call__(
         self, key: int, arrays: Sequence[Array | None], sizes: Mapping[str, int]
     ) -> Sequence[Array]:
-        """The results of host step `key`, "" included; arrays: of `host_operands`, in order."""
-        graph = self._nodes[key].copy()
-        (node,) = graph.nodes
-        feed = {n: a for n, a in zip(host_operands(node), arrays, strict=True) if a is not None}
-        graph.types.update((n, _type_of(a)) for n, a in feed.items())
-        known = evaluate(graph, feed, check=False)
+        """The results of host step `key`; arrays: of `host_operands`, in order."""
+        node = self._nodes[key]
+        values = {n: a for n, a in zip(host_operands(node), arrays, strict=True) if a is not None}
+        made = evaluate_node(self._graph, node, values)
         nothing = np.empty(0)
-        return [known[o] if o else nothing for o in node.outputs]
-
-
-def _type_of(array: Array) -> TensorType:
-    dtype = "str" if array.dtype.kind in "OUST" else from_numpy(array.dtype)
-    return TensorType(dtype, tuple(array.shape))
+        return [made.get(o, nothing) for o in node.outputs]

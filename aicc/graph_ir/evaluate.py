@@ -42,7 +42,7 @@ def evaluate(
     """
     names = list(graph.outputs if wanted is None else wanted)
     run = _Run(graph, None, check, frozenset(names))
-    _check_feed(graph, feed, run.sizes)
+    check_feed(graph, feed, run.sizes)
     run.values.update({n: np.ascontiguousarray(a) for n, a in feed.items() if n in graph.inputs})
     for name, data in feed.items():  # ascontiguousarray makes a scalar one-dimensional
         run.values[name] = run.values[name].reshape(np.shape(data))
@@ -151,7 +151,7 @@ class _Run:
                 self.values[name] = data
                 if self.check and name in self.graph.types:
                     what = f"node {ctx.node!r}: {node.op} gave for {name!r}"
-                    _compare(data, self.graph.types[name], self.sizes, what)
+                    learn_sizes(data, self.graph.types[name], self.sizes, what)
 
     def region(self, region: Graph, arrays: Sequence[Array]) -> list[Array]:
         """Executes a region once, with these values of its inputs."""
@@ -161,24 +161,25 @@ class _Run:
             inner.values[name] = np.asarray(data)
             if self.check:
                 what = f"region {region.name!r} was given for {name!r}"
-                _compare(inner.values[name], region.types[name], inner.sizes, what)
+                learn_sizes(inner.values[name], region.types[name], inner.sizes, what)
         inner.nodes()
         return [inner.lookup(n) for n in region.outputs]
 
 
-def _check_feed(graph: Graph, feed: Mapping[str, Array], sizes: dict[str, int]) -> None:
+def check_feed(graph: Graph, feed: Mapping[str, Array], sizes: dict[str, int]) -> None:
+    """Raises InputError where the feed does not fit the graph's inputs; adds to `sizes`."""
     wrong = [f"missing {n!r}" for n in graph.inputs if n not in feed]
     wrong += [f"unknown {n!r}" for n in feed if n not in graph.inputs]
     if wrong:
         raise InputError(f"inputs: {', '.join(wrong)}; the graph has {', '.join(graph.inputs)}")
     for name in graph.inputs:
         try:
-            _compare(np.asarray(feed[name]), graph.types[name], sizes, f"input {name!r}")
+            learn_sizes(np.asarray(feed[name]), graph.types[name], sizes, f"input {name!r}")
         except IRError as error:
             raise InputError(str(error)) from None
 
 
-def _compare(data: Array, t: TensorType, sizes: dict[str, int], what: str) -> None:
+def learn_sizes(data: Array, t: TensorType, sizes: dict[str, int], what: str) -> None:
     """Raises IRError where `data` is not of type `t`. A symbol that has no value yet gets one."""
     found = f"{_dtype_name(data)}{list(data.shape)}"
     if data.dtype != to_numpy(t.dtype) or data.ndim != t.rank:

@@ -22,11 +22,13 @@ def verify(graph: Graph) -> None:
 
     Types are compared up to `value`, the contents known at compile time: passes may know more.
     """
-    _Verifier(graph.name).graph(graph, None)
+    GraphVerifier(graph.name).graph(graph, None)
     graph_symbols(graph)
 
 
-class _Verifier:
+class GraphVerifier:
+    """Walks a graph; `node` may be overridden for other kinds of nodes."""
+
     def __init__(self, where: str) -> None:
         self.where = where
         self.defined: set[str] = set()
@@ -108,7 +110,7 @@ class _Verifier:
             self.fail(f"{what}: the attribute {missing[0]!r} is missing")
         around = enclosing(graph, outer) if node.regions else graph
         for region in node.regions:
-            inside = _Verifier(f"{self.where}/{what}/{region.name}")
+            inside = GraphVerifier(f"{self.where}/{what}/{region.name}")
             inside.defined = self.defined
             inside.graph(region, around, visible or frozenset())
         self.types(graph, outer, node, what)

@@ -1,37 +1,428 @@
+import gc
+import threading
+
+import ml_dtypes
 import numpy as np
 import pytest
-from modules import Sketch, matmul_relu, random, unary, binary
+from modules import Sketch, binary, gather, matmul_relu, random, unary
 
 from aicc.build import build
 from aicc.codegen.target import Target
-from aicc.plan import plan
+from aicc.errors import AiccWarning, ExecutionError, InputError
+from aicc.graph_ir.types import TensorType
 from aicc.runtime.program_text import parse_program
-from aicc.runtime.verify import verify_program
 from aicc.symbolic import sym
+from aicc.tensor_ir.builder import KernelBuilder
+from aicc.tensor_ir.ir import call
+from aicc.tensor_ir.schedule import Parallel
 
 HOST = Target.host()
+N = sym("n", 1)
 
 
-def mlp():
+def compiled(module, threads=1):
+    model = build(module, HOST, threads)
+    assert parse_program(str(model.program)) == model.program
+    return model
+
+
+def mlp(n):
     s = Sketch()
-    s.input("x", "f32", 4, 8)
-    s.constant("w0", random("f32", 8, 16, seed=1))
-    s.constant("c0", random("f32", 16, seed=2))
-    s.call(matmul_relu("k0", 4, 8, 16), ["x", "w0", "c0"], "h")
-    s.call(unary("k1", "neg", "f32", (4, 16)), ["h"], "g")
-    s.call(unary("k2", "exp", "f32", (4, 16)), ["g"], "y")
+    s.input("x", "f32", n, 8)
+    s.constant("w", random("f32", 8, 16, seed=1))
+    s.constant("c", random("f32", 16, seed=2))
+    s.call(matmul_relu("k0", n, 8, 16), ["x", "w", "c"], "h")
+    s.call(unary("k1", "neg", "f32", (n, 16)), ["h"], "y")
     return s.finish("y")
 
 
-def test_chain():
-    m = mlp()
-    p = plan(m)
-    print(p.program)
-    verify_program(p.program)
-    assert parse_program(str(p.program)) == p.program
-    model = build(m, HOST, 1)
+def expected_mlp(module, x):
+    c = module.graph.constants
+    return -np.maximum(x @ c["w"] + c["c"], 0)
+
+
+def test_static_model():
+    module = mlp(4)
+    model = compiled(module)
     x = random("f32", 4, 8)
-    c = m.graph.constants
-    expected = np.exp(-np.maximum(x @ c["w0"] + c["c0"], 0))
-    np.testing.assert_allclose(model(x), expected, rtol=1e-5)
-    print(model.report())
+    for _ in range(3):
+        np.testing.assert_allclose(model(x), expected_mlp(module, x), rtol=1e-5, atol=1e-6)
+    (y,) = model.run(None, {"x": x})
+    np.testing.assert_array_equal(y, model(x=x))
+    assert y.flags.owndata and y.flags.writeable
+
+
+def test_one_code_for_all_sizes():
+    module = mlp(N)
+    model = compiled(module)
+    assert str(model.inputs[0]) == "x: float32[n, 8]"
+    for n in (1, 5, 2, 64, 5, 1):
+        x = random("f32", n, 8, seed=n)
+        np.testing.assert_allclose(model(x), expected_mlp(module, x), rtol=1e-5, atol=1e-6)
+    assert model.report({"x": (64, 8)}).arena == model.report({"x": (64, 8)}).least
+
+
+def test_more_sizes_than_are_remembered():
+    s = Sketch()
+    s.input("x", "f32", N)
+    s.call(unary("k0", "neg", "f32", (N,)), ["x"], "h")
+    s.call(binary("k1", "mul", "f32", (N,)), ["h", "x"], "y")
+    model = compiled(s.finish("y"))
+    for n in (*range(1, 80), 3, 70):
+        x = random("f32", n, seed=n)
+        np.testing.assert_array_equal(model(x), -x * x)
+
+
+def test_arena_offsets_of_symbolic_sizes_do_not_overlap():
+    s = Sketch()
+    m = sym("m", 1)
+    s.input("x", "f32", N, m)
+    s.call(unary("a", "neg", "f32", (N, m)), ["x"], "a")
+    s.call(unary("b", "abs", "f32", (N, m)), ["x"], "b")
+    s.call(binary("c", "mul", "f32", (N, m)), ["a", "b"], "c")
+    s.call(binary("d", "add", "f32", (N, m)), ["a", "c"], "d")
+    s.call(binary("e", "sub", "f32", (N, m)), ["d", "b"], "e")
+    model = compiled(s.finish("e"))
+    for shape in ((3, 5), (7, 33), (1, 1), (3, 5)):
+        x = random("f32", *shape)
+        a, b = -x, np.abs(x)
+        np.testing.assert_allclose(model(x), (a + a * b) - b, rtol=1e-6)
+    assert model.report({"x": (7, 33)}).arena >= 7 * 33 * 4
+
+
+def test_zero_sizes():
+    s = Sketch()
+    n = sym("n")
+    s.input("x", "f32", n, 3)
+    s.call(unary("k", "neg", "f32", (n, 3)), ["x"], "y")
+    model = compiled(s.finish("y"))
+    assert model(np.zeros((0, 3), np.float32)).shape == (0, 3)
+    assert model(np.ones((2, 3), np.float32)).tolist() == [[-1.0] * 3] * 2
+
+
+def test_outputs_that_are_inputs_constants_and_views():
+    s = Sketch()
+    s.input("x", "f32", 2, 3)
+    w = random("f32", 5)
+    s.constant("w", w)
+    s.constant("shape", np.array([6], np.int64))
+    s.call(unary("k", "neg", "f32", (2, 3)), ["x"], "y")
+    s.op("Reshape", ["y", "shape"], {"v": TensorType("f32", (6,))}, allowzero=0)
+    s.op("Reshape", ["x", "shape"], {"u": TensorType("f32", (6,))}, allowzero=0)
+    model = compiled(s.finish("x", "w", "y", "v", "u", "y"))
+    x = random("f32", 2, 3)
+    before = x.copy()
+    results = model(x)
+    for got, want in zip(results, (x, w, -x, -x.reshape(6), x.reshape(6), -x), strict=True):
+        np.testing.assert_array_equal(got, want)
+    for n, r in enumerate(results):
+        assert not any(np.shares_memory(r, o) for o in (x, *results[n + 1 :]))
+        r[...] = 99
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(model(x)[1], w)
+
+
+def test_views_are_no_calls():
+    s = Sketch()
+    s.input("x", "f32", N, 4)
+    s.constant("shape", np.array([-1], np.int64))
+    s.call(unary("a", "neg", "f32", (N, 4)), ["x"], "a")
+    s.op("Reshape", ["a", "shape"], {"v": TensorType("f32", (N * 4,))}, allowzero=0)
+    s.call(unary("b", "exp", "f32", (N * 4,)), ["v"], "y")
+    model = compiled(s.finish("y"))
+    assert model.report().calls == 2
+    assert model.report().host_ops == ()
+    x = random("f32", 3, 4)
+    np.testing.assert_allclose(model(x), np.exp(-x.reshape(-1)), rtol=1e-6)
+
+
+def test_failed_check_names_the_node():
+    s = Sketch()
+    s.input("x", "f32", 5, 4)
+    s.input("index", "i64", N)
+    s.call(gather("g", 5, 4, N), ["x", "index"], "y", origin="emb/Gather")
+    s.call(unary("k", "neg", "f32", (N, 4)), ["y"], "z")
+    model = compiled(s.finish("z"))
+    x = random("f32", 5, 4)
+    np.testing.assert_array_equal(model(x, np.array([4, 0])), -x[[4, 0]])
+    for bad in ([0, 5], [-1, 0], [2**40, 1]):
+        with pytest.raises(ExecutionError, match=r"^node 'emb/Gather': index out of range$"):
+            model(x, np.array(bad))
+    np.testing.assert_array_equal(model(x, np.array([1])), -x[[1]])
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "bf16", "i64", "i8", "u16", "bool"])
+def test_element_types(dtype):
+    s = Sketch()
+    s.input("x", dtype, 9)
+    op = "not" if dtype == "bool" else "neg"
+    s.call(unary("k", op, dtype, (9,)), ["x"], "y")
+    model = compiled(s.finish("y"))
+    x = random(dtype, 9)
+    y = model(x)
+    assert y.dtype == x.dtype
+    np.testing.assert_array_equal(y, ~x if dtype == "bool" else np.negative(x))
+    if dtype == "bf16":
+        assert y.dtype == ml_dtypes.bfloat16
+
+
+def test_inputs_in_other_layouts_are_copied():
+    s = Sketch()
+    s.input("x", "f32", 4, 6)
+    s.call(unary("k", "neg", "f32", (4, 6)), ["x"], "y")
+    model = compiled(s.finish("y"))
+    base = random("f32", 6, 4)
+    read_only = random("f32", 4, 6)
+    read_only.flags.writeable = False
+    raw = np.zeros(4 * 6 * 4 + 1, np.uint8)
+    unaligned = raw[1:].view(np.float32).reshape(4, 6)
+    unaligned[...] = 7
+    for x in (
+        base.T,
+        np.asfortranarray(base.T),
+        random("f32", 8, 12)[::2, ::-2],
+        random("f32", 4, 6).astype(">f4"),
+        np.broadcast_to(np.float32(3), (4, 6)),
+        read_only,
+        unaligned,
+        random("f32", 4, 6).view(np.recarray),
+    ):
+        np.testing.assert_array_equal(model(x), np.negative(np.asarray(x)))
+
+
+def scalar_model():
+    s = Sketch()
+    s.input("x", "f32")
+    s.call(unary("k", "neg", "f32", ()), ["x"], "y")
+    return compiled(s.finish("y"))
+
+
+def test_rank_zero():
+    model = scalar_model()
+    y = model(np.array(2.0, np.float32))
+    assert y.shape == () and y == -2
+    with pytest.raises(InputError, match="must be a numpy array of float32"):
+        model(2.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    s = Sketch()
+    m = sym("m", 2, 10)
+    s.input("x", "f32", N, 4)
+    s.input("z", "i64", N, m)
+    s.input("q", "f32", N + m)
+    s.call(unary("k", "neg", "f32", (N, 4)), ["x"], "y")
+    s.call(unary("l", "neg", "i64", (N, m)), ["z"], "w")
+    return compiled(s.finish("y", "w"))
+
+
+class TestRefusals:
+    def feed(self, **more):
+        given = {
+            "x": np.zeros((3, 4), np.float32),
+            "z": np.zeros((3, 5), np.int64),
+            "q": np.zeros(8, np.float32),
+        }
+        return {**given, **more}
+
+    def test_a_good_feed(self, model):
+        assert [y.shape for y in model.run(None, self.feed())] == [(3, 4), (3, 5)]
+
+    @pytest.mark.parametrize(
+        ("feed", "message"),
+        [
+            ({}, r"missing inputs: x, z, q; the model's inputs are x: float32\[n, 4\], z: int64"),
+            ({"x": 1, "y": 2}, r"missing inputs: z, q; unknown inputs: y; the model's inputs"),
+            ([1], r"a feed maps input names to arrays; this is a list"),
+        ],
+    )
+    def test_names(self, model, feed, message):
+        with pytest.raises(InputError, match=message):
+            model.run(None, feed)
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            ({"x": [[0.0]]}, r"'x' must be a numpy array of float32\[n, 4\], not a list"),
+            ({"x": np.zeros((3, 4))}, r"'x' has dtype float64, expected float32\[n, 4\]"),
+            ({"x": np.zeros(3, np.float32)}, r"'x' has rank 1 \(\[3\]\), expected rank 2"),
+            ({"x": np.zeros((3, 5), np.float32)}, r"'x' .* size 5 along axis 1 instead of 4"),
+            (
+                {"x": np.zeros((2, 4), np.float32)},
+                r"'z' has shape \[3, 5\], .* size 3 along axis 0 instead of n = 2 "
+                r"\(n is 2 by axis 0 of input 'x'\)",
+            ),
+            (
+                {"z": np.zeros((3, 11), np.int64)},
+                r"'z': size 11 along axis 1 \(m\) is outside 2..10",
+            ),
+            ({"q": np.zeros(7, np.float32)}, r"'q' .* size 7 along axis 0 instead of .* = 8"),
+            ({"extra": np.zeros(1)}, r"unknown inputs: extra"),
+        ],
+    )
+    def test_arrays(self, model, more, message):
+        with pytest.raises(InputError, match=message):
+            model.run(None, self.feed(**more))
+
+    def test_output_names(self, model):
+        assert len(model.run(["w"], self.feed())) == 1
+        with pytest.raises(InputError, match=r"no outputs: u; the model's outputs are y: float32"):
+            model.run(["w", "u"], self.feed())
+
+    def test_call_arguments(self, model):
+        feed = self.feed()
+        y, w = model(feed["x"], feed["z"], q=feed["q"])
+        assert (y.shape, w.shape) == ((3, 4), (3, 5))
+        with pytest.raises(InputError, match="by name: x"):
+            model(feed["x"], x=feed["x"])
+        with pytest.raises(InputError, match="4 inputs given"):
+            model(*feed.values(), 1)
+
+    def test_arrays_for_outputs(self, model):
+        feed = self.feed(x=random("f32", 3, 4))
+        y = np.zeros((3, 4), np.float32)
+        results = model.run(None, feed, out={"y": y})
+        assert results[0] is y
+        np.testing.assert_array_equal(y, -feed["x"])
+        for bad, message in (
+            (np.zeros((3, 5), np.float32), r"is float32\[3, 5\], expected float32\[3, 4\]"),
+            (np.zeros((3, 4)), r"is float64\[3, 4\], expected"),
+            (np.zeros((4, 3), np.float32).T, "C order"),
+            (feed["x"], "shares memory"),
+            ([], "must be a numpy array, not a list"),
+        ):
+            with pytest.raises(InputError, match=message):
+                model.run(None, feed, out={"y": bad})
+        with pytest.raises(InputError, match="no outputs: u"):
+            model.run(None, feed, out={"u": y})
+
+
+def wide(n, name="k"):
+    """A kernel with a parallel loop over rows, each a sum that depends on the order of terms."""
+    b = KernelBuilder(name)
+    x = b.input("x", "f32", (n, 64))
+    y = b.reduce((n,), (64,), lambda i, k: call("exp", x[i, k]), name="y")
+    b.mark_output(y)
+    kernel = b.build()
+    return Parallel(kernel.body[0].var.name).apply(kernel)
+
+
+@pytest.mark.parametrize("n", [N, 300])
+def test_threads_change_no_bit(n):
+    results = []
+    x = random("f32", 300, 64)
+    for threads in (1, 2, 3):
+        s = Sketch()
+        s.input("x", "f32", n, 64)
+        s.call(wide(n), ["x"], "y")
+        model = compiled(s.finish("y"), threads)
+        results += [model(x) for _ in range(20)]
+        model.close()
+        model.close()
+    np.testing.assert_allclose(results[0], np.exp(x).sum(1), rtol=1e-5)
+    for r in results[1:]:
+        np.testing.assert_array_equal(r, results[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_concurrent_runs(threads):
+    s = Sketch()
+    s.input("x", "f32", N, 64)
+    s.call(unary("a", "neg", "f32", (N, 64)), ["x"], "a")
+    s.call(unary("b", "abs", "f32", (N, 64)), ["x"], "b")
+    s.call(binary("c", "sub", "f32", (N, 64)), ["a", "b"], "c")
+    s.call(wide(N), ["c"], "y")
+    model = compiled(s.finish("y"), threads)
+    feeds = [random("f32", 1 + n * 7, 64, seed=n) for n in range(8)]
+    expected = [model(x) for x in feeds]
+    wrong = []
+
+    def work(start):
+        for i in range(100):
+            n = (start + i) % len(feeds)
+            if not np.array_equal(model(feeds[n]), expected[n]):
+                wrong.append(n)
+
+    workers = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong
+    np.testing.assert_allclose(expected[1], np.exp(-feeds[1] - np.abs(feeds[1])).sum(1), rtol=1e-5)
+
+
+def test_models_come_and_go():
+    for n in range(3):
+        model = compiled(mlp(n + 1), 2)
+        model(random("f32", n + 1, 8))
+        del model
+        gc.collect()
+
+
+class TestHostOperators:
+    def test_sizes_that_a_host_operator_brings(self):
+        s = Sketch()
+        k = sym("k", 0, 12)
+        s.input("x", "f32", 12)
+        s.call(unary("a", "neg", "f32", (12,)), ["x"], "a")
+        s.op("NonZero", ["a"], {"nz": TensorType("i64", (1, k))})
+        s.call(unary("b", "neg", "i64", (1, k)), ["nz"], "b")
+        s.call(binary("c", "mul", "i64", (1, k)), ["b", "nz"], "c")
+        s.call(unary("d", "exp", "f32", (12,)), ["a"], "d")
+        with pytest.warns(AiccWarning, match=r"run in Python: NonZero \(node_nz\)"):
+            model = compiled(s.finish("c", "nz", "d"))
+        assert model.report().host_ops == (("NonZero", "node_nz"),)
+        for count in (0, 3, 12, 3):
+            x = np.zeros(12, np.float32)
+            x[:count] = 2
+            c, nz, d = model(x)
+            np.testing.assert_array_equal(nz, [np.arange(count)])
+            np.testing.assert_array_equal(c, -nz * nz)
+            np.testing.assert_allclose(d, np.exp(-x), rtol=1e-6)
+        with pytest.raises(InputError, match="expected"):
+            model.run(None, {"x": x}, out={"c": np.zeros((1, 99), np.int64)})
+
+    def test_a_result_does_not_share_memory_with_the_arena(self):
+        s = Sketch()
+        s.input("x", "f32", 3, 4)
+        s.call(unary("a", "neg", "f32", (3, 4)), ["x"], "a")
+        s.op("NonZero", ["a"], {"nz": TensorType("i64", (2, sym("k", 0, 12)))})
+        s.call(unary("b", "exp", "f32", (3, 4)), ["a"], "y")
+        with pytest.warns(AiccWarning):
+            model = compiled(s.finish("y", "nz"))
+        x = random("f32", 3, 4)
+        y, nz = model(x)
+        kept = nz.copy()
+        model(np.zeros((3, 4), np.float32))
+        np.testing.assert_array_equal(nz, kept)
+        np.testing.assert_allclose(y, np.exp(-x), rtol=1e-6)
+
+
+def test_report():
+    module = mlp(4)
+    model = compiled(module)
+    report = model.report()
+    assert (report.calls, report.kernels, report.host_ops) == (2, 2, ())
+    assert report.weights == 8 * 16 * 4 + 64
+    assert report.arena == report.least
+    assert {"codegen", "link", "plan"} <= report.seconds.keys()
+    text = str(report)
+    assert "2 calls of 2 kernels" in text and "host operators: none" in text
+    assert report.as_dict()["weights"] == report.weights
+
+
+def test_the_python_side_of_a_run_is_small():
+    """Coarse: machines of a test run are shared. The benchmark measures it well."""
+    import time
+
+    model = compiled(mlp(1))
+    feed = {"x": random("f32", 1, 8)}
+    best = 1.0
+    for _ in range(200):
+        begin = time.perf_counter()
+        for _ in range(20):
+            model.run(None, feed)
+        best = min(best, (time.perf_counter() - begin) / 20)
+    assert best < 30e-6
