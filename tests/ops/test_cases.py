@@ -21,7 +21,7 @@ OPERATORS = list(all_operators())
 CASES = [(op, case) for op in OPERATORS for case in op.cases()]
 IDS = [f"{op.name}-{case.name}" for op, case in CASES]
 
-HOST_OPERATORS = {"NonZero", "Compress"}
+HOST_OPERATORS = {"NonZero", "Compress", "RNN", "GRU", "LSTM"}
 """Operators that run their reference, between kernels."""
 
 UNJUDGED: dict[tuple[str, str], str] = {
@@ -40,7 +40,8 @@ UNJUDGED: dict[tuple[str, str], str] = {
 
 
 def test_operators_have_cases() -> None:
-    without = [op.name for op in OPERATORS if not any(True for _ in op.cases())]
+    with_regions = {"If", "Loop", "Scan"}  # see test_control.py
+    without = {op.name for op in OPERATORS if not any(True for _ in op.cases())} - with_regions
     assert not without
 
 

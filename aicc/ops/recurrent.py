@@ -1,0 +1,305 @@
+"""RNN, GRU and LSTM: host operators, whose reference runs between native calls.
+
+Shapes, with S steps, B samples, I features, H hidden units and D directions: X [S, B, I],
+W [D, gates*H, I], R [D, gates*H, H], B [D, 2*gates*H], sequence_lens [B], initial states [D, B, H];
+Y [S, D, B, H], final states [D, B, H]. With layout 1 the samples are the first axis of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aicc.graph_ir.types import TensorType
+from aicc.ops.contraction import wide
+from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.samples import sample
+from aicc.ops.sizes import agree
+from aicc.ops.windows import text
+from aicc.symbolic import Size
+
+_ATTRIBUTES = {
+    "activation_alpha": (),
+    "activation_beta": (),
+    "activations": (),
+    "clip": 0.0,
+    "direction": "forward",
+    "hidden_size": None,
+    "layout": 0,
+}
+Activation = Callable[[Array], Array]
+
+# name -> (function of x, alpha, beta; default alpha; default beta); None: it has none
+_ACTIVATIONS: Mapping[str, tuple[Callable[[Array, float, float], Any], float | None, float | None]]
+_ACTIVATIONS = {
+    "relu": (lambda x, a, b: np.maximum(x, 0), None, None),
+    "tanh": (lambda x, a, b: np.tanh(x), None, None),
+    "sigmoid": (lambda x, a, b: 1 / (1 + np.exp(-x)), None, None),
+    "affine": (lambda x, a, b: a * x + b, 1.0, 0.0),
+    "leakyrelu": (lambda x, a, b: np.where(x < 0, a * x, x), 0.01, None),
+    "thresholdedrelu": (lambda x, a, b: np.where(x > a, x, 0), 1.0, None),
+    "scaledtanh": (lambda x, a, b: a * np.tanh(b * x), 1.0, 1.0),
+    "hardsigmoid": (lambda x, a, b: np.clip(a * x + b, 0, 1), 0.2, 0.5),
+    "elu": (lambda x, a, b: np.where(x < 0, a * np.expm1(x), x), 1.0, None),
+    "softsign": (lambda x, a, b: x / (1 + np.abs(x)), None, None),
+    "softplus": (lambda x, a, b: np.log1p(np.exp(x)), None, None),
+}
+
+
+class _Recurrent(Operator):
+    """Common to the three: directions, sequence lengths, layouts and activations."""
+
+    gates = 1
+    states = 1
+    """Hidden state, and for LSTM the cell state."""
+    defaults: tuple[str, ...] = ()
+    """Activations of one direction."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, w, r = (ctx.input(i) for i in range(3))
+        if (x.rank, w.rank, r.rank) != (3, 3, 3):
+            ctx.fail("X, W and R must have three axes")
+        directions, hidden = self._directions(ctx), r.shape[2]
+        self._activations(ctx)
+        given = ctx.attrs.get("hidden_size")
+        if given is not None:
+            agree(ctx, hidden, int(given), "hidden_size")
+        batch_first = bool(ctx.attrs["layout"])
+        batch, steps = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
+        agree(ctx, x.shape[2], w.shape[2], "features of X and W")
+        for t, what in ((w, "W"), (r, "R")):
+            agree(ctx, t.shape[0], directions, f"directions of {what}")
+            agree(ctx, t.shape[1], hidden * self.gates, f"gates of {what}")
+        if ctx.has(3):
+            agree(ctx, ctx.input(3).shape[1], hidden * (2 * self.gates), "gates of B")
+        shapes: tuple[tuple[Size, ...], ...]
+        if batch_first:
+            shapes = ((batch, steps, directions, hidden), (batch, directions, hidden))
+        else:
+            shapes = ((steps, directions, batch, hidden), (directions, batch, hidden))
+        kinds = (shapes[0], *(shapes[1],) * self.states)
+        return [TensorType(x.dtype, shape) for shape in kinds][: ctx.n_outputs]
+
+    @staticmethod
+    def _directions(ctx: OpContext) -> int:
+        direction = text(ctx.attrs["direction"])
+        if direction not in ("forward", "reverse", "bidirectional"):
+            ctx.fail(f"unknown direction {direction!r}")
+        return 2 if direction == "bidirectional" else 1
+
+    def _activations(self, ctx: OpContext) -> list[list[Activation]]:
+        """The activation functions of each direction."""
+        directions, count = self._directions(ctx), len(self.defaults)
+        names = [text(n).lower() for n in ctx.attrs["activations"] or ()]
+        names = names or [n.lower() for n in self.defaults] * directions
+        if len(names) != count * directions:
+            ctx.fail(f"{len(names)} activations, not {count * directions}")
+        alphas = iter(ctx.attrs["activation_alpha"] or ())
+        betas = iter(ctx.attrs["activation_beta"] or ())
+        made: list[Activation] = []
+        for name in names:
+            if name not in _ACTIVATIONS:
+                ctx.fail(f"unknown activation {name!r}")
+            fn, alpha, beta = _ACTIVATIONS[name]
+            a = 0.0 if alpha is None else float(next(alphas, alpha))
+            b = 0.0 if beta is None else float(next(betas, beta))
+            made.append(lambda x, fn=fn, a=a, b=b: np.asarray(fn(x, a, b)))  # type: ignore[misc]
+        return [made[d * count : (d + 1) * count] for d in range(directions)]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        padded = (*inputs, *(None,) * (8 - len(inputs)))
+        x, w, r, bias, lengths, h0, c0, peephole = padded
+        assert x is not None and w is not None and r is not None
+        batch_first = bool(ctx.attrs["layout"])
+        data = wide(np.swapaxes(x, 0, 1) if batch_first else x)
+        steps, batch, _ = data.shape
+        hidden = r.shape[2]
+        lens = np.full(batch, steps) if lengths is None else lengths.astype(np.int64)
+        if np.any(lens < 0) or np.any(lens > steps):
+            ctx.fail(f"sequence lengths {lens.tolist()} exceed the {steps} steps")
+        activations = self._activations(ctx)
+        y = np.zeros((steps, len(activations), batch, hidden), data.dtype)
+        final = np.zeros((self.states, len(activations), batch, hidden), data.dtype)
+        for d, functions in enumerate(activations):
+            backward = d == 1 or text(ctx.attrs["direction"]) == "reverse"
+            zero = np.zeros(2 * self.gates * hidden, data.dtype)
+            parameters = _Parameters(
+                wide(w[d]).T,
+                wide(r[d]).T,
+                zero if bias is None else wide(bias[d]),
+                None if peephole is None else wide(peephole[d]),
+            )
+            state: list[Array] = []
+            for initial in (h0, c0)[: self.states]:
+                if initial is None:
+                    state.append(np.zeros((batch, hidden), data.dtype))
+                else:
+                    state.append(wide(initial[:, d] if batch_first else initial[d]))
+            for t in range(steps):
+                active = t < lens
+                at = np.where(active, lens - 1 - t, 0) if backward else np.full(batch, t)
+                row = data[at, np.arange(batch)]
+                new = self.step(ctx, functions, parameters, row, state)
+                state = [np.where(active[:, None], n, s) for n, s in zip(new, state)]
+                y[at[active], d, active] = state[0][active]
+            for n, s in enumerate(state):
+                final[n, d] = s
+        results = [y, *final]
+        if batch_first:
+            results = [y.transpose(2, 0, 1, 3), *(f.swapaxes(0, 1) for f in final)]
+        return [np.ascontiguousarray(a.astype(x.dtype)) for a in results][: ctx.n_outputs]
+
+    def step(
+        self,
+        ctx: OpContext,
+        functions: Sequence[Activation],
+        parameters: _Parameters,
+        x: Array,
+        state: Sequence[Array],
+    ) -> list[Array]:
+        """The states [B, H] after a step with input x [B, I]."""
+        raise NotImplementedError
+
+    def _cases(self, extra: Mapping[str, Any]) -> Iterable[Case]:
+        steps, batch, features, hidden = 4, 3, 5, 2
+
+        def operands(directions: int, batch_first: bool = False) -> list[Array | None]:
+            def states(seed: int) -> Array:
+                s = sample(directions, batch, hidden, seed=seed)
+                return np.ascontiguousarray(s.swapaxes(0, 1)) if batch_first else s
+
+            x = sample(steps, batch, features)
+            made: list[Array | None] = [
+                np.ascontiguousarray(x.swapaxes(0, 1)) if batch_first else x,
+                sample(directions, self.gates * hidden, features),
+                sample(directions, self.gates * hidden, hidden, seed=1),
+                sample(directions, 2 * self.gates * hidden, seed=2),
+                np.array([4, 2, 3], np.int32),
+            ]
+            return [*made, *(states(3 + n) for n in range(self.states))]
+
+        results = 1 + self.states
+        base = {"hidden_size": hidden, **extra}
+        for direction in ("forward", "reverse", "bidirectional"):
+            given = operands(2 if direction == "bidirectional" else 1)
+            attrs = {**base, "direction": direction}
+            named = {(0, 0): "steps"}
+            plain = tuple(given[:3])
+            yield Case(f"{direction}_plain", plain, attrs, results, symbolic=named, atol=1e-5)
+            yield Case(direction, tuple(given), attrs, results, atol=1e-5)
+        many = ("HardSigmoid", "ScaledTanh", "Softsign")[: len(self.defaults)]
+        values = ((0.3, 0.8)[: len(many)] * 2, (0.4, 1.2)[: len(many)] * 2)
+        attrs = {**base, "direction": "bidirectional", "activations": many * 2, "clip": 0.6}
+        attrs |= {"activation_alpha": values[0], "activation_beta": values[1]}
+        yield Case("activations", tuple(operands(2)[:4]), attrs, results, atol=1e-5)
+        attrs = {**base, "layout": 1}
+        yield Case("batch_first", tuple(operands(1, True)[:3]), attrs, results, atol=1e-5)
+
+    def cases(self) -> Iterable[Case]:
+        return self._cases({})
+
+
+class _Parameters:
+    """One direction's weights: w [I, gates*H], r [H, gates*H], the biases of both, peepholes."""
+
+    def __init__(self, w: Array, r: Array, bias: Array, peephole: Array | None) -> None:
+        self.w, self.r, self.peephole = w, r, peephole
+        self.w_bias, self.r_bias = np.split(bias, 2)
+
+
+def _clipped(ctx: OpContext, x: Array) -> Array:
+    limit = float(ctx.attrs.get("clip") or 0.0)
+    return np.clip(x, -limit, limit) if limit > 0 else x
+
+
+@operator("RNN", since=7, inputs=(3, 6), attributes=_ATTRIBUTES)
+class RNN(_Recurrent):
+    """H = f(X W + H R + bias). ONNX RNN-22."""
+
+    defaults = ("Tanh",)
+
+    def step(
+        self,
+        ctx: OpContext,
+        functions: Sequence[Activation],
+        parameters: _Parameters,
+        x: Array,
+        state: Sequence[Array],
+    ) -> list[Array]:
+        p = parameters
+        return [functions[0](_clipped(ctx, x @ p.w + p.w_bias + state[0] @ p.r + p.r_bias))]
+
+
+@operator("GRU", since=7, inputs=(3, 6), attributes={**_ATTRIBUTES, "linear_before_reset": 0})
+class GRU(_Recurrent):
+    """Gated recurrent unit with gates z (update), r (reset), h. ONNX GRU-22."""
+
+    gates = 3
+    defaults = ("Sigmoid", "Tanh")
+
+    def step(
+        self,
+        ctx: OpContext,
+        functions: Sequence[Activation],
+        parameters: _Parameters,
+        x: Array,
+        state: Sequence[Array],
+    ) -> list[Array]:
+        f, g = functions
+        (h,), p, n = state, parameters, state[0].shape[1]
+        from_x = x @ p.w + p.w_bias
+        from_h = h @ p.r[:, : 2 * n] + p.r_bias[: 2 * n]
+        z, r = np.split(f(_clipped(ctx, from_x[:, : 2 * n] + from_h)), 2, axis=1)
+        if ctx.attrs["linear_before_reset"]:
+            inner = r * (h @ p.r[:, 2 * n :] + p.r_bias[2 * n :])
+        else:
+            inner = (r * h) @ p.r[:, 2 * n :] + p.r_bias[2 * n :]
+        new = g(_clipped(ctx, from_x[:, 2 * n :] + inner))
+        return [(1 - z) * new + z * h]
+
+    def cases(self) -> Iterable[Case]:
+        yield from self._cases({})
+        for case in self._cases({"linear_before_reset": 1}):
+            if case.name in ("forward", "bidirectional"):
+                name = f"{case.name}_linear"
+                yield Case(name, case.inputs, case.attrs, case.n_outputs, atol=1e-5)
+
+
+@operator("LSTM", since=7, inputs=(3, 8), attributes={**_ATTRIBUTES, "input_forget": 0})
+class LSTM(_Recurrent):
+    """Long short-term memory with gates i, o, f, c and optional peepholes. ONNX LSTM-22."""
+
+    gates = 4
+    states = 2
+    defaults = ("Sigmoid", "Tanh", "Tanh")
+
+    def step(
+        self,
+        ctx: OpContext,
+        functions: Sequence[Activation],
+        parameters: _Parameters,
+        x: Array,
+        state: Sequence[Array],
+    ) -> list[Array]:
+        f, g, squash = functions
+        (h, c), p = state, parameters
+        i, o, forget, new = np.split(x @ p.w + p.w_bias + h @ p.r + p.r_bias, 4, axis=1)
+        zero = np.zeros(3 * h.shape[1], h.dtype)
+        of_i, of_o, of_f = np.split(zero if p.peephole is None else p.peephole, 3)
+        i = f(_clipped(ctx, i + of_i * c))
+        kept = 1 - i if ctx.attrs["input_forget"] else f(_clipped(ctx, forget + of_f * c))
+        cell = kept * c + i * g(_clipped(ctx, new))
+        o = f(_clipped(ctx, o + of_o * cell))
+        return [o * squash(cell), cell]
+
+    def cases(self) -> Iterable[Case]:
+        yield from self._cases({})
+        for case in self._cases({}):
+            if case.name == "bidirectional":
+                peephole = sample(2, 6, seed=9)
+                inputs, n = (*case.inputs, peephole), case.n_outputs
+                yield Case("peepholes", inputs, case.attrs, n, atol=1e-5)
+                coupled = {**case.attrs, "input_forget": 1}
+                yield Case("input_forget", case.inputs, coupled, n, atol=1e-5)
