@@ -57,6 +57,8 @@ class Addressing:
         self.lanes = 0
         self.mask: Value | None = None
         self.scopes: list[dict[object, object]] = [{}]
+        self.unread = ""
+        """A place for stores that no lane performs."""
         self._offsets: dict[tuple[str, tuple[Size, ...]], Size] = {}
 
     def expression(self, e: Expr) -> Value:
@@ -139,6 +141,11 @@ class Addressing:
         """Floor division or modulo on values of type `t` (i64 or a vector of it)."""
         lo = value_range(a.num)[0]
         division = isinstance(a, FloorDiv)
+        smallest = value_range(a.den)[0]
+        if smallest is None or smallest < 1:  # lanes and branches not taken must not trap
+            lanes = self.lanes if t != "i64" else 0
+            one = splat("1", "i64", lanes) if lanes else "1"
+            den = self.fn.call(t, f"llvm.smax.{suffix('i64', lanes)}", [(t, den), (t, one)])
         if lo is not None and lo >= 0:
             return self.fn.value(f"{'udiv' if division else 'urem'} {t} {num}, {den}")
         lanes = self.lanes if t != "i64" else 0
@@ -253,12 +260,12 @@ class Addressing:
                 found = self.cached(key)
                 if found is None:
                     step = self._monomial(*term)
-                    found = self.fn.value(f"getelementptr inbounds {t}, ptr {pointer}, i64 {step}")
+                    found = self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {step}")
                     self.remember(key, found)
                 pointer = found
         const = offset if isinstance(offset, int) else offset.const
         if const:
-            pointer = self.fn.value(f"getelementptr inbounds {t}, ptr {pointer}, i64 {const}")
+            pointer = self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {const}")
         return pointer
 
     def _pointers(self, buffer: Buffer, offset: Size) -> str:
@@ -318,12 +325,12 @@ class Addressing:
         t = memory_type(buffer.dtype)
         pointer = self.address(buffer, offset)
         if self.mask is not None:
-            pointer = self._guarded(pointer, buffer)
+            pointer = self._guarded(pointer, self.fn.module.zeros())
         raw = self.fn.value(f"load {t}, ptr {pointer}, align {nbytes(buffer.dtype)}")
         return self._from_memory(raw, buffer.dtype, 0)
 
-    def _guarded(self, pointer: str, buffer: Buffer) -> str:
-        """`pointer` where the mask holds in some lane, else a harmless place to read."""
+    def _guarded(self, pointer: str, harmless: str) -> str:
+        """`pointer` where the mask holds in some lane, else a harmless place."""
         assert self.mask is not None
         active = self.mask.text
         if self.mask.lanes:
@@ -331,8 +338,7 @@ class Addressing:
             active = self.fn.call(
                 "i1", f"llvm.vector.reduce.or.v{self.mask.lanes}i1", [(t, active)]
             )
-        safe = self.fn.at_entry("alloca i64, align 8")
-        return self.fn.value(f"select i1 {active}, ptr {pointer}, ptr {safe}")
+        return self.fn.value(f"select i1 {active}, ptr {pointer}, ptr {harmless}")
 
     def _at_lane_zero(self, offset: Size) -> Size:
         assert self.vector is not None
@@ -364,7 +370,8 @@ class Addressing:
             t = memory_type(buffer.dtype)
             pointer = self.address(buffer, offset)
             if self.mask is not None:
-                pointer = self._guarded(pointer, buffer)
+                self.unread = self.unread or self.fn.at_entry("alloca i64, align 8")
+                pointer = self._guarded(pointer, self.unread)
             self.fn.emit(f"store {t} {self._to_memory(v)}, ptr {pointer}, align {align}")
             return
         wide = self.broadcast(v, self.lanes)

@@ -6,7 +6,7 @@ from aicc.codegen.addressing import Addressing, Value
 from aicc.codegen.llvm_types import literal, llvm_type, splat, suffix
 from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import Dim, Size, coefficient, substitute, value_range
+from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
 from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
 
 _FLOAT_BINARY = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract"}
@@ -22,6 +22,9 @@ _ROUNDING = {
     "abs": "fabs",
     "sqrt": "sqrt",
 }
+
+
+_NANS = ("0X7FF8", "0XFFF8", "0XH7E", "0XHFE", "0XR7FC", "0XRFFC")
 
 
 class Expressions(Addressing):
@@ -48,8 +51,8 @@ class Expressions(Addressing):
     def _index(self, e: Index) -> Value:
         size = self.resolve(e.size)
         if self.varies(size):
-            return Value(self.size_vector(size), "i64", self.lanes)
-        return Value(self.size(size), "i64")
+            return self._cast(Value(self.size_vector(size), "i64", self.lanes), e.dtype)
+        return self._cast(Value(self.size(size), "i64"), e.dtype)
 
     def _op(self, e: Op) -> Value:
         if e.name == "select":
@@ -67,6 +70,8 @@ class Expressions(Addressing):
 
     def _select(self, e: Op) -> Value:
         cond = self.expression(e.args[0])
+        if cond.text in ("true", "false"):
+            return self.expression(e.args[1 if cond.text == "true" else 2])
         a = self._under(cond, e.args[1], negate=False)
         b = self._under(cond, e.args[2], negate=True)
         lanes = max(cond.lanes, a.lanes, b.lanes)
@@ -116,7 +121,7 @@ class Expressions(Addressing):
         if coef not in (1, -1):
             return None
         base = substitute(gap, {self.vector: 0})
-        lo, hi = value_range(base)
+        lo = value_range(base)[0]
         if coef == -1 and lo is not None and lo >= self.lanes:
             return Value("true", "bool")
         limit = self.size(base if coef == -1 else -base)
@@ -341,7 +346,7 @@ class Expressions(Addressing):
 
 def _as_size(e: Expr) -> Size | None:
     if isinstance(e, Index):
-        return e.size
+        return e.size if e.dtype == "i64" else None
     return int(e.value) if isinstance(e, Const) and e.dtype == "i64" else None
 
 
@@ -350,7 +355,7 @@ def _is_number(text: str) -> bool:
     if text.startswith("%"):
         return False
     word = text.split()[1].rstrip(",>") if text.startswith("<") else text
-    return not word.upper().startswith(("0X7FF8", "0XFFF8", "0XH7E", "0XR7FC"))
+    return not word.upper().startswith(_NANS)
 
 
 def _reads_memory(e: Expr) -> bool:
@@ -358,4 +363,4 @@ def _reads_memory(e: Expr) -> bool:
         return True
     if isinstance(e, Op):
         return any(_reads_memory(a) for a in e.args)
-    return isinstance(e, Index) and isinstance(e.size, Dim) and "int(" in str(e.size)
+    return isinstance(e, Index) and bool(opaques(e.size))

@@ -1,6 +1,9 @@
 """A kernel of the tensor IR as one LLVM module.
 
-    i32 @name(ptr pool, ptr param..., i64 size...)      0, or the number (from 1) of a failed check
+    i32 @name(ptr pool, ptr param..., i64 size...)
+
+It returns 0, the number (from 1) of a failed check, or OUT_OF_MEMORY. Parameters may overlap only
+where the kernel's meaning allows it: loads and stores happen in the order of the statements.
 
 A `parallel` loop becomes a function over a range of iterations that the pool's threads call; its
 per-thread buffers are stack slots there. Everything is generic: no operator is known here.
@@ -16,11 +19,12 @@ from aicc.codegen.llvm_types import llvm_type, memory_type, suffix
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import Sym, product
+from aicc.symbolic import Sym, opaques, product
 from aicc.tensor_ir.builder import identity
 from aicc.tensor_ir.ir import (
     Buffer,
     Check,
+    Expr,
     For,
     If,
     Kernel,
@@ -33,34 +37,48 @@ from aicc.tensor_ir.ir import (
     walk_stmts,
 )
 
-STACK_LIMIT = 1 << 20
-"""Local buffers above this many bytes, or of unknown size, come from the heap."""
+STACK_LIMIT = 1 << 19
+"""Bytes of local buffers that a function keeps on the stack; what is larger, or of unknown size,
+comes from the heap."""
+OUT_OF_MEMORY = -1
+"""What the entry point returns where the heap has no room for a local buffer."""
 
 
 def lower_kernel(kernel: Kernel, target: Target) -> str:
     """The LLVM text of a kernel; its entry point has the kernel's name."""
     module = ModuleWriter()
     params = ", ".join(
-        ["ptr %pool", *(_parameter(b) for b in kernel.params)]
+        ["ptr %pool", *(_parameter(n, b) for n, b in enumerate(kernel.params))]
         + [f"i64 %s{n}" for n in range(len(kernel.sizes))]
     )
-    header = f'define i32 @"{kernel.name}"({params}) nounwind'
+    header = f"define i32 {symbol(kernel.name)}({params}) nounwind"
     body = KernelFunction(kernel, target, FunctionWriter(module, header), _checks(kernel))
-    for b in kernel.params:
-        body.pointers[b.name] = f"%p.{_plain(b.name)}"
+    for n, b in enumerate(kernel.params):
+        body.pointers[b.name] = _argument(n, b)
     for n, s in enumerate(kernel.sizes):
         body.variables[s] = f"%s{n}"
     body.lower(kernel.body, kernel.body)
     return module.text()
 
 
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._" else "_" for c in name)
+def symbol(name: str) -> str:
+    """A global name in LLVM's text; any name will do."""
+    plain = (c if c.isascii() and (c.isalnum() or c in "._-$") else None for c in name)
+    return '@"' + "".join(c or _escaped(n) for c, n in zip(plain, name)) + '"'
 
 
-def _parameter(b: Buffer) -> str:
+def _escaped(character: str) -> str:
+    return "".join(f"\\{byte:02X}" for byte in character.encode())
+
+
+def _argument(n: int, b: Buffer) -> str:
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._") else "_" for c in b.name)
+    return f"%p{n}.{plain}"
+
+
+def _parameter(n: int, b: Buffer) -> str:
     traits = "noalias readonly nocapture" if b.scope == "const" else "nocapture"
-    return f"ptr {traits} %p.{_plain(b.name)}"
+    return f"ptr {traits} {_argument(n, b)}"
 
 
 def _checks(kernel: Kernel) -> dict[Check, int]:
@@ -83,6 +101,8 @@ class KernelFunction(Expressions):
         super().__init__(kernel, target, fn)
         self.checks = checks
         self.heap: list[str] = []
+        self.stack_bytes = 0
+        self.may_fail = False
         self.parallel_depth = 0
         self.status: str | None = None
         """Where the body of a parallel loop leaves the number of a failed check."""
@@ -111,11 +131,20 @@ class KernelFunction(Expressions):
 
     def _slot(self, b: Buffer) -> str:
         count = product(b.shape)
-        if isinstance(count, int) and count * nbytes(b.dtype) <= STACK_LIMIT:
-            t = memory_type(b.dtype)
-            return self.fn.at_entry(f"alloca [{max(1, count)} x {t}], align 64")
-        size = self.size(count * nbytes(b.dtype) + 64)
-        pointer = self.fn.call("ptr", "malloc", [("i64", size)])
+        if isinstance(count, int):
+            size = max(1, count) * nbytes(b.dtype)
+            if self.stack_bytes + size <= STACK_LIMIT:
+                self.stack_bytes += size
+                t = memory_type(b.dtype)
+                return self.fn.at_entry(f"alloca [{max(1, count)} x {t}], align 64")
+        bytes_ = self.size(count * nbytes(b.dtype) + 64)
+        pointer = self.fn.call("ptr", "malloc", [("i64", bytes_)])
+        n = self.fn.fresh("heap")
+        none = self.fn.value(f"icmp eq ptr {pointer}, null")
+        self.fn.emit(f"br i1 {none}, label %{n}.none, label %{n}.ok")
+        self.fn.label(f"{n}.none")
+        self._return(str(OUT_OF_MEMORY))
+        self.fn.label(f"{n}.ok")
         self.heap.append(pointer)
         address = self.fn.value(f"ptrtoint ptr {pointer} to i64")
         ahead = self.fn.value(f"and i64 {self.fn.value(f'sub i64 0, {address}')}, 63")
@@ -128,6 +157,7 @@ class KernelFunction(Expressions):
             self.fn.emit(f"ret i32 {code}")
             return
         if code != "0":
+            self.may_fail = True
             self.fn.emit(f"store atomic i32 {code}, ptr {self.status} monotonic, align 4")
         self.fn.emit("ret void")
 
@@ -155,21 +185,18 @@ class KernelFunction(Expressions):
     def _reduce(self, s: Reduce) -> None:
         buffer = self.kernel.buffer(s.buffer)
         stride = self.stride(self.offset(buffer, s.indices))
+        across = self.vector is not None and stride == 0
         product_ = s.value if isinstance(s.value, Op) and s.value.name == "mul" else None
-        if s.op == "add" and product_ is not None and is_float(buffer.dtype):
+        if s.op == "add" and product_ is not None and is_float(buffer.dtype) and not across:
             a, b = (self.expression(x) for x in product_.args)
-            lanes = max(a.lanes, b.lanes)
-            if not (lanes and stride == 0):
-                old = self.load(buffer, s.indices)
-                lanes = max(lanes, old.lanes)
-                x, y, z = (self.broadcast(v, lanes) for v in (a, b, old))
-                text = self.multiply_add(x.text, y.text, z.text, buffer.dtype, lanes)
-                self.store(buffer, s.indices, Value(text, buffer.dtype, lanes))
-                return
+            old = self.load(buffer, s.indices)
+            lanes = max(a.lanes, b.lanes, old.lanes)
+            x, y, z = (self.broadcast(v, lanes) for v in (a, b, old))
+            text = self.multiply_add(x.text, y.text, z.text, buffer.dtype, lanes)
+            self.store(buffer, s.indices, Value(text, buffer.dtype, lanes))
+            return
         value = self.expression(s.value)
-        if value.lanes and stride == 0:
-            value = self._across(s.op, value)
-        elif self.lanes and stride == 0 and not value.lanes:
+        if across:
             value = self._across(s.op, self.broadcast(value, self.lanes))
         old = self.load(buffer, s.indices)
         lanes = max(value.lanes, old.lanes)
@@ -201,15 +228,31 @@ class KernelFunction(Expressions):
         return Value(self.fn.call(scalar, name, [(t, text)]), v.dtype)
 
     def _check(self, s: Check) -> None:
-        cond = self.expression(s.cond)
+        cond = self._condition(s.cond)
+        if self.mask is not None:  # lanes that do not take part pass
+            absent = self.apply("not", [self.mask], "bool", self.mask.lanes)
+            lanes = max(cond.lanes, absent.lanes)
+            args = [self.broadcast(v, lanes) for v in (cond, absent)]
+            cond = Value(self.apply("or", args, "bool", lanes).text, "bool", lanes)
+        if cond.lanes:
+            flags = (f"<{cond.lanes} x i1>", cond.text)
+            name = f"llvm.vector.reduce.and.v{cond.lanes}i1"
+            cond = Value(self.fn.call("i1", name, [flags]), "bool")
         n = self.fn.fresh("check")
         self.fn.emit(f"br i1 {cond.text}, label %{n}.ok, label %{n}.fail")
         self.fn.label(f"{n}.fail")
         self._return(str(self.checks[s]))
         self.fn.label(f"{n}.ok")
 
+    def _condition(self, e: Expr) -> Value:
+        """A value that statements follow: what it loaded may have changed when they load it."""
+        self.scopes.append({})
+        value = self.expression(e)
+        self.scopes.pop()
+        return value
+
     def _if(self, s: If) -> None:
-        cond = self.expression(s.cond)
+        cond = self._condition(s.cond)
         if cond.text in ("true", "false"):
             self.statements(s.then if cond.text == "true" else s.orelse)
             return
@@ -242,10 +285,10 @@ class KernelFunction(Expressions):
         n = self.fn.fresh("while")
         self.fn.emit(f"br label %{n}.test")
         self.fn.label(f"{n}.test")
-        self.scopes.append({})
-        cond = self.expression(s.cond)
+        cond = self._condition(s.cond)
         self.fn.emit(f"br i1 {cond.text}, label %{n}.body, label %{n}.end")
         self.fn.label(f"{n}.body")
+        self.scopes.append({})
         self.statements(s.body)
         self.scopes.pop()
         self.fn.emit(f"br label %{n}.test")
@@ -261,7 +304,16 @@ class KernelFunction(Expressions):
         elif s.kind == "unroll" and isinstance(self.resolve(s.extent), int):
             self._unrolled(s)
         else:
-            self._serial(s.var, self.size(s.lo), self.size(s.hi), s.body)
+            self._serial(s.var, *self._ends(s), s.body)
+
+    def _ends(self, s: For) -> tuple[str, str]:
+        """A loop's bounds. What they loaded is forgotten: it may change."""
+        self.scopes.append({})
+        ends = self.size(s.lo), self.size(s.hi)
+        forgotten = self.scopes.pop()
+        if not opaques(s.lo) and not opaques(s.hi):
+            self.scopes[-1].update(forgotten)
+        return ends
 
     def _unrolled(self, s: For) -> None:
         lo, extent = self.resolve(s.lo), self.resolve(s.extent)
@@ -274,7 +326,10 @@ class KernelFunction(Expressions):
     def _vector(self, s: For) -> None:
         lo, extent = self.resolve(s.lo), self.resolve(s.extent)
         if self.vector is not None or not isinstance(extent, int) or lo != 0:
-            self._serial(s.var, self.size(s.lo), self.size(s.hi), s.body)
+            self._serial(s.var, *self._ends(s), s.body)
+            return
+        if extent <= 1:
+            self._unrolled(s)
             return
         outer, self.scopes = self.scopes, [*self.scopes, {}]
         self.vector, self.lanes = s.var, extent
@@ -309,7 +364,6 @@ class KernelFunction(Expressions):
         values = [("ptr", self.pointers[b.name]) for b in shared]
         values += [("i64", self.variables[v]) for v in self.kernel.sizes]
         values += [("i64", self.size(s.lo))]
-        has_checks = any(isinstance(x, Check) for x in walk_stmts(s.body))
         status = self.fn.at_entry("alloca i32, align 4")
         values += [("ptr", status)]
         args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
@@ -317,24 +371,25 @@ class KernelFunction(Expressions):
             slot = self.fn.value(f"getelementptr i64, ptr {args}, i64 {n}")
             self.fn.emit(f"store {t} {v}, ptr {slot}, align 8")
         self.fn.emit(f"store i32 0, ptr {status}, align 4")
-        self._parallel_body(name, s, shared, status)
+        may_fail = self._parallel_body(name, s, shared)
         count = self.size(s.extent)
         self.fn.call(
             "void",
             "aicc_parallel_for",
-            [("ptr", "%pool"), ("ptr", f'@"{name}"'), ("ptr", args), ("i64", count), ("i64", "1")],
+            [("ptr", "%pool"), ("ptr", symbol(name)), ("ptr", args), ("i64", count), ("i64", "1")],
         )
-        if has_checks:
+        if may_fail:
             code = self.fn.value(f"load i32, ptr {status}, align 4")
             bad = self.fn.value(f"icmp ne i32 {code}, 0")
-            n = self.fn.fresh("status")
-            self.fn.emit(f"br i1 {bad}, label %{n}.fail, label %{n}.ok")
-            self.fn.label(f"{n}.fail")
+            after = self.fn.fresh("status")
+            self.fn.emit(f"br i1 {bad}, label %{after}.fail, label %{after}.ok")
+            self.fn.label(f"{after}.fail")
             self._return(code)
-            self.fn.label(f"{n}.ok")
+            self.fn.label(f"{after}.ok")
 
-    def _parallel_body(self, name: str, s: For, shared: list[Buffer], status: str) -> None:
-        header = f'define internal void @"{name}"(ptr %args, i64 %begin, i64 %end) nounwind'
+    def _parallel_body(self, name: str, s: For, shared: list[Buffer]) -> bool:
+        """Writes the function of a parallel loop; whether it may leave a code that is not 0."""
+        header = f"define internal void {symbol(name)}(ptr %args, i64 %begin, i64 %end) nounwind"
         fn = FunctionWriter(self.fn.module, header)
         body = KernelFunction(self.kernel, self.target, fn, self.checks)
         body.parallel_depth = 1
@@ -358,6 +413,7 @@ class KernelFunction(Expressions):
         body._serial(s.var, begin, end, s.body)
         body._return("0")
         fn.finish()
+        return body.may_fail
 
 
 def _used(scope: Sequence[Stmt]) -> set[str]:

@@ -17,6 +17,12 @@ class ModuleWriter:
     def declare(self, name: str, result: str, args: str, attributes: str = "") -> None:
         self.declared[name] = f"declare {result} @{name}({args}) {attributes}".rstrip()
 
+    def zeros(self) -> str:
+        """The address of eight bytes that are zero: what a load reads that is not performed."""
+        name = "aicc.zeros"
+        self.declared[name] = f"@{name} = private unnamed_addr constant i64 0, align 8"
+        return f"@{name}"
+
     def text(self) -> str:
         return "\n".join([*self.functions, *self.declared.values(), ""])
 
