@@ -76,7 +76,7 @@ def _call(
 def evaluate_node(graph: Graph, node: Node, values: Mapping[str, Array]) -> dict[str, Array]:
     """A node's results by name, by its operator's reference. values: arrays of what the node and
     its regions read, by name, and of others."""
-    used = [name for name in dict.fromkeys(reads(node))]
+    used = list(dict.fromkeys(reads(node)))
     alone = Graph(
         graph.name,
         inputs=used,
