@@ -56,7 +56,8 @@ def load_model(
     known, by name: `{"batch": 1}`.
 
     The graph has the model's value names, its nodes in the newest opset's form, and no functions.
-    Weights may be read-only views of the model's file. Raises ModelError for a file that is no
+    Weights may be read-only, unaligned views of the model's file, which must stay as it is while
+    they are in use. Raises ModelError for a file that is no
     usable model, UnsupportedError with everything that aicc does not have, OperatorError for nodes
     whose operands do not fit, InputError for `dims` that the model does not have.
     """

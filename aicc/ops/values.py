@@ -41,7 +41,8 @@ def typed(dtype: str, shape: Sequence[Size], array: np.ndarray[Any, Any] | None)
     """A type whose value is the array's elements, if there are any and they may be tracked."""
     value: Value = None
     if array is not None and trackable(dtype, shape):
-        value = tuple(array.reshape(-1).tolist())
+        # A single element taken out of an array of objects is no array any more.
+        value = tuple(np.asarray(array, dtype=object).reshape(-1).tolist())
         if any(v is None for v in value):
             value = None
     return TensorType(dtype, tuple(shape), value)
