@@ -7,14 +7,13 @@ for fusion to know, and a bias is an epilogue like any other.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from aicc.graph_ir.graph import Graph, Node, reads
+from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.passes.rewrite import SHARED_BYTES, Editor
 from aicc.graph_ir.passes.simplify import constants_together, same_type
 
@@ -52,23 +51,15 @@ def _rule(ed: Editor, node: Node) -> Sequence[str] | None:
     return None
 
 
-def _read_once(ed: Editor, value: str) -> bool:
-    """Whether one node of the old graph reads a value of it, and nothing else does."""
-    if "uses" not in ed.memo:
-        ed.memo["uses"] = Counter(v for n in ed.old.nodes for v in reads(n))
-        ed.memo["uses"].update(ed.old.outputs)
-    return bool(ed.memo["uses"][value] == 1)
-
-
 def _linear(ed: Editor, value: str) -> Node | None:
     """The linear operator with weights of its own whose only reader uses `value`."""
     node = ed.made_by(value)
-    if node is None or node.op not in LINEAR or not _read_once(ed, value):
+    if node is None or node.op not in LINEAR or not ed.read_once(value):
         return None
     weights = ed.constant_of(node.inputs[1])
     if weights is None or weights.ndim < 2 or weights.dtype.kind in "biu":
         return None
-    if weights.nbytes > SHARED_BYTES and not _read_once(ed, node.inputs[1]):
+    if weights.nbytes > SHARED_BYTES and not ed.read_once(node.inputs[1]):
         return None
     return node
 
@@ -136,7 +127,7 @@ def scale_past_shift(ed: Editor, node: Node) -> str | None:
     """Mul(Add(Conv(x, @w), @c), @s) -> Add(Mul(Conv(x, @w), @s), @c*s)"""
     value, factor = node.inputs
     scale, add = ed.constant_of(factor), ed.made_by(value, "Add")
-    if scale is None or add is None or not _read_once(ed, value):
+    if scale is None or add is None or not ed.read_once(value):
         return None
     shift, linear = ed.constant_of(add.inputs[1]), _linear(ed, add.inputs[0])
     if shift is None or linear is None or _per_channel(ed, linear, scale) is None:
@@ -145,6 +136,55 @@ def scale_past_shift(ed: Editor, node: Node) -> str | None:
         return None
     dtype = ed.type_of(value).dtype
     return str(ed.op("Add", ed.op("Mul", add.inputs[0], factor), ed.constant(shift * scale, dtype)))
+
+
+def scale_before_view(ed: Editor, node: Node) -> str | None:
+    """Mul(Transpose(Conv(x, @w)), @s) -> Transpose(Mul(Conv(x, @w), @s)), s one number, the same
+    for Reshape and for a shift between"""
+    view, factor = node.inputs
+    data = ed.constant_of(factor)
+    if data is None or data.size != 1 or not same_type(ed, view, node.outputs[0]):
+        return None
+    if _behind_views(ed, view) is None:
+        return None
+    made = ed.made_by(view)
+    assert made is not None
+    scaled = str(ed.op("Mul", made.inputs[0], ed.constant(data.reshape(()), base=factor)))
+    moved = replace(ed.make(made.op, scaled, *made.inputs[1:]), attrs=made.attrs)
+    return ed.offer(moved)[0]
+
+
+def _behind_views(ed: Editor, value: str) -> Node | None:
+    """The linear operator behind Transposes and Reshapes, at least one, and a constant shift."""
+    node = ed.made_by(value)
+    if node is None or node.op not in ("Transpose", "Reshape"):
+        return None
+    while node is not None and node.op in ("Transpose", "Reshape") and ed.read_once(value):
+        value = node.inputs[0]
+        node = ed.made_by(value)
+    if node is not None and node.op == "Add" and ed.read_once(value):
+        value = node.inputs[0] if ed.constant_of(node.inputs[1]) is not None else ""
+    return _linear(ed, value)
+
+
+def scale_after_product(ed: Editor, node: Node) -> str | None:
+    """MatMul(Mul(a, @s), b) -> Mul(MatMul(a, b), @s), s one number and b not constant, where it is
+    an epilogue; the same on the right. Not for 16-bit floats, whose range the scale protects."""
+    if ed.type_of(node.outputs[0]).dtype not in ("f32", "f64"):
+        return None
+    for i in (0, 1):
+        mul, other = ed.made_by(node.inputs[i], "Mul"), node.inputs[1 - i]
+        if mul is None or not ed.read_once(node.inputs[i]) or ed.constant_of(other) is not None:
+            continue
+        data = ed.constant_of(mul.inputs[1])
+        if data is None or data.size != 1:
+            continue
+        if not same_type(ed, mul.inputs[0], node.inputs[i]):
+            continue
+        operands = (mul.inputs[0], other) if i == 0 else (other, mul.inputs[0])
+        product = ed.op("MatMul", *operands)
+        return str(ed.op("Mul", product, ed.constant(data.reshape(()), base=mul.inputs[1])))
+    return None
 
 
 def divisor_as_factor(ed: Editor, node: Node) -> str | None:
@@ -164,7 +204,8 @@ def divisor_as_factor(ed: Editor, node: Node) -> str | None:
 RULES: dict[str, tuple[Callable[[Editor, Node], str | None], ...]] = {
     "Conv": (split_bias,),
     "ConvTranspose": (split_bias,),
-    "Mul": (scale_into_weights, scale_past_shift),
+    "Mul": (scale_into_weights, scale_past_shift, scale_before_view, constants_together),
+    "MatMul": (scale_after_product,),
     "Div": (divisor_as_factor,),
     "Add": (constants_together,),
 }

@@ -9,6 +9,7 @@ what no result needs. Names of the graph's outputs never change: they are the us
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -77,6 +78,7 @@ class Editor(GraphRewriter):
         self._alias: dict[str, str] = {}
         self._by_content: dict[tuple[Any, ...], str] = {}
         self._current = Node("", (), ())
+        self._reads: Counter[str] | None = None
         self._own = set(old.inputs) | set(old.constants)
         self._read = set(old.outputs).union(*(reads(n) for n in old.nodes))
 
@@ -112,6 +114,14 @@ class Editor(GraphRewriter):
 
     def context(self, node: Node) -> OpContext:
         return context(self.new, node, self.outer)
+
+    def read_once(self, value: str) -> bool:
+        """Whether a value of the old graph is read in one place of it only. False for new values,
+        of which that is not known yet."""
+        if self._reads is None:
+            self._reads = Counter(v for n in self.old.nodes for v in reads(n))
+            self._reads.update(self.old.outputs)
+        return self._reads[value] == 1
 
     # building
 
@@ -182,9 +192,7 @@ class Editor(GraphRewriter):
 
     def constant(self, data: Any, dtype: str | None = None, base: str = "") -> str:
         """The name of a constant with these data."""
-        array = np.ascontiguousarray(np.asarray(data, None if dtype is None else to_numpy(dtype)))
-        if np.ndim(data) == 0:
-            array = array.reshape(())
+        array = contiguous(np.asarray(data, None if dtype is None else to_numpy(dtype)))
         key = _content(array)
         known = self._by_content.get(key) if key is not None else None
         if known is not None:
@@ -292,6 +300,20 @@ class Editor(GraphRewriter):
 def _names_symbols(value: str, t: TensorType) -> bool:
     """True where sizes of a value are symbols named after it, which ties it to its name."""
     return any(s.name.startswith(f"{value}.") for d in t.shape for s in symbols(d))
+
+
+def contiguous(array: Array) -> Array:
+    """The array in C order. A large transposed matrix is copied in strips of a few of its rows,
+    which stay in the cache while their columns are written: several times as fast."""
+    if array.flags.c_contiguous:
+        return array
+    if array.ndim != 2 or array.nbytes < 1 << 20 or not array.flags.f_contiguous:
+        return array.copy(order="C")
+    made = np.empty(array.shape, array.dtype)
+    strip = max(1, 64 // array.itemsize)
+    for start in range(0, array.shape[1], strip):
+        made[:, start : start + strip] = array[:, start : start + strip]
+    return made
 
 
 def _content(array: Array) -> tuple[Any, ...] | None:

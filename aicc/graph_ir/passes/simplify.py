@@ -330,6 +330,57 @@ def expanded_operand(ed: Editor, node: Node) -> str | None:
     return None
 
 
+def _leading_view(ed: Editor, value: str) -> str | None:
+    """The source of a Reshape that leaves the last axis as it is."""
+    view = ed.made_by(value, "Reshape")
+    if view is None:
+        return None
+    source, result = ed.type_of(view.inputs[0]).shape, ed.type_of(value).shape
+    fits = len(source) > 1 and len(result) > 1 and source[-1] == result[-1]
+    return view.inputs[0] if fits else None
+
+
+def view_after_product(ed: Editor, node: Node) -> str | None:
+    """MatMul(Reshape(x), w) -> Reshape(MatMul(x, w)) where w is a matrix and x keeps its rows, so
+    that what follows works in x's own shape"""
+    value, weights = node.inputs
+    source = _leading_view(ed, value)
+    if source is None or ed.type_of(weights).rank != 2:
+        return None
+    return reshape(ed, str(ed.op("MatMul", source, weights)), ed.type_of(node.outputs[0]))
+
+
+def view_after_sum(ed: Editor, node: Node) -> str | None:
+    """Add(Reshape(x), @b) -> Reshape(Add(x, @b)) where b is a vector over the last axis, kept"""
+    value, vector = node.inputs
+    source, data = _leading_view(ed, value), ed.constant_of(vector)
+    if source is None or data is None or data.ndim > 1:
+        return None
+    return reshape(ed, str(ed.op("Add", source, vector)), ed.type_of(node.outputs[0]))
+
+
+def view_before_product(ed: Editor, node: Node) -> str | None:
+    """Reshape(Add(MatMul(Reshape(x), w), @b)) -> Add(MatMul(Reshape(x), w), @b) where the rows of
+    the result are arranged anew, with or without the sum"""
+    value, result = node.inputs[0], ed.type_of(node.outputs[0])
+    add = ed.made_by(value, "Add")
+    product = ed.made_by(add.inputs[0] if add is not None else value, "MatMul")
+    if product is None or result.rank < 2 or ed.type_of(value).shape[-1] != result.shape[-1]:
+        return None
+    x, weights = product.inputs
+    bias = ed.constant_of(add.inputs[1]) if add is not None else None
+    if add is not None and (bias is None or bias.ndim > 1 or not ed.read_once(add.inputs[0])):
+        return None
+    if ed.made_by(x, "Reshape") is None or ed.type_of(weights).rank != 2 or not ed.read_once(value):
+        return None
+    rows = TensorType(result.dtype, (*result.shape[:-1], ed.type_of(x).shape[-1]))
+    shaped = reshape(ed, x, rows)
+    if shaped is None or shaped == x:
+        return None
+    made = str(ed.op("MatMul", shaped, weights))
+    return made if add is None else str(ed.op("Add", made, add.inputs[1]))
+
+
 def permutation(ed: Editor, node: Node) -> tuple[int, ...]:
     """The axes of a Transpose: its attribute, or all of them reversed."""
     rank = ed.type_of(node.inputs[0]).rank
@@ -416,7 +467,14 @@ _COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 RULES: dict[str, tuple[ValueRule, ...]] = {
     "Identity": (identity,),
     "Dropout": (identity,),
-    "Add": (neutral_operand, constant_right, constants_together, expanded_operand),
+    "Add": (
+        neutral_operand,
+        constant_right,
+        constants_together,
+        view_after_sum,
+        expanded_operand,
+    ),
+    "MatMul": (view_after_product,),
     "Sub": (neutral_operand, subtract_constant, expanded_operand),
     "Mul": (
         neutral_operand,
@@ -443,7 +501,8 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "Clip": (no_bounds,),
     **dict.fromkeys(("Sum", "Mean", "Concat"), (few_operands,)),
     **dict.fromkeys(("Max", "Min"), (few_operands, expanded_operand)),
-    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), (same_shape, view_as_reshape)),
+    **dict.fromkeys(("Flatten", "Squeeze", "Unsqueeze"), (same_shape, view_as_reshape)),
+    "Reshape": (same_shape, view_before_product, view_as_reshape),
     "Expand": (same_shape,),
     "Split": (same_shape,),
     "Transpose": (transposes_together, transpose_as_reshape),
