@@ -109,6 +109,15 @@ class ScatterElements(Scatter):
         yield Case("empty", (x, integers(0, 5, lo=0, hi=1), floats(0, 5)))
 
 
+@operator("Scatter", since=9, inputs=3, attributes={"axis": 0, "reduction": "none"})
+class OldScatter(ScatterElements):
+    """ScatterElements under the name that it had in opsets 9 and 10."""
+
+    def cases(self) -> Iterable[Case]:
+        at = np.array([[1, 0, 2], [0, 2, 1]])
+        yield Case("rows", (floats(3, 3), at, floats(2, 3, seed=1)), symbolic={(0, 0): "n"})
+
+
 @operator("ScatterND", since=11, inputs=3, attributes={"reduction": "none"})
 class ScatterND(Scatter):
     """Updates of slices at index tuples, the last axis of the indices."""

@@ -28,6 +28,8 @@ def model(op: Operator, case: Case, opset: int) -> onnx.ModelProto:
         schema = onnx.defs.get_schema(op.name, opset, "")
     except onnx.defs.SchemaError:
         raise CannotJudgeError("no such operator") from None
+    if schema.deprecated:
+        opset = schema.since_version - 1
     attrs: dict[str, Any] = {}
     for name, value in case.attrs.items():
         if name in schema.attributes:
