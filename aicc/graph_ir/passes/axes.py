@@ -334,11 +334,17 @@ class View(Freedom):
             return None
         axes = [a for n in order for a in self.runs[n][0]]
         layout = _filled(axes, len(self.source))
-        if label != self.default:
+        if label != self.default and self._listed is None:
             stored = permuted(self.source, layout)
             if target_shape(stored, permuted(self.y[0].shape, label)) is None:
                 return None
         return self._first(layout)
+
+    @property
+    def _listed(self) -> tuple[Size, ...] | None:
+        """The operand's sizes where they may be listed in another order: none copies in place."""
+        value = None if len(self.x) < 2 or self.x[1] is None else self.x[1].value
+        return None if value is None or 0 in value else value
 
     def from_operand(self, i: int, layout: Layout) -> Layout | None:
         if i != 0:
@@ -353,9 +359,11 @@ class View(Freedom):
             return replace(self.node, inputs=tuple(inputs))
         shape = permuted(self.y[0].shape, label)
         target = target_shape(ed.type_of(inputs[0]).shape, shape)
-        assert target is not None
-        made = replace(self.node, inputs=(inputs[0], ed.constant(target, "i64")))
-        return made.with_attrs(allowzero=0)
+        if target is not None:
+            listed = ed.constant(target, "i64")
+        else:
+            listed = ed.op("Gather", inputs[1], ed.constant(list(label), "i64"), axis=0)
+        return replace(self.node, inputs=(inputs[0], listed)).with_attrs(allowzero=0)
 
     def _order(self, layout: Layout, shape: Sequence[Size], side: int) -> list[int] | None:
         """Runs in the order of a layout; None where it takes one apart."""
