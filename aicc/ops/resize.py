@@ -163,7 +163,9 @@ class Resize(Operator):
         y = x if text(ctx.attrs["mode"]) == "nearest" else wide(x).astype(np.float64)
         outside = np.zeros([int(d) for d in self._shape(x.shape, scales)], np.bool_)
         for n, s in enumerate(scales):
-            region = (0.0, 1.0) if roi is None else (float(roi[n]), float(roi[n + len(scales)]))
+            region = (0.0, 1.0)
+            if roi is not None and roi.size:
+                region = (float(roi[n]), float(roi[n + len(scales)]))
             at = _coordinates(ctx, s, region)
             if text(ctx.attrs["coordinate_transformation_mode"]) == "tf_crop_and_resize":
                 gone = (at < 0) | (at > x.shape[s.axis] - 1)
