@@ -346,7 +346,8 @@ class ReduceLogSumExp(_Composite):
     ONNX ReduceLogSumExp-18."""
 
     def numpy(self, x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
-        return np.logaddexp.reduce(x.astype(np.float64), axis=axes, keepdims=keepdims)
+        combine: Any = np.logaddexp
+        return combine.reduce(x.astype(np.float64), axis=axes, keepdims=keepdims)
 
     def compose(self, g: GraphRewriter, x: str, reduce: Any, dtype: str) -> str:
         top = reduce("ReduceMax", x, 1)
