@@ -144,12 +144,11 @@ def first_best(
     element: Any,
     best: Tensor,
     number: Any,
-    last: bool = False,
 ) -> Tensor:
-    """The least (with `last` the greatest) `number(position)` among the positions in `extents`
-    whose `element(*index, *position)` equals `best[index]`. A NaN counts as the best."""
+    """The least `number(position)` among the positions in `extents` whose
+    `element(*index, *position)` equals `best[index]`. A NaN counts as the best."""
     rank = len(shape)
-    nothing: Size = -1 if last else product(extents)
+    nothing = product(extents)
 
     def score(*index: Size) -> Expr:
         value = element(*index)
@@ -158,4 +157,4 @@ def first_best(
             wins = call("or", wins, call("isnan", value))
         return select(wins, as_expr(number(index[rank:]), "i64"), as_expr(nothing, "i64"))
 
-    return b.reduce(shape, extents, score, op="max" if last else "min", name="position")
+    return b.reduce(shape, extents, score, op="min", name="position")
