@@ -8,9 +8,10 @@ rows of a tile are one base register plus a displacement.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aicc.codegen.llvm_types import memory_type, splat, suffix
+from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, splat, suffix
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter
 from aicc.dtypes import nbytes
@@ -212,16 +213,12 @@ class Addressing:
     # values
 
     def type_of(self, v: Value) -> str:
-        from aicc.codegen.llvm_types import llvm_type
-
         return llvm_type(v.dtype, v.lanes)
 
     def broadcast(self, v: Value, lanes: int) -> Value:
         """`v` in `lanes` lanes."""
         if v.lanes == lanes or not lanes:
             return v
-        from aicc.codegen.llvm_types import llvm_type
-
         if not v.text.startswith("%"):
             return Value(splat(v.text, v.dtype, lanes), v.dtype, lanes)
         key = ("splat", v.text, lanes)
@@ -293,8 +290,11 @@ class Addressing:
         align = nbytes(buffer.dtype)
         if stride == 1:
             pointer = self.address(buffer, self._at_lane_zero(offset))
-            if self.mask is None:
+            known = self._known_mask()
+            if self.mask is None or (known and all(known)):
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
+            elif known is not None:
+                raw = self._load_runs(buffer, pointer, known)
             else:
                 mask = self.vector_mask()
                 raw = self.fn.call(
@@ -321,6 +321,54 @@ class Addressing:
             )
         return self._from_memory(raw, buffer.dtype, self.lanes)
 
+    def _known_mask(self) -> tuple[bool, ...] | None:
+        """The lanes that take part, where that is known here.
+
+        Such masks become narrower accesses: LLVM 22 would store a whole element, not a truncated
+        one, where a mask is a constant with one lane.
+        """
+        return None if self.mask is None else known_flags(self.mask.text)
+
+    def _load_runs(self, buffer: Buffer, pointer: str, lanes: Sequence[bool]) -> str:
+        """The lanes that are true from consecutive elements at `pointer`, the others zero."""
+        wide = memory_type(buffer.dtype, self.lanes)
+        text = "zeroinitializer"
+        for first, end in runs(lanes):
+            at = self._behind(buffer, pointer, first)
+            if end - first == 1:
+                t = memory_type(buffer.dtype)
+                part = self.fn.value(f"load {t}, ptr {at}, align {nbytes(buffer.dtype)}")
+                text = self.fn.value(f"insertelement {wide} {text}, {t} {part}, i64 {first}")
+                continue
+            t = memory_type(buffer.dtype, end - first)
+            part = self.fn.value(f"load {t}, ptr {at}, align {nbytes(buffer.dtype)}")
+            size = end - first
+            spread = _shuffle([n if n < size else -1 for n in range(self.lanes)])
+            full = self.fn.value(f"shufflevector {t} {part}, {t} poison, {spread}")
+            place = _shuffle(
+                [self.lanes + n - first if first <= n < end else n for n in range(self.lanes)]
+            )
+            text = self.fn.value(f"shufflevector {wide} {text}, {wide} {full}, {place}")
+        return text
+
+    def _store_runs(self, buffer: Buffer, pointer: str, text: str, lanes: Sequence[bool]) -> None:
+        """The lanes of `text` that are true to consecutive elements at `pointer`."""
+        wide = memory_type(buffer.dtype, self.lanes)
+        for first, end in runs(lanes):
+            at = self._behind(buffer, pointer, first)
+            if end - first == 1:
+                t = memory_type(buffer.dtype)
+                part = self.fn.value(f"extractelement {wide} {text}, i64 {first}")
+            else:
+                t = memory_type(buffer.dtype, end - first)
+                picked = _shuffle(list(range(first, end)))
+                part = self.fn.value(f"shufflevector {wide} {text}, {wide} poison, {picked}")
+            self.fn.emit(f"store {t} {part}, ptr {at}, align {nbytes(buffer.dtype)}")
+
+    def _behind(self, buffer: Buffer, pointer: str, n: int) -> str:
+        t = memory_type(buffer.dtype)
+        return self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {n}") if n else pointer
+
     def _load_scalar(self, buffer: Buffer, offset: Size) -> Value:
         t = memory_type(buffer.dtype)
         pointer = self.address(buffer, offset)
@@ -333,6 +381,9 @@ class Addressing:
         """`pointer` where the mask holds in some lane, else a harmless place."""
         assert self.mask is not None
         active = self.mask.text
+        known = self._known_mask()
+        if known is not None:
+            return pointer if any(known) else harmless
         if self.mask.lanes:
             t = f"<{self.mask.lanes} x i1>"
             active = self.fn.call(
@@ -380,8 +431,12 @@ class Addressing:
         name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
         if stride == 1:
             pointer = self.address(buffer, self._at_lane_zero(offset))
-            if self.mask is None:
+            known = self._known_mask()
+            if self.mask is None or (known and all(known)):
                 self.fn.emit(f"store {t} {text}, ptr {pointer}, align {align}")
+                return
+            if known is not None:
+                self._store_runs(buffer, pointer, text, known)
                 return
             self.fn.call(
                 "void",
@@ -404,3 +459,9 @@ class Addressing:
                 (f"<{self.lanes} x i1>", self.vector_mask()),
             ],
         )
+
+
+def _shuffle(lanes: Sequence[int]) -> str:
+    """The mask operand of a shufflevector; -1 is a lane that nobody reads."""
+    items = ", ".join("i32 poison" if n < 0 else f"i32 {n}" for n in lanes)
+    return f"<{len(lanes)} x i32> <{items}>"

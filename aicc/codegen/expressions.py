@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aicc.codegen.addressing import Addressing, Value
-from aicc.codegen.llvm_types import literal, llvm_type, splat, suffix
+from aicc.codegen.llvm_types import flags, known_flags, literal, llvm_type, splat, suffix
 from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
 from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
@@ -24,6 +26,12 @@ _ROUNDING = {
 }
 
 
+_LOGIC: dict[str, Callable[..., bool]] = {
+    "and": lambda a, b: a and b,
+    "or": lambda a, b: a or b,
+    "xor": lambda a, b: a != b,
+    "not": lambda a: not a,
+}
 _NANS = ("0X7FF8", "0XFFF8", "0XH7E", "0XHFE", "0XR7FC", "0XRFFC")
 
 
@@ -70,8 +78,9 @@ class Expressions(Addressing):
 
     def _select(self, e: Op) -> Value:
         cond = self.expression(e.args[0])
-        if cond.text in ("true", "false"):
-            return self.expression(e.args[1 if cond.text == "true" else 2])
+        decided = self.decided(cond)
+        if decided is not None:
+            return self.expression(e.args[1 if decided else 2])
         a = self._under(cond, e.args[1], negate=False)
         b = self._under(cond, e.args[2], negate=True)
         lanes = max(cond.lanes, a.lanes, b.lanes)
@@ -102,9 +111,15 @@ class Expressions(Addressing):
         if a is None:
             return b
         lanes = max(a.lanes, b.lanes)
-        x, y = self.broadcast(a, lanes), self.broadcast(b, lanes)
-        t = llvm_type("bool", lanes)
-        return Value(self.fn.value(f"and {t} {x.text}, {y.text}"), "bool", lanes)
+        args = [self.broadcast(a, lanes), self.broadcast(b, lanes)]
+        return self.apply("and", args, "bool", lanes)
+
+    def decided(self, cond: Value) -> bool | None:
+        """What a condition is in every lane, where that is known here."""
+        if cond.text in ("true", "false"):
+            return cond.text == "true"
+        known = set(known_flags(cond.text) or (True, False))
+        return known.pop() if len(known) == 1 else None
 
     def _compare_lanes(self, e: Op) -> Value | None:
         """`index < bound` over consecutive lanes as a narrow comparison with the lane number."""
@@ -130,7 +145,9 @@ class Expressions(Addressing):
                 limit = self.fn.call("i64", name, [("i64", limit), ("i64", str(bound))])
             narrow = Value(self.fn.value(f"trunc nsw i64 {limit} to i32"), "i32")
         else:
-            narrow = Value(str(max(-1, min(self.lanes, int(limit)))), "i32")
+            edge = int(limit)
+            below = [n < edge if coef == -1 else n > edge for n in range(self.lanes)]
+            return Value(flags(below), "bool", self.lanes)
         wide = self.broadcast(narrow, self.lanes)
         iota = "<" + ", ".join(f"i32 {n}" for n in range(self.lanes)) + ">"
         relation = "slt" if coef == -1 else "sgt"
@@ -147,6 +164,11 @@ class Expressions(Addressing):
             text = self.fn.value(f"bitcast {source} {args[0].text} to {target}")
             return Value(text, dtype, lanes)
         operand = args[0].dtype
+        if operand == "bool" and lanes and name in _LOGIC:
+            known = [known_flags(a.text) for a in args]
+            if all(k is not None for k in known):
+                text = flags([_LOGIC[name](*xs) for xs in zip(*(k for k in known if k))])
+                return Value(text, "bool", lanes)
         if supports(name, operand):
             block = Block(
                 lanes,

@@ -253,8 +253,9 @@ class KernelFunction(Expressions):
 
     def _if(self, s: If) -> None:
         cond = self._condition(s.cond)
-        if cond.text in ("true", "false"):
-            self.statements(s.then if cond.text == "true" else s.orelse)
+        decided = self.decided(cond)
+        if decided is not None:
+            self.statements(s.then if decided else s.orelse)
             return
         if cond.lanes:
             self._masked(cond, s)
@@ -276,6 +277,8 @@ class KernelFunction(Expressions):
             if body:
                 part = cond if holds else self.apply("not", [cond], "bool", cond.lanes)
                 self.mask = self.both(outer, part)
+                if self.decided(self.mask) is False:
+                    continue
                 self.scopes.append({})
                 self.statements(body)
                 self.scopes.pop()
@@ -301,7 +304,9 @@ class KernelFunction(Expressions):
             self._parallel(s)
         elif s.kind == "vector":
             self._vector(s)
-        elif s.kind == "unroll" and isinstance(self.resolve(s.extent), int):
+        elif self.resolve(s.extent) == 1 or (
+            s.kind == "unroll" and isinstance(self.resolve(s.extent), int)
+        ):
             self._unrolled(s)
         else:
             self._serial(s.var, *self._ends(s), s.body)

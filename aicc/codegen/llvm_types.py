@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,6 +57,29 @@ def literal(value: int | float, dtype: str) -> str:
     if dtype == "bf16":
         return f"0xR{np.asarray(rounded).view(np.uint16):04X}"
     return "0x" + struct.pack(">d", float(rounded)).hex().upper()
+
+
+def flags(lanes: Sequence[bool]) -> str:
+    """A constant vector of truth values."""
+    return "<" + ", ".join(f"i1 {'true' if x else 'false'}" for x in lanes) + ">"
+
+
+def known_flags(text: str) -> tuple[bool, ...] | None:
+    """The truth values of a constant vector as `flags` and `splat` write it; None for others."""
+    if not text.startswith("<i1 "):
+        return None
+    return tuple(word.strip() == "i1 true" for word in text[1:-1].split(","))
+
+
+def runs(lanes: Sequence[bool]) -> list[tuple[int, int]]:
+    """The ranges of consecutive lanes (first, behind the last) that are true."""
+    found: list[tuple[int, int]] = []
+    for n, x in enumerate(lanes):
+        if x and found and found[-1][1] == n:
+            found[-1] = (found[-1][0], n + 1)
+        elif x:
+            found.append((n, n + 1))
+    return found
 
 
 def splat(value: str, dtype: str, lanes: int) -> str:
