@@ -19,8 +19,9 @@ from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.fuse import Access, Description, Fuser, Kind
 from aicc.ops import registry
-from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
+from aicc.tensor_ir.analysis import reads as buffers_read
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel, Load, Op, walk_expr
 from aicc.tensor_ir.recipes import scheduled
@@ -90,7 +91,7 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
         b.mark_output(tensor)
         outs.add(tensor.name)
         tensors[value] = tensor
-    kernel = b.build()
+    kernel = _without_unread(b.build())
     by_name = {tensors[v].name: v for v in operands}
     produced = {tensors[v].name: v for v in results}
     order = [p.name for p in kernel.params]
@@ -99,6 +100,13 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
         tuple(by_name[n] for n in order if n in by_name),
         tuple(produced[n] for n in order if n in produced),
     )
+
+
+def _without_unread(kernel: Kernel) -> Kernel:
+    """Without parameters whose elements no statement reads (shapes and axes, known by now)."""
+    read = {name for s in kernel.body for name in buffers_read(s)}
+    kept = tuple(b for b in kernel.buffers if b.scope not in ("in", "const") or b.name in read)
+    return replace(kernel, buffers=kept)
 
 
 def _literal(data: np.ndarray[Any, Any]) -> int | float | None:
@@ -209,7 +217,7 @@ def _describe_reduction(
     after = [s for s in stages if s.position > stage.position]
     before = [s for s in stages if s.position < stage.position]
     e = stage.value
-    simple_after = all(_reads_own(s, stage.buffer) for s in after[:1])
+    simple_after = all(_reads_own(s, stage) for s in after[:1])
     if isinstance(e, Op) and e.name == "mul" and stage.op == "add":
         loads = [a for a in e.args if isinstance(a, Load)]
         if len(loads) == 2 and loads[0].buffer != loads[1].buffer:
@@ -224,9 +232,15 @@ def _describe_reduction(
     return Description("window", {}, epilogue=simple_after and len(after) <= 1)
 
 
-def _reads_own(s: Stage, buffer: str) -> bool:
-    loads = [x for x in walk_expr(s.value) if isinstance(x, Load) and x.buffer == buffer]
-    return bool(loads) and all(_access(x, s.axes) == "same" for x in loads)
+def _reads_own(s: Stage, reduction: Stage) -> bool:
+    """True where each result of `s` reads one element of the reduction of its own: at the same index,
+    or moved to another place."""
+    loads = [x for x in walk_expr(s.value) if isinstance(x, Load)]
+    own = [x for x in loads if x.buffer == reduction.buffer]
+    if all(_access(x, s.axes) == "same" for x in own):
+        return bool(own)
+    count = product(e for _, e in s.axes)
+    return s.value == own[0] and count == product(e for _, e in reduction.axes)
 
 
 def _row_operand(kernel: Kernel, lowered: Lowered, stage: Stage) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import Dim, Size, Sym, ceildiv, minimum, recombine, substitute, symbols
+from aicc.symbolic import Dim, Size, Sym, ceildiv, divides, minimum, recombine, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import (
     Expr,
@@ -189,3 +189,64 @@ class PadAxis(Step):
             return select(below(index, n), moved, const(0, e.dtype))
 
         return map_expr(stage.value, one, lambda s: substitute(s, {v: index}))
+
+
+@dataclass(frozen=True)
+class SplitAxis(Step):
+    """B[.., i, ..] of shape [.., n*m, ..]   ->   B[.., i // m, i % m, ..] of shape [.., n, m, ..]
+
+    The inverse of `fuse_axes`: the stage that computes B runs over two axes, i := o*m + p.
+    Precondition: m divides the extent; B is an input, or is computed by one canonical stage.
+    """
+
+    buffer: str
+    axis: int
+    factor: int
+    name = "split_axis"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        old = kernel.buffer(self.buffer)
+        a, m = self.axis, self.factor
+        if not 0 <= a < len(old.shape) or m < 1 or not divides(m, old.shape[a]):
+            raise self.fail(kernel, f"{m} does not divide axis {a} of {self.buffer}")
+        if old.pack:
+            raise self.fail(kernel, f"{self.buffer} has a layout already")
+        if old.scope not in ("in", "const"):
+            stage = stage_of(kernel, self.buffer)
+            if stage is None:
+                raise self.fail(kernel, f"{self.buffer} is not computed by one stage")
+            kernel = replace_stage(kernel, stage.position, self._divided(kernel, stage))
+
+        def one(e: Expr) -> Expr | None:
+            if isinstance(e, Load) and e.buffer == self.buffer:
+                inner = map_expr(e, lambda x: one(x) if x is not e else None, lambda s: s)
+                assert isinstance(inner, Load)
+                i = inner.indices
+                return replace(inner, indices=(*i[:a], i[a] // m, i[a] % m, *i[a + 1 :]))
+            return None
+
+        shape = (*old.shape[:a], old.shape[a] // m, m, *old.shape[a + 1 :])
+        kernel = kernel.with_buffer(replace(old, shape=shape))
+        return kernel.with_body(map_exprs(kernel.body, one))
+
+    def _divided(self, kernel: Kernel, stage: Stage) -> Stage:
+        v, extent = stage.axes[self.axis]
+        m = self.factor
+        taken = unused_names(kernel)
+        parts: list[tuple[Sym | None, Size]] = []
+        values: list[Size] = []
+        for suffix, e in (("q", extent // m), ("r", m)):
+            if e == 1 or v is None:
+                parts.append((None, 1))
+                values.append(0)
+            else:
+                var, value = fresh_variable(f"{v.name}.{suffix}", 0, e, taken)
+                parts.append((var, e))
+                values.append(value)
+        mapping: dict[Sym, Size] = {} if v is None else {v: values[0] * m + values[1]}
+        return replace(
+            stage,
+            axes=(*stage.axes[: self.axis], *parts, *stage.axes[self.axis + 1 :]),
+            init=stage.init and stage.init.substitute_sizes(mapping),
+            value=stage.value.substitute_sizes(mapping),
+        )

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, Sym, coefficient, product, recombine, symbols
+from aicc.symbolic import (
+    Dim,
+    FloorDiv,
+    Mod,
+    Size,
+    Sym,
+    coefficient,
+    product,
+    recombine,
+    symbols,
+)
 from aicc.tensor_ir.analysis import Stage, writes
 from aicc.tensor_ir.ir import (
     Expr,
@@ -19,7 +29,8 @@ from aicc.tensor_ir.ir import (
 )
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel, Split, Unroll, Vectorize
-from aicc.tensor_ir.schedule_stages import Inline
+from aicc.tensor_ir.schedule_axes import SplitAxis
+from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
 
 PARALLEL_WORK = 20_000
 """Scalar operations below which sharing out a loop costs more than it gains."""
@@ -45,6 +56,76 @@ def inline_movements(plan: Plan) -> None:
     for stage in plan.stages():
         if is_movement(stage) and plan.kernel.buffer(stage.buffer).scope == "temp":
             plan.do(Inline(stage.buffer))
+
+
+def with_epilogue(plan: Plan, buffer: str) -> tuple[str, str]:
+    """Makes the reduction's buffer local and what follows it one stage: (accumulator, result).
+
+    The result's stage reads the accumulator at the element it writes, its axes in any order; where
+    it splits an index (`acc[i // 2, i % 2]`), its axis is split alike.
+    """
+    if plan.kernel.buffer(buffer).scope == "out":
+        plan.do(CacheWrite(buffer))
+        return plan.newest_buffer(), buffer
+    position = plan.stage(buffer).position
+    for s in plan.stages():
+        if s.position > position and plan.kernel.buffer(s.buffer).scope == "temp":
+            plan.do(Inline(s.buffer))
+    after = [s for s in plan.stages() if s.position > plan.stage(buffer).position]
+    if len(after) != 1:
+        raise ScheduleError(f"{buffer} has {len(after)} stages after it\n{plan.kernel}")
+    out = after[0].buffer
+    while True:
+        found = _split_index(plan, out, buffer)
+        if found is None:
+            break
+        plan.do(SplitAxis(out, *found))
+    own_axes(plan, out, buffer)
+    return buffer, out
+
+
+def _accumulator_load(plan: Plan, out: str, buffer: str) -> Load:
+    """The one way in which the result's stage reads the accumulator."""
+    value = plan.stage(out).value
+    loads = [x for x in walk_expr(value) if isinstance(x, Load) and x.buffer == buffer]
+    if len(loads) != 1:
+        raise ScheduleError(f"{buffer} is read at {len(loads)} indices\n{plan.kernel}")
+    return loads[0]
+
+
+def _split_index(plan: Plan, out: str, buffer: str) -> tuple[int, int] | None:
+    """An axis of the result, and the factor to split it by, so that an index becomes plain."""
+    load = _accumulator_load(plan, out, buffer)
+    axes = {v: n for n, (v, _) in enumerate(plan.stage(out).axes) if v is not None}
+    for index in load.indices:
+        if isinstance(index, Dim) and index.const == 0 and len(index.terms) == 1:
+            (monomial, coef) = index.terms[0]
+            a = monomial[0]
+            if coef == 1 and len(monomial) == 1 and isinstance(a, FloorDiv | Mod):
+                (v, *rest) = symbols(a.num)
+                plain = isinstance(a.num, Dim) and a.num == Dim((((v,), 1),), 0)
+                if not rest and plain and v in axes and isinstance(a.den, int):
+                    return axes[v], a.den
+    return None
+
+
+def own_axes(plan: Plan, out: str, buffer: str) -> list[Sym | None]:
+    """For each axis of the accumulator, the loop variable of the result that runs over it."""
+    load = _accumulator_load(plan, out, buffer)
+    axes = {v: e for v, e in plan.stage(out).axes if v is not None}
+    found: list[Sym | None] = []
+    for index, extent in zip(load.indices, plan.kernel.buffer(buffer).shape, strict=True):
+        if index == 0 and extent == 1:
+            found.append(None)
+            continue
+        mine = symbols(index)
+        v = next(iter(mine)) if len(mine) == 1 else None
+        if v is None or index != Dim((((v,), 1),), 0) or axes.pop(v, None) is None:
+            raise ScheduleError(f"{buffer} is not read at the element written\n{plan.kernel}")
+        found.append(v)
+    if axes:
+        raise ScheduleError(f"{buffer} is read for several results\n{plan.kernel}")
+    return found
 
 
 def offset_of(kernel: Kernel, load: Load) -> Size:

@@ -15,22 +15,23 @@ from dataclasses import dataclass, field
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, Size, Sym, divides, symbols
+from aicc.symbolic import Size, Sym, divides, symbols
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Load, Op, Reduce, loads_of, walk_expr
+from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
-    inline_movements,
+    own_axes,
     parallelise,
     stride_in,
     vector_loop,
+    with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Tile, choose_tile
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
-from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline, Pack
+from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""
@@ -80,7 +81,7 @@ def roles(plan: Plan, stage: Stage) -> Roles | None:
 
 def contraction(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`, a sum of products."""
-    out = _epilogue(plan, buffer)
+    buffer, out = with_epilogue(plan, buffer)
     _flatten_rows(plan, buffer, out)
     stage = plan.stage(buffer)
     found = roles(plan, stage)
@@ -89,27 +90,6 @@ def contraction(plan: Plan, buffer: str) -> None:
     tile = _tile(plan, stage, found)
     copy = _right_operand(plan, stage, found, tile)
     _Tiling(plan, buffer, out, found, tile, copy).run()
-
-
-def _epilogue(plan: Plan, buffer: str) -> str:
-    """Makes the accumulator a local buffer and everything after it one stage, whose buffer results."""
-    if plan.kernel.buffer(buffer).scope == "out":
-        plan.do(CacheWrite(buffer))
-        return buffer
-    inline_movements(plan)
-    position = plan.stage(buffer).position
-    for s in plan.stages():
-        if s.position > position and plan.kernel.buffer(s.buffer).scope == "temp":
-            plan.do(Inline(s.buffer))
-    outs = [s for s in plan.stages() if s.position > plan.stage(buffer).position]
-    if len(outs) != 1:
-        raise ScheduleError(f"{buffer} has {len(outs)} stages after it\n{plan.kernel}")
-    (out,) = outs
-    for load in (x for x in walk_expr(out.value) if isinstance(x, Load) and x.buffer == buffer):
-        own = [0 if v is None else Dim((((v,), 1),), 0) for v, _ in out.axes]
-        if list(load.indices) != own:
-            raise ScheduleError(f"{buffer} is not read at the element written\n{plan.kernel}")
-    return out.buffer
 
 
 def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
@@ -125,11 +105,27 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         def is_row(v: Sym | None, a: Load = found.left, b: Load = found.right) -> bool:
             return v is None or (v in a.size_symbols() and v not in b.size_symbols())
 
-        joined = all(is_row(v) for v, _ in pair) and plan.attempt_if(
-            lambda k: all_linear(k, {buffer, out}), FuseAxes(out, axis), FuseAxes(buffer, axis)
+        place = _adjacent(plan, buffer, out, axis)
+        joined = (
+            place is not None
+            and all(is_row(v) for v, _ in pair)
+            and plan.attempt_if(
+                lambda k: all_linear(k, {buffer, out}), FuseAxes(out, place), FuseAxes(buffer, axis)
+            )
         )
         if not joined:
             axis += 1
+
+
+def _adjacent(plan: Plan, buffer: str, out: str, axis: int) -> int | None:
+    """Where the result has the accumulator's axes `axis` and `axis + 1` side by side."""
+    mine = own_axes(plan, out, buffer)
+    theirs = [v for v, _ in plan.stage(out).axes]
+    if mine[axis] is None or mine[axis + 1] is None:
+        same = len(mine) == len(theirs) and [v for v in mine if v] == [v for v in theirs if v]
+        return axis if same and mine == theirs else None
+    place = theirs.index(mine[axis])
+    return place if theirs[place + 1 : place + 2] == [mine[axis + 1]] else None
 
 
 def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
@@ -207,7 +203,7 @@ class _Tiling:
         n_extent = stage.axes[self.roles.column][1]
         m_extent: Size = 1 if self.roles.row is None else stage.axes[self.roles.row][1]
         plan.do(PadAxis(self.buffer, self.roles.column, tile.columns))
-        names = [v.name if v else "" for v, _ in plan.stage(self.out).axes]
+        names = [v.name if v else "" for v in own_axes(plan, self.out, self.buffer)]
         column = names[self.roles.column]
         row = "" if self.roles.row is None else names[self.roles.row]
         outer = [n for n in names if n and n not in (row, column)]
@@ -268,11 +264,12 @@ class _Tiling:
 
     def _row_axes(self, outer: list[str]) -> list[str]:
         """The outer loops that only the left operand depends on."""
-        out, acc = self.plan.stage(self.out), self.plan.stage(self.buffer)
+        mine = own_axes(self.plan, self.out, self.buffer)
+        acc = self.plan.stage(self.buffer)
         right = self.roles.right.size_symbols()
         return [
             v.name
-            for (v, _), (w, _) in zip(out.axes, acc.axes, strict=True)
+            for v, (w, _) in zip(mine, acc.axes, strict=True)
             if v is not None and v.name in outer and w not in right
         ]
 

@@ -8,21 +8,21 @@ pixels in channels-last order. Lanes are channels, rows of a tile are neighbouri
 from __future__ import annotations
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Sym
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Load, loads_of, walk_expr
+from aicc.tensor_ir.ir import Load, walk_expr
 from aicc.tensor_ir.recipes.common import (
     as_number,
-    inline_movements,
     lanes_of,
+    own_axes,
     parallelise,
     stride_in,
     vector_loop,
+    with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
-from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Pack
+from aicc.tensor_ir.schedule_stages import ComputeAt, Pack
 
 ROWS = 8
 """Outputs per tile: enough independent chains to hide the latency of the reduction."""
@@ -46,22 +46,11 @@ def column_axis(plan: Plan, stage: Stage) -> int | None:
 
 def window(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`."""
-    if plan.kernel.buffer(buffer).scope == "out":
-        plan.do(CacheWrite(buffer))
-        out = buffer
-    else:
-        inline_movements(plan)
-        position = plan.stage(buffer).position
-        for s in plan.stages():
-            if s.position > position and plan.kernel.buffer(s.buffer).scope == "temp":
-                plan.do(Inline(s.buffer))
-        after = [s for s in plan.stages() if s.position > plan.stage(buffer).position]
-        if len(after) != 1:
-            raise ScheduleError(f"{buffer} has {len(after)} stages after it\n{plan.kernel}")
-        out = after[0].buffer
+    buffer, out = with_epilogue(plan, buffer)
     stage = plan.stage(buffer)
     column = column_axis(plan, stage)
-    if column is None or len(stage.axes) != len(plan.stage(out).axes):
+    theirs = [v for v, _ in plan.stage(out).axes]
+    if column is None or own_axes(plan, out, buffer) != theirs:
         raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
     lanes = lanes_of(plan, stage)
     _pack_constants(plan, stage, column)
@@ -85,7 +74,7 @@ def _pack_constants(plan: Plan, stage: Stage, column: int) -> None:
 
 
 def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
-    stage, final = plan.stage(buffer), plan.stage(out)
+    final = plan.stage(out)
     names = [v.name if v else "" for v, _ in final.axes]
     c = names[column]
     rows = [n for k, n in enumerate(names) if n and k != column]
@@ -172,9 +161,3 @@ def _stage_rows(plan: Plan, stage: Stage, leading: list[str], rows: list[str]) -
     loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
     if loops:
         vector_loop(plan, loops[-1], plan.target.lanes(plan.kernel.buffer(name).dtype), 2)
-
-
-def contiguous_in(plan: Plan, stage: Stage, v: Sym) -> bool:
-    """True where some load of the stage is contiguous in `v`."""
-    loads = loads_of(plan.kernel.body[stage.position])
-    return any(stride_in(plan.kernel, x, v) == 1 for x in loads)
