@@ -67,7 +67,8 @@ def _linear(ed: Editor, value: str) -> Node | None:
 def _per_channel(ed: Editor, linear: Node, constant: Array) -> Array | None:
     """The constant as one number for each output channel, or for all; None where it is neither."""
     rank = ed.type_of(linear.outputs[0]).rank
-    axis = 1 if linear.op in CONVOLUTIONS else rank - 1
+    first = linear.op in CONVOLUTIONS and not linear.attr("channels_last", 0)
+    axis = 1 if first else rank - 1
     if constant.ndim > rank:
         return None
     shape = (*(1,) * (rank - constant.ndim), *constant.shape)
@@ -81,10 +82,13 @@ def split_bias(ed: Editor, node: Node) -> str | None:
     if len(node.inputs) < 3 or not node.inputs[2]:
         return None
     bias = node.inputs[2]
-    spatial = ed.type_of(node.outputs[0]).rank - 2
+    last = bool(node.attr("channels_last", 0))
+    spatial = 0 if last else ed.type_of(node.outputs[0]).rank - 2
     data = ed.constant_of(bias)
     if data is not None:
         shaped = ed.constant(data.reshape(-1, *(1,) * spatial), base=bias)
+    elif last:
+        shaped = bias
     else:
         axes = ed.constant(list(range(1, spatial + 1)), "i64")
         shaped = str(ed.op("Unsqueeze", bias, axes))

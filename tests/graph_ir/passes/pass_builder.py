@@ -87,14 +87,14 @@ def agree(before, after, rtol=1e-4, atol=1e-5, **sizes):
             assert not fault, f"{name}: {fault}\n{print_graph(after)}"
 
 
-def applied(graph, *passes, **sizes):
+def applied(graph, *passes, rtol=1e-4, atol=1e-5, **sizes):
     """The graph after `passes`, which changed nothing that it computes, and not the one given."""
     text = print_graph(graph)
     after = graph
     for p in passes:
         after = p(after)
     assert print_graph(graph) == text
-    agree(graph, after, **sizes)
+    agree(graph, after, rtol, atol, **sizes)
     return after
 
 
