@@ -20,8 +20,9 @@ def verify_module(module: Module) -> None:
 
     - every kernel is valid and has the name it is known by;
     - the graph is valid, where calls are typed by their kernels' `out` parameters;
-    - a call has an operand for each `in` and `const` parameter, of its type; a `const` one is a
-      constant, in the layout that the parameter's `pack` describes;
+    - a call has an operand for each `in` and `const` parameter, of its element type and count (a
+      kernel may see its operands' memory under another shape); a `const` one is a constant, and
+      one with a `pack` has the shape that this layout gives it;
     - a kernel's sizes are sizes of the graph.
     """
     for name, kernel in module.kernels.items():
@@ -65,14 +66,14 @@ class _ModuleVerifier(GraphVerifier):
                 f"{what}: {len(node.inputs)} operands and {len(node.outputs)} results, where the "
                 f"kernel has {len(ins)} and {len(outs)}"
             )
+        for s in kernel.sizes:
+            if self.sizes.get(s.name) != s:
+                raise self.error(f"{what}: the graph has no size {s} of the kernel's range")
         for b, name in zip(ins, node.inputs):
             self.operand(graph, what, b, name)
         for b, name in zip(outs, node.outputs):
             if name:
                 self.same(what, b, TensorType(b.dtype, b.shape), name, graph.types[name])
-        for s in kernel.sizes:
-            if self.sizes.get(s.name) != s:
-                raise self.error(f"{what}: the graph has no size {s} of the kernel's range")
 
     def error(self, message: str) -> IRError:
         return IRError(f"graph {self.where!r}: {message}")
@@ -80,16 +81,20 @@ class _ModuleVerifier(GraphVerifier):
     def operand(self, graph: Graph, what: str, b: Buffer, name: str) -> None:
         if b.scope == "const" and name not in graph.constants:
             raise self.error(f"{what}: {name!r} is no constant, as {b.name} has to be")
-        expected = graph.types[name].without_value()
-        if b.pack:
-            data = graph.constants[name]
-            try:
-                shape = tuple(p.extent for p in parse_layout(b.pack, data.shape))
-            except PackError as fault:
-                raise self.error(f"{what}: {name!r} as {b.name}: {fault}") from None
-            expected = TensorType(from_numpy(data.dtype), shape)
-        self.same(what, b, TensorType(b.dtype, b.shape), name, expected)
+        if not b.pack:
+            self.same(what, b, TensorType(b.dtype, b.shape), name, graph.types[name])
+            return
+        data = graph.constants[name]
+        try:
+            packed = tuple(p.extent for p in parse_layout(b.pack, data.shape))
+        except PackError as fault:
+            raise self.error(f"{what}: {name!r} as {b.name}: {fault}") from None
+        if packed != b.shape or from_numpy(data.dtype) != b.dtype:
+            found = TensorType(from_numpy(data.dtype), packed)
+            raise self.error(
+                f"{what}: {name!r} is packed as {found}, but {b.name} is {b.dtype}{list(b.shape)}"
+            )
 
     def same(self, what: str, b: Buffer, declared: TensorType, name: str, t: TensorType) -> None:
-        if declared != t.without_value():
+        if declared.dtype != t.dtype or declared.count != t.count:
             raise self.error(f"{what}: {name!r} is {t.without_value()}, but {b.name} is {declared}")
