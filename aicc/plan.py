@@ -28,7 +28,7 @@ from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
 from aicc.ops import registry
 from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step
-from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.inplace import inplace_pairs
 from aicc.tensor_ir.packing import pack_array, parse_layout
 
@@ -235,6 +235,12 @@ class _Planner:
             if b.pack and name not in self.graph.constants:
                 raise IRError(f"node {_title(node)}: {name!r} is packed, but is no constant")
             operands.append(self.operand(name, b.pack))
+            held = self.buffers[operands[-1]]
+            if held.dtype != b.dtype or product(held.shape) != product(b.shape):
+                raise IRError(
+                    f"node {_title(node)}: {name!r} is {held.dtype}{list(held.shape)} in memory, "
+                    f"@{kernel.name} takes {b.dtype}{list(b.shape)}"
+                )
         for name in operands:
             self._touch(name, number)
         results: list[str] = []

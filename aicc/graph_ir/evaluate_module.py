@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from aicc.graph_ir.evaluate import check_feed, evaluate, learn_sizes
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.types import TensorType
+from aicc.symbolic import Size
 from aicc.symbolic import evaluate as evaluate_size
 from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.packing import pack_array
@@ -55,14 +56,15 @@ def _call(
     made: dict[str, Array] = {}
     for b in kernel.params:
         if b.scope == "out":
-            shape = tuple(evaluate_size(d, sizes) for d in b.shape)
-            arrays[b.name] = np.zeros(shape, to_numpy(b.dtype))
+            arrays[b.name] = np.zeros(_shape(b.shape, sizes), to_numpy(b.dtype))
             name = next(results)
             if name:
-                made[name] = arrays[b.name]
+                shape = _shape(module.graph.types[name].shape, sizes)
+                made[name] = arrays[b.name].reshape(shape)
         else:
             data = values[next(operands)]
-            arrays[b.name] = pack_array(data, b.pack) if b.pack else data
+            data = pack_array(data, b.pack) if b.pack else np.ascontiguousarray(data)
+            arrays[b.name] = data.reshape(_shape(b.shape, sizes))
     try:
         run(kernel, arrays, sizes)
     except ExecutionError as error:
@@ -71,6 +73,10 @@ def _call(
             raise
         raise ExecutionError(f"node {names!r}: {error}") from None
     return made
+
+
+def _shape(shape: Sequence[Size], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(evaluate_size(d, sizes) for d in shape)
 
 
 def evaluate_node(graph: Graph, node: Node, values: Mapping[str, Array]) -> dict[str, Array]:

@@ -6,7 +6,7 @@ before or after scheduling, by sufficient conditions:
 
 1. Every load of the operand is inside the value of a store to the result, at the store's own
    row-major position.
-2. No element of the result is stored twice: each store's index tells the iteration of all loops
+2. No element of the result is stored twice: each store's index tells all iterations of the loops
    around it apart, different stores write disjoint ranges, and no reduction updates the result.
 """
 
@@ -17,9 +17,13 @@ from itertools import combinations
 
 from aicc.dtypes import nbytes
 from aicc.symbolic import (
+    Atom,
+    Dim,
+    FloorDiv,
+    Mod,
     Size,
     Sym,
-    coefficient,
+    floordiv,
     mul,
     product,
     proves_lt,
@@ -134,28 +138,52 @@ def _written_once(kernel: Kernel, stores: Sequence[tuple[Store, Loops]]) -> bool
 
 
 def _injective(indices: Sequence[Size], loops: Loops) -> bool:
-    """Whether different iterations give different indices: each loop variable occurs in one index
-    only, and each index is a number in a mixed radix with its variables as digits."""
-    names = [f.var.name for f in loops]
-    if len(set(names)) < len(names):
+    """Whether different iterations of the loops give different indices.
+
+    Each index is a number in a mixed radix whose digits, variables or quotients and remainders of
+    them, can be read off it; all digits of all indices together must tell every variable.
+    """
+    variables = frozenset(f.var for f in loops)
+    if len({v.name for v in variables}) < len(loops):
         return False
-    free = {f.var: f for f in loops}
+    known: set[Atom] = set()
     for index in indices:
-        mine = [v for v in symbols(index) if v in free]
-        digits: list[tuple[int, Sym]] = []
-        for v in mine:
-            c = coefficient(index, v)
-            if not isinstance(c, int) or c <= 0:
-                return False
-            digits.append((c, v))
-        reach: int | None = 0  # how far all smaller digits together can move the index
-        for c, v in sorted(digits, key=lambda d: d[0]):
-            if reach is None or c <= reach:
-                return False
-            extent = value_range(free[v].extent)[1]
-            reach = None if extent is None else reach + c * (extent - 1)
-            del free[v]
-    return all(f.extent == 1 for f in free.values())
+        found = _digits(index, variables)
+        if found is None:
+            return False
+        known |= found
+    while True:
+        more: set[Atom] = set()
+        for a in known:
+            if isinstance(a, Mod):  # with its quotient, a remainder tells the number
+                quotient = _digits(floordiv(a.num, a.den), variables)
+                if quotient is not None and quotient <= known:
+                    more |= _digits(a.num, variables) or set()
+        if more <= known:
+            break
+        known |= more
+    return all(f.var in known or f.extent == 1 for f in loops)
+
+
+def _digits(s: Size, variables: frozenset[Sym]) -> set[Atom] | None:
+    """The digits of `s`, in whose place values no two of its values meet; None where that is not
+    sure. Terms without `variables` do not matter."""
+    if isinstance(s, int):
+        return set()
+    digits: list[tuple[int, Atom]] = []
+    for monomial, coefficient in s.terms:
+        if symbols(Dim(((monomial, 1),), 0)).isdisjoint(variables):
+            continue
+        if len(monomial) != 1 or not isinstance(monomial[0], Sym | FloorDiv | Mod):
+            return None
+        digits.append((coefficient, monomial[0]))
+    reach: int | None = 0  # how far all smaller digits together can move the number
+    for coefficient, a in sorted(digits, key=lambda d: d[0]):
+        if reach is None or coefficient <= reach:
+            return None
+        lo, hi = value_range(Dim((((a,), 1),), 0))
+        reach = None if lo is None or hi is None else reach + coefficient * max(0, hi - lo)
+    return {a for _, a in digits}
 
 
 def _disjoint(a: tuple[Store, Loops], b: tuple[Store, Loops]) -> bool:
