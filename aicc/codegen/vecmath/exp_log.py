@@ -74,14 +74,14 @@ _ERF = (
     0.00011887846630997956,
     -9.390510967932642e-06,
 )
-# e^f - 1 = f + f^2 (c0 + c1 f + ...) for |f| <= ln(2)/2; error of the erf that follows from it
-# 2^-27.1.
+# e^f - 1 = f + f^2 (c0 + c1 f + ...) for |f| <= ln(2)/2; error of the erf that follows 2^-27.4.
+# Weighted in units in the last place of erf, more where the rounding of q leaves the least room.
 _EXPM1 = (
     0.4999998211860657,
-    0.16666515171527863,
-    0.04167066887021065,
-    0.008369265124201775,
-    0.0013704492012038827,
+    0.16666512191295624,
+    0.04167109727859497,
+    0.008369415067136288,
+    0.00136737828142941,
 )
 # Above this argument erf is 1 in float.
 _ERF_ONE = 4.0
