@@ -214,8 +214,8 @@ class Split(Step):
 class Fuse(Step):
     """for i in 0..n: for j in 0..m: S   ->   for i.j in 0..n*m: S[i := i.j // m, j := i.j % m]
 
-    Precondition: the loops are perfectly nested, start at 0, and m depends neither on i nor on what
-    S writes; the outer loop is serial.
+    Precondition: the loops are perfectly nested, start at 0, and m is not 0 and depends neither on
+    i nor on what S writes; the outer loop is serial.
     """
 
     outer: str
@@ -229,6 +229,8 @@ class Fuse(Step):
             raise self.fail(kernel, f"{self.inner} is not perfectly nested in {self.outer}")
         if a.lo != 0 or b.lo != 0 or a.var in symbols(b.hi):
             raise self.fail(kernel, "both loops start at 0 and the inner extent is constant")
+        if b.hi == 0:
+            raise self.fail(kernel, f"{self.inner} has no iterations")
         if a.kind != "for":
             raise self.fail(kernel, f"the kind of {self.outer} is {a.kind} already")
         require_steady(self, kernel, a, (a.hi, b.hi))

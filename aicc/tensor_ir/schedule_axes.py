@@ -54,7 +54,7 @@ class FuseAxes(Step):
     """B[.., i, j, ..] of shape [.., n, m, ..]   ->   B[.., i*m + j, ..] of shape [.., n*m, ..]
 
     The memory is the same. The stage that computes B runs over the joined axis: i := v // m,
-    j := v % m. Precondition: B is an input, or is computed by one canonical stage.
+    j := v % m. Precondition: B is an input, or is computed by one canonical stage; m is not 0.
     """
 
     buffer: str
@@ -67,6 +67,8 @@ class FuseAxes(Step):
         if not 0 <= a < len(old.shape) - 1:
             raise self.fail(kernel, f"{self.buffer} has no axes {a} and {a + 1}")
         n, m = old.shape[a], old.shape[a + 1]
+        if m == 0:
+            raise self.fail(kernel, f"axis {a + 1} of {self.buffer} is empty")
         if old.scope not in ("in", "const"):
             stage = stage_of(kernel, self.buffer)
             if stage is None:
