@@ -166,6 +166,12 @@ def windows(ctx: OpContext, sizes: Sequence[Size], kernel: Sequence[int]) -> Win
     overhang = False
     if ctx.attrs.get("ceil_mode", 0):
         whole = [n + b + e for n, b, e in zip(sizes, begins, ends)]
+        # Where one window is all there is, its taps past the padding read nothing: they go.
+        kernel = [
+            min(k, -(-n // d)) if o == 1 and isinstance(n, int) else k
+            for k, d, o, n in zip(kernel, dilations, outputs, whole)
+        ]
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations)]
         reach = [(o - 1) * s + span for o, s, span in zip(outputs, strides, spans)]
         overhang = not all(proves_le(r, n) for r, n in zip(reach, whole))
     return Windows(

@@ -21,6 +21,7 @@ from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
+    is_costly,
     own_axes,
     parallelise,
     stride_in,
@@ -35,6 +36,10 @@ from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""
+
+
+MAX_REDUCTIONS = 16
+"""Reduction loops that a contraction may have."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,8 @@ class _Tiling:
     tile: Tile
     copy: str | None
     row_axes: list[str] = field(default_factory=list)
+    staged: str = ""
+    """A copy of the accumulator in memory, for an epilogue too long to unroll over the tile."""
 
     def run(self) -> None:
         plan, tile = self.plan, self.tile
@@ -213,6 +220,9 @@ class _Tiling:
         symbolic = not isinstance(m_extent, int)
         if symbolic and tile.rows > 1:
             plan.do(PadAxis(self.buffer, self.roles.row or 0, tile.rows, "clamp"))
+        if is_costly(plan.stage(self.out).value):
+            plan.do(CacheRead(self.buffer))
+            self.staged = plan.newest_buffer()
         plan.do(Split(column, tile.columns, "exact" if _exact(n_extent, tile) else "guard"))
         if not row:
             plan.do(Reorder((*order, inside)))
@@ -286,27 +296,35 @@ class _Tiling:
     def _compute(self, at: str, row: str, column: str) -> None:
         """Computes the accumulator of one tile inside the loop `at`."""
         plan, tile = self.plan, self.tile
+        loops = [(row, column)]
+        if self.staged:
+            plan.do(ComputeAt(self.staged, at, "stack"))
+            loops.append(self._tile_loops(plan.newest_buffer()))
         plan.do(ComputeAt(self.buffer, at, "register"))
         acc = plan.newest_buffer()
-        n_loop = f"{acc}.{self.roles.column}"
-        m_loop = f"{acc}.{self.roles.row}"
-        has_rows = plan.has_loop(m_loop)
-        rows = plan.loop(m_loop).extent if has_rows else 1
-        plan.do(DecomposeReduction(m_loop if has_rows else n_loop))
-        depth = [f"{acc}.k{n}" for n in range(len(plan.kernel.body) + 64)]
-        depth = [k for k in depth if plan.has_loop(k)]
-        inner = [m_loop, n_loop] if has_rows else [n_loop]
+        m_loop, n_loop = self._tile_loops(acc)
+        rows = plan.loop(m_loop).extent if m_loop else 1
+        plan.do(DecomposeReduction(m_loop or n_loop))
+        depth = [f"{acc}.k{n}" for n in range(MAX_REDUCTIONS) if plan.has_loop(f"{acc}.k{n}")]
+        inner = [m_loop, n_loop] if m_loop else [n_loop]
         plan.do(Reorder((*depth, *inner)))
         assert isinstance(rows, int)
         self._unroll_depth(depth, rows * tile.vectors)
-        for name in (f"{m_loop}.s", m_loop, row):
-            if name and plan.has_loop(name):
-                plan.do(Unroll(name))
-        for name in (f"{n_loop}.s", n_loop, column):
+        loops += [(m_loop, n_loop), (f"{m_loop}.s" if m_loop else "", f"{n_loop}.s")]
+        for m, n in loops:
+            if m and not (self.staged and m == row):
+                plan.do(Unroll(m))
             if tile.vectors == 1:
-                plan.do(Vectorize(name))
+                plan.do(Vectorize(n))
             else:
-                plan.do(Split(name, tile.lanes), Vectorize(f"{name}.i"), Unroll(f"{name}.o"))
+                plan.do(Split(n, tile.lanes), Vectorize(f"{n}.i"))
+                if not (self.staged and m == row):
+                    plan.do(Unroll(f"{n}.o"))
+
+    def _tile_loops(self, buffer: str) -> tuple[str, str]:
+        """The loops over a tile's rows ("" for a single row) and columns."""
+        row, column = f"{buffer}.{self.roles.row}", f"{buffer}.{self.roles.column}"
+        return row if self.plan.has_loop(row) else "", column
 
     def _unroll_depth(self, depth: list[str], block: int) -> None:
         """Unrolls the innermost reduction loops while the block stays small."""
