@@ -15,7 +15,7 @@ import numpy as np
 
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.passes.rewrite import SHARED_BYTES, Editor
-from aicc.graph_ir.passes.simplify import constants_together, same_type
+from aicc.graph_ir.passes.simplify_arithmetic import constants_together, same_type
 
 Array = np.ndarray[Any, Any]
 CONVOLUTIONS = ("Conv", "ConvTranspose")

@@ -24,13 +24,13 @@ from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.passes.axes import (
     Freedom,
     Layout,
-    freedom,
     identity,
     permuted,
     significant,
 )
+from aicc.graph_ir.passes.axis_rules import freedom
 from aicc.graph_ir.passes.rewrite import Editor
-from aicc.graph_ir.passes.simplify import target_shape
+from aicc.graph_ir.passes.simplify_shapes import target_shape
 from aicc.symbolic import Size, evaluate, symbols
 
 TYPICAL = 64

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, overload
 
 from aicc.graph_ir.graph import Graph, reads
 from aicc.graph_ir.module import Module
 from aicc.graph_ir.passes.layout import typical
 from aicc.graph_ir.passes.order import Problem, order
 from aicc.ops import registry
-
-T = TypeVar("T", Graph, Module)
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,13 @@ class Reorder:
 
     name: ClassVar[str] = "reorder"
 
-    def __call__(self, level: T) -> T:
+    @overload
+    def __call__(self, level: Graph) -> Graph: ...
+
+    @overload
+    def __call__(self, level: Module) -> Module: ...
+
+    def __call__(self, level: Graph | Module) -> Graph | Module:
         if isinstance(level, Graph):
             return self._of(level)
         return level.with_graph(self._of(level.graph))

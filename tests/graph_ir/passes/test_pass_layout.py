@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from pass_builder import Build, applied, count, ops
 
 from aicc.graph_ir.graph import Graph, make_node
-from aicc.graph_ir.passes.axes import permuted, runs_of, significant
+from aicc.graph_ir.passes.axes import permuted, significant
+from aicc.graph_ir.passes.axis_rules import runs_of
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.layout import ChooseLayout

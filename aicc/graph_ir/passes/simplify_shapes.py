@@ -1,0 +1,207 @@
+"""Rules of `simplify` for operators that only move elements: views, transposes, slices, broadcasts.
+
+Views become Reshapes with a constant shape where sizes allow it, and Reshapes give way to the shape
+that products and sums around them work in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aicc.errors import OperatorError
+from aicc.graph_ir.graph import Node
+from aicc.graph_ir.infer import result_types
+from aicc.graph_ir.passes.rewrite import Editor
+from aicc.graph_ir.passes.simplify_arithmetic import same_type
+from aicc.graph_ir.types import TensorType
+from aicc.symbolic import Size, product
+
+
+def reshape(ed: Editor, x: str, like: TensorType) -> str | None:
+    """`x` in the shape of `like`: itself, or a Reshape whose operand is constant; None where sizes
+    are symbols that neither stay in place nor follow from the others."""
+    own = ed.type_of(x)
+    if own.shape == like.shape:
+        return x
+    target = target_shape(own.shape, like.shape)
+    if target is None:
+        return None
+    return str(ed.op("Reshape", x, ed.constant(target, "i64"), allowzero=0))
+
+
+def target_shape(own: Sequence[Size], shape: Sequence[Size]) -> list[int] | None:
+    """Reshape's operand for a result of this shape: 0 copies a size in place, -1 follows."""
+    target: list[int] = []
+    for axis, d in enumerate(shape):
+        stays = axis < len(own) and own[axis] == d
+        if isinstance(d, int) and d != 0:
+            target.append(d)
+        elif stays:
+            target.append(0)
+        elif isinstance(d, int):
+            return None
+        else:
+            target.append(-1)
+    return target if target.count(-1) <= 1 else None
+
+
+def identity(ed: Editor, node: Node) -> str | None:
+    """Identity(x), Dropout(x) whose mask nobody reads -> x"""
+    return node.inputs[0]
+
+
+def same_shape(ed: Editor, node: Node) -> str | None:
+    """A view, an Expand or a Split of x with x's own type -> x"""
+    return node.inputs[0] if same_type(ed, node.inputs[0], node.outputs[0]) else None
+
+
+def view_as_reshape(ed: Editor, node: Node) -> str | None:
+    """Squeeze, Unsqueeze, Flatten, Reshape(Reshape(x)) -> Reshape(x, @shape) where a constant shape
+    says it. Where contents are tracked the node stays, so that shape arithmetic goes on."""
+    result = ed.type_of(node.outputs[0])
+    if result.value is not None:
+        return None
+    x = node.inputs[0]
+    while (inner := ed.made_by(x, "Reshape")) is not None:
+        x = inner.inputs[0]
+    own = ed.type_of(x)
+    if node.op == "Reshape" and x == node.inputs[0]:
+        target = target_shape(own.shape, result.shape)
+        shape = ed.constant_of(node.inputs[1])
+        if target is None or (shape is not None and shape.tolist() == target):
+            return None
+    return reshape(ed, x, result)
+
+
+def expanded_operand(ed: Editor, node: Node) -> str | None:
+    """f(Expand(x), y) -> f(x, y) where the result's shape follows from the other operands"""
+    for i, value in enumerate(node.inputs):
+        source = ed.made_by(value, "Expand") if value else None
+        if source is None:
+            continue
+        inputs = [*node.inputs]
+        inputs[i] = source.inputs[0]
+        fresh = replace(ed.make(node.op, *inputs), attrs=node.attrs)
+        try:
+            (t,) = result_types(ed.context(fresh))
+        except OperatorError:
+            continue
+        if t.shape == ed.type_of(node.outputs[0]).shape:
+            return ed.offer(fresh)[0]
+    return None
+
+
+def _leading_view(ed: Editor, value: str) -> str | None:
+    """The source of a Reshape that leaves the last axis as it is."""
+    view = ed.made_by(value, "Reshape")
+    if view is None:
+        return None
+    source, result = ed.type_of(view.inputs[0]).shape, ed.type_of(value).shape
+    fits = len(source) > 1 and len(result) > 1 and source[-1] == result[-1]
+    return view.inputs[0] if fits else None
+
+
+def view_after_product(ed: Editor, node: Node) -> str | None:
+    """MatMul(Reshape(x), w) -> Reshape(MatMul(x, w)) where w is a matrix and x keeps its rows, so
+    that what follows works in x's own shape"""
+    value, weights = node.inputs
+    source = _leading_view(ed, value)
+    if source is None or ed.type_of(weights).rank != 2:
+        return None
+    return reshape(ed, str(ed.op("MatMul", source, weights)), ed.type_of(node.outputs[0]))
+
+
+def view_after_sum(ed: Editor, node: Node) -> str | None:
+    """Add(Reshape(x), @b) -> Reshape(Add(x, @b)) where b is a vector over the last axis, kept"""
+    value, vector = node.inputs
+    source, data = _leading_view(ed, value), ed.constant_of(vector)
+    if source is None or data is None or data.ndim > 1:
+        return None
+    return reshape(ed, str(ed.op("Add", source, vector)), ed.type_of(node.outputs[0]))
+
+
+def view_before_product(ed: Editor, node: Node) -> str | None:
+    """Reshape(Add(MatMul(Reshape(x), w), @b)) -> Add(MatMul(Reshape(x), w), @b) where the rows of
+    the result are arranged anew, with or without the sum"""
+    value, result = node.inputs[0], ed.type_of(node.outputs[0])
+    add = ed.made_by(value, "Add")
+    product = ed.made_by(add.inputs[0] if add is not None else value, "MatMul")
+    if product is None or result.rank < 2 or ed.type_of(value).shape[-1] != result.shape[-1]:
+        return None
+    x, weights = product.inputs
+    bias = ed.constant_of(add.inputs[1]) if add is not None else None
+    if add is not None and (bias is None or bias.ndim > 1 or not ed.read_once(add.inputs[0])):
+        return None
+    if ed.made_by(x, "Reshape") is None or ed.type_of(weights).rank != 2 or not ed.read_once(value):
+        return None
+    rows = TensorType(result.dtype, (*result.shape[:-1], ed.type_of(x).shape[-1]))
+    shaped = reshape(ed, x, rows)
+    if shaped is None or shaped == x:
+        return None
+    made = str(ed.op("MatMul", shaped, weights))
+    return made if add is None else str(ed.op("Add", made, add.inputs[1]))
+
+
+def permutation(ed: Editor, node: Node) -> tuple[int, ...]:
+    """The axes of a Transpose: its attribute, or all of them reversed."""
+    rank = ed.type_of(node.inputs[0]).rank
+    perm = node.attr("perm") or ()
+    return tuple(int(p) for p in perm) or tuple(reversed(range(rank)))
+
+
+def transposes_together(ed: Editor, node: Node) -> str | None:
+    """Transpose(x) of no axes -> x;  Transpose(Transpose(x)) -> Transpose(x)"""
+    perm = permutation(ed, node)
+    x = node.inputs[0]
+    if perm == tuple(range(len(perm))):
+        return x
+    inner = ed.made_by(x, "Transpose")
+    if inner is None:
+        return None
+    before = permutation(ed, inner)
+    return str(ed.op("Transpose", inner.inputs[0], perm=tuple(before[p] for p in perm)))
+
+
+def transpose_as_reshape(ed: Editor, node: Node) -> str | None:
+    """Transpose(x) that moves only axes of size 1 -> Reshape(x)"""
+    shape = ed.type_of(node.inputs[0]).shape
+    moved = [p for p in permutation(ed, node) if shape[p] != 1]
+    if moved != sorted(moved):
+        return None
+    return reshape(ed, node.inputs[0], ed.type_of(node.outputs[0]))
+
+
+def whole_slice(ed: Editor, node: Node) -> str | None:
+    """Slice(x) of every element, in order -> x"""
+    steps = ed.type_of(node.inputs[4]).value if len(node.inputs) > 4 and node.inputs[4] else (1,)
+    if steps is None or any(s != 1 for s in steps):
+        return None
+    return same_shape(ed, node)
+
+
+def zero_pad(ed: Editor, node: Node) -> str | None:
+    """Pad(x) by nothing -> x"""
+    pads = ed.type_of(node.inputs[1]).value
+    if pads is None or any(p != 0 for p in pads):
+        return None
+    return same_shape(ed, node)
+
+
+def single_repeat(ed: Editor, node: Node) -> str | None:
+    """Tile(x) by ones -> x"""
+    repeats = ed.type_of(node.inputs[1]).value
+    if repeats is None or any(r != 1 for r in repeats):
+        return None
+    return same_shape(ed, node)
+
+
+def no_reduction(ed: Editor, node: Node) -> str | None:
+    """ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceProd over axes of size 1 -> Reshape(x)"""
+    x, result = ed.type_of(node.inputs[0]), ed.type_of(node.outputs[0])
+    if result.value is not None or product(x.shape) != product(result.shape):
+        return None
+    kept = [d for d in x.shape if d != 1]
+    if kept != [d for d in result.shape if d != 1] or 0 in kept:
+        return None
+    return reshape(ed, node.inputs[0], result)
