@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from native_kernel import Native, for_kernel
 
+from aicc.codegen.target import Target
 from aicc.dtypes import from_numpy, is_float, to_numpy
 from aicc.graph_ir.infer import constant_type
 from aicc.graph_ir.types import TensorType
@@ -17,6 +19,7 @@ from aicc.symbolic import Dim, Size, evaluate, sym
 from aicc.tensor_ir import interp
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel
+from aicc.tensor_ir.recipes import scheduled
 
 EPSILON = {"f64": 0.0, "f32": 0.0, "f16": 2e-3, "bf16": 1.6e-2}
 """Least tolerance, relative and absolute, of a type: two units in the last place near 1."""
@@ -188,7 +191,22 @@ def _interpret(kernel: Kernel, arrays: dict[str, Array], sizes: dict[str, int]) 
     interp.run(kernel, arrays, sizes)
 
 
-EXECUTORS: dict[str, Executor] = {"interpreter": _by(_interpret)}
+def _native(kernel: Kernel, arrays: dict[str, Array], sizes: dict[str, int]) -> None:
+    """The kernel as its recipe schedules it, compiled."""
+    made = scheduled(kernel, HOST)[0]
+    given = for_kernel(made, arrays, sizes)
+    native = Native(made, HOST)
+    try:
+        assert native(given, sizes) == 0, f"a check failed in\n{made}"
+    finally:
+        native.close()
+    for b in made.params:
+        if b.scope == "out":
+            arrays[b.name][...] = given[b.name].reshape(arrays[b.name].shape)
+
+
+HOST = Target.host()
+EXECUTORS: dict[str, Executor] = {"interpreter": _by(_interpret), "native": _by(_native)}
 """What must agree with `reference`; another one is another function that runs a kernel."""
 
 
