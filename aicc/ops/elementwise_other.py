@@ -133,7 +133,7 @@ class Mean(Variadic):
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         arrays = [a.astype(np.float64) for a in inputs if a is not None]
         mean = np.mean(np.stack(np.broadcast_arrays(*arrays)), axis=0)
-        return [np.asarray(mean).astype(ctx.outputs[0].dtype and to_numpy(ctx.outputs[0].dtype))]
+        return [np.asarray(mean).astype(to_numpy(ctx.outputs[0].dtype))]
 
 
 @operator("Max", inputs=(1, None))

@@ -141,11 +141,8 @@ class TopK(Operator):
         order = np.zeros((len(flat), count), np.int64)
         for row, elements in enumerate(flat):
             items = [v.item() for v in elements]
-            ranked = sorted(
-                range(len(items)),
-                key=lambda n, items=items: (-items[n] if ctx.attrs["largest"] else items[n], n),
-            )
-            order[row] = ranked[:count]
+            ranked = sorted((-v if ctx.attrs["largest"] else v, n) for n, v in enumerate(items))
+            order[row] = [n for _, n in ranked[:count]]
         indices = np.moveaxis(order.reshape(*keys.shape[:-1], count), -1, axis)
         return [np.take_along_axis(x, indices, axis), indices.copy()][: ctx.n_outputs]
 
