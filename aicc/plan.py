@@ -30,7 +30,7 @@ from aicc.ops import registry
 from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.inplace import inplace_pairs
-from aicc.tensor_ir.packing import pack_array, parse_layout
+from aicc.tensor_ir.packing import pack_view, parse_layout
 
 Array = np.ndarray[Any, Any]
 
@@ -99,7 +99,7 @@ class _Constants:
             if b.at is None:
                 objects[b.name] = data
             else:
-                packed = pack_array(data, layout) if layout else data
+                packed = pack_view(data, layout) if layout else data
                 count = packed.size * packed.itemsize
                 target = block[b.at : b.at + count].view(to_numpy(b.dtype)).reshape(packed.shape)
                 np.copyto(target, packed)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from aicc.dtypes import from_numpy, to_numpy
 from aicc.errors import ExecutionError, InputError
-from aicc.memory.placement import ALIGNMENT
 from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, slots
 from aicc.runtime.feed import (
     Array,
@@ -31,7 +31,9 @@ from aicc.runtime.feed import (
     output_ports,
 )
 from aicc.runtime.layout import Layout, Layouts
+from aicc.runtime.profile import Stepper
 from aicc.runtime.program import Buffer, Call, Host, Program
+from aicc.runtime.state import Library, Pool, State, address_of
 from aicc.symbolic import evaluate
 
 REMEMBERED = 32
@@ -43,70 +45,19 @@ HostCall = Callable[[int, Sequence[Any], Mapping[str, int]], Sequence[Any]]
 _empty = np.empty
 
 
-class Library(Protocol):
-    """Loaded native code."""
+class _Closed(Binder):
+    """Stands in the place of a closed model's binder."""
 
-    def address(self, symbol: str) -> int:
-        """The address of a function."""
-
-    def close(self) -> None:
-        """Unloads the code."""
-
-
-class _State:
-    """What one run needs for itself: a context and the arenas of all phases."""
-
-    def __init__(self, words: int, phases: int) -> None:
-        self.context = (ctypes.c_int64 * words)()
-        self.address = ctypes.addressof(self.context)
-        self.layouts: list[Layout | None] = [None] * phases
-        self.arenas: list[Array] = [np.empty(0, np.uint8)] * phases
-        self.hosts: dict[str, Array] = {}
-
-    def arena(self, phase: int, size: int) -> int:
-        """The address of the phase's arena, at least `size` bytes."""
-        if self.arenas[phase].size < size + ALIGNMENT:
-            self.arenas[phase] = np.empty(size + ALIGNMENT, np.uint8)
-        address = self.arenas[phase].ctypes.data
-        return int(address + -address % ALIGNMENT)
-
-
-class _Pool:
-    """The threads of a model, started by the first run that may use them."""
-
-    def __init__(self, library: Library, threads: int) -> None:
-        self._library = library
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._address = 0
-
-    def address(self) -> int:
-        if self._threads < 2:
-            return 0
-        with self._lock:
-            if not self._address:
-                create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int32)(
-                    self._library.address("aicc_pool_create")
-                )
-                self._address = int(create(self._threads) or 0)
-        return self._address
-
-    def close(self) -> None:
-        """Ends the threads, then unloads the code that they run."""
-        with self._lock:
-            address, self._address = self._address, 0
-        if address:
-            ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.address("aicc_pool_destroy"))(
-                address
-            )
-        self._library.close()
+    def bind(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        raise ExecutionError("the model is closed")
 
 
 class Executable:
     """A program with its code, constants and threads.
 
     constants: the block, aligned to 64 bytes. objects: constants of strings. checks: the messages
-    of each kernel's checks, position n for failure n + 1. host: computes host steps. The code is
+    of each kernel's checks, position n for failure n + 1. scopes: of each kernel's parameters, in
+    order: "in", "out" or "const"; profiles need them. host: computes host steps. The code is
     unloaded when the object is closed or dies; nothing may run then.
     """
 
@@ -118,6 +69,7 @@ class Executable:
         *,
         threads: int = 1,
         checks: Mapping[str, Sequence[str]] | None = None,
+        scopes: Mapping[str, Sequence[str]] | None = None,
         host: HostCall | None = None,
         objects: Mapping[str, Array] | None = None,
     ) -> None:
@@ -128,14 +80,16 @@ class Executable:
         self._constants = constants
         self._objects = dict(objects or {})
         self._checks = checks or {}
+        self._scopes = scopes or {}
+        self._library = library
         self._host = host
         self._slots = slots(program)
         self._layouts = Layouts(program, self._slots)
         self._binder = Binder(program, self.inputs)
         self._known: OrderedDict[Any, Layout] = OrderedDict()
         self._lock = threading.Lock()
-        self._free: deque[_State] = deque()
-        self._pool = _Pool(library, threads)
+        self._free: deque[State] = deque()
+        self._pool = Pool(library, threads)
         self._segments = self._link(library)
         self._names = tuple((p.name, p.dtype) for p in self.inputs)
         self._words = slice(FIRST, FIRST + len(self.inputs))
@@ -176,6 +130,9 @@ class Executable:
     def close(self) -> None:
         """Ends the threads and unloads the code. Closing twice is allowed."""
         self._free.clear()
+        with self._lock:
+            self._known.clear()
+            self._binder = _Closed(self.program, self.inputs)  # every run asks for its layout
         self._finalize()
 
     # sizes
@@ -248,13 +205,29 @@ class Executable:
             self._free.append(state)
         return results
 
-    def _state(self) -> _State:
-        state = _State(self._slots.length, len(self.program.phases))
+    def profile(self, feed: Mapping[str, Array], runs: int = 10) -> list[float]:
+        """The least seconds of each step over several runs, steps one by one, in order.
+
+        Every step is entered from Python, which costs about a microsecond each. Raises as `run`.
+        """
+        arrays = [
+            accept(port, a) for port, a in zip(self.inputs, collect(self.inputs, feed), strict=True)
+        ]
+        least = [float("inf")] * len(self.program.steps)
+        layout = self._layout_for(tuple(a.shape for a in arrays))
+        for _ in range(max(1, runs)):
+            stepper = Stepper(self.program, self._slots, self._library, self._scopes)
+            self._general(arrays, layout, None, stepper)
+            least = list(map(min, least, stepper.seconds))
+        return least
+
+    def _state(self) -> State:
+        state = State(self._slots.length, len(self.program.phases))
         state.context[POOL] = self._pool.address()
         state.context[CONSTANTS] = self._constants.ctypes.data
         return state
 
-    def _open(self, state: _State, phase: int, layout: Layout) -> None:
+    def _open(self, state: State, phase: int, layout: Layout) -> None:
         """Writes what a phase's sizes decide into the context."""
         state.layouts[phase] = None
         base = state.arena(phase, layout.arena)
@@ -278,8 +251,13 @@ class Executable:
     # programs with host steps
 
     def _general(
-        self, arrays: list[Array], layout: Layout, out: Mapping[str, Array] | None
+        self,
+        arrays: list[Array],
+        layout: Layout,
+        out: Mapping[str, Array] | None,
+        stepper: Stepper | None = None,
     ) -> list[Array]:
+        """Segment by segment; a stepper takes the place of native code for ranges of steps."""
         given = self._given(out)
         shapes = dict(layout.outputs)
         check_outputs(self.outputs, shapes, given, arrays)
@@ -293,14 +271,17 @@ class Executable:
                 state.context[FIRST + n] = a.ctypes.data if a.dtype.kind != "O" else 0
             phase = 0
             self._enter_phase(state, 0, layout, results, given)
-            for segment, (_, end) in zip(self._segments, self.program.segments()):
+            for segment, (begin, end) in zip(self._segments, self.program.segments()):
                 if isinstance(segment, int):
+                    start = time.perf_counter()
                     self._host_step(state, segment, arrays, results, layout.values)
+                    if stepper is not None:
+                        stepper.seconds[segment] = time.perf_counter() - start
                     if end in self.program.phases[1:]:
                         phase = self.program.phases.index(end)
                         layout = self._next_phase(state, phase, layout, results, given)
                     continue
-                code = segment(state.address)
+                code = segment(state.address) if stepper is None else stepper(state, begin, end)
                 if code:
                     raise self._failure(state.context[FAILED], code)
             return [
@@ -323,7 +304,7 @@ class Executable:
 
     def _enter_phase(
         self,
-        state: _State,
+        state: State,
         phase: int,
         layout: Layout,
         results: dict[int, Array],
@@ -342,7 +323,7 @@ class Executable:
 
     def _next_phase(
         self,
-        state: _State,
+        state: State,
         phase: int,
         before: Layout,
         results: dict[int, Array],
@@ -360,7 +341,7 @@ class Executable:
 
     def _host_step(
         self,
-        state: _State,
+        state: State,
         number: int,
         arrays: Sequence[Array],
         results: Mapping[int, Array],
@@ -415,7 +396,7 @@ class Executable:
     def _array(
         self,
         name: str,
-        state: _State,
+        state: State,
         arrays: Sequence[Array],
         results: Mapping[int, Array],
         values: Mapping[str, int],
@@ -441,19 +422,16 @@ class Executable:
             n = next(k for k, w in self._out_words.items() if w == self._slots.addresses[root.name])
             memory = results[n].reshape(-1).view(np.uint8)
             return memory[offset : offset + size].view(dtype).reshape(shape)
-        if root.at is None:
-            start = state.context[self._slots.addresses[root.name]]
-            phase = self.program.phase_of(root)
-        else:
-            start, phase = state.context[ARENA] + root.at, 0
+        phase = self.program.phase_of(root) if root.at is None else 0
+        start = address_of(self.program, self._slots, state, name)
         arena = state.arenas[phase]
-        start += offset - arena.ctypes.data
+        start -= arena.ctypes.data
         return arena[start : start + size].view(dtype).reshape(shape)
 
     def _result(
         self,
         n: int,
-        state: _State,
+        state: State,
         arrays: Sequence[Array],
         results: Mapping[int, Array],
         values: Mapping[str, int],

@@ -18,7 +18,7 @@ class PackError(ValueError):
 
 @dataclass(frozen=True)
 class Part:
-    """One new axis: all of an old axis (`kind` ""), its tile number ("/") or the place in it ("%")."""
+    """One new axis. kind: "" for all of an old axis, "/" for its tiles, "%" for the place in one."""
 
     axis: int
     kind: str
@@ -53,6 +53,11 @@ def parse_layout(layout: str, shape: Sequence[Size]) -> list[Part]:
 
 def pack_array(data: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
     """`data` in a layout, C order; what tiles lack is zero."""
+    return np.ascontiguousarray(pack_view(data, layout))
+
+
+def pack_view(data: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
+    """`pack_array` without the last copy: a view of `data`, or of a padded copy."""
     parts = parse_layout(layout, data.shape)
     tiles = {p.axis: p.tile for p in parts if p.kind}
     pads = [(0, -n % tiles.get(axis, 1)) for axis, n in enumerate(data.shape)]
@@ -68,4 +73,4 @@ def pack_array(data: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
             place[axis, ""] = len(split)
             split.append(n)
     order = [place[p.axis, p.kind] for p in parts]
-    return np.ascontiguousarray(data.reshape(split).transpose(order))
+    return data.reshape(split).transpose(order)

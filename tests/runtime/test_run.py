@@ -426,3 +426,37 @@ def test_the_python_side_of_a_run_is_small():
             model.run(None, feed)
         best = min(best, (time.perf_counter() - begin) / 20)
     assert best < 30e-6
+
+
+def test_a_closed_model_refuses_to_run():
+    model = compiled(mlp(4), 2)
+    x = random("f32", 4, 8)
+    model(x)
+    model.close()
+    with pytest.raises(ExecutionError, match="the model is closed"):
+        model(x)
+
+
+@pytest.mark.parametrize("n", [N, 4])
+def test_profile(n):
+    s = Sketch()
+    s.input("x", "f32", n, 8)
+    s.input("index", "i64", 2)
+    s.constant("w", random("f32", 8, 4, seed=1))
+    s.constant("c", random("f32", 4, seed=2))
+    s.constant("table", random("f32", 5, 4))
+    s.call(matmul_relu("k0", n, 8, 4), ["x", "w", "c"], "h", origin="fc")
+    s.op("NonZero", ["h"], {"nz": TensorType("i64", (2, sym("k", 0)))})
+    s.call(gather("g", 5, 4, 2), ["table", "index"], "y", origin="emb")
+    with pytest.warns(AiccWarning):
+        model = compiled(s.finish("y", "nz", "x"), 2)
+    feed = {"x": random("f32", 4, 8), "index": np.array([1, 4])}
+    expected = model.run(None, feed)
+    times = model.profile(feed, 3)
+    assert [t.what for t in times] == ["k0", "host NonZero", "g", "copy"]
+    assert [t.nodes for t in times] == [("fc",), ("node_nz",), ("emb",), ()]
+    assert all(0 < t.seconds < 1 for t in times)
+    for got, want in zip(model.run(None, feed), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    with pytest.raises(ExecutionError, match="node 'emb': index out of range"):
+        model.profile({**feed, "index": np.array([1, 5])})

@@ -1,0 +1,85 @@
+"""What a run needs for itself, and what all runs of a model share: context, arenas, threads."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from aicc.memory.placement import ALIGNMENT
+from aicc.runtime.context import ARENA, CONSTANTS, Slots
+from aicc.runtime.layout import Layout
+from aicc.runtime.program import Program
+
+Array = np.ndarray[Any, Any]
+
+
+class Library(Protocol):
+    """Loaded native code."""
+
+    def address(self, symbol: str) -> int:
+        """The address of a function."""
+
+    def close(self) -> None:
+        """Unloads the code."""
+
+
+class State:
+    """What one run needs for itself: a context and the arenas of all phases."""
+
+    def __init__(self, words: int, phases: int) -> None:
+        self.context = (ctypes.c_int64 * words)()
+        self.address = ctypes.addressof(self.context)
+        self.layouts: list[Layout | None] = [None] * phases
+        self.arenas: list[Array] = [np.empty(0, np.uint8)] * phases
+        self.hosts: dict[str, Array] = {}
+
+    def arena(self, phase: int, size: int) -> int:
+        """The address of the phase's arena, at least `size` bytes."""
+        if self.arenas[phase].size < size + ALIGNMENT:
+            self.arenas[phase] = np.empty(size + ALIGNMENT, np.uint8)
+        address = self.arenas[phase].ctypes.data
+        return int(address + -address % ALIGNMENT)
+
+
+class Pool:
+    """The threads of a model, started by the first run that may use them."""
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self._library = library
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._address = 0
+
+    def address(self) -> int:
+        if self._threads < 2:
+            return 0
+        with self._lock:
+            if not self._address:
+                create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int32)(
+                    self._library.address("aicc_pool_create")
+                )
+                self._address = int(create(self._threads) or 0)
+        return self._address
+
+    def close(self) -> None:
+        """Ends the threads, then unloads the code that they run."""
+        with self._lock:
+            address, self._address = self._address, 0
+        if address:
+            ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.address("aicc_pool_destroy"))(
+                address
+            )
+        self._library.close()
+
+
+def address_of(program: Program, slots: Slots, state: State, name: str) -> int:
+    """Where a buffer lies in a run."""
+    b, root = program.table[name], program.root(name)
+    offset = (b.at or 0) if b.space == "view" else 0
+    if root.space in ("const", "arena") and root.at is not None:
+        base = state.context[CONSTANTS if root.space == "const" else ARENA]
+        return int(base + root.at + offset)
+    return int(state.context[slots.addresses[root.name]] + offset)
