@@ -23,6 +23,7 @@ from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.fold import Fold
 from aicc.graph_ir.passes.layout import ChooseLayout
+from aicc.graph_ir.passes.reorder import Reorder
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.levels import LEVELS
 from aicc.lower import Fuse, Schedule
@@ -42,7 +43,10 @@ def passes(target: Target) -> list[Pass]:
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
         ChooseLayout(),  # convolutions become matrix products over contiguous channels
         Simplify(),  # transposes that met cancel or fold into constants
+        FoldBatchNorm(),  # scales that stood behind transposes reach their weights
+        Simplify(),
         Fuse(),  # groups of nodes become kernels; from here on a Module
+        Reorder(),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
     ]
 
