@@ -125,7 +125,7 @@ def _warn(planned: Planned) -> None:
         warnings.warn(
             f"{len(planned.hosts)} operators have no native code and run in Python: {named}",
             AiccWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

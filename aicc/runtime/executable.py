@@ -98,19 +98,18 @@ class Executable:
             for n, (_, b) in enumerate(program.outputs)
             if program.root(b).space == "output"
         }
-        # The simplest programs, native code alone and one set of arenas, take the short way.
-        single = len(program.phases) == 1 and program.native
-        single = single and len(self._out_words) == len(program.outputs)
-        single = single and all(p.dtype.kind != "O" for p in self.inputs)
-        self._simple = single and len(self._segments) == 1
-        self._enter = self._segments[0] if self._simple else None
         self._dtypes = tuple(p.dtype for p in self.outputs)
-        self._out_slice = slice(
-            FIRST + len(self.inputs), FIRST + len(self.inputs) + len(self.outputs)
+        first_out = FIRST + len(self.inputs)
+        self._out_slice = slice(first_out, first_out + len(self.outputs))
+        in_order = {n: first_out + n for n in range(len(self.outputs))}
+        # The simplest programs, native code alone and one phase, take the short way.
+        self._simple = (
+            program.native
+            and len(self._segments) == 1
+            and self._out_words == in_order
+            and all(p.dtype.kind != "O" for p in self.inputs)
         )
-        order = [self._out_words.get(n, -1) for n in range(len(self.outputs))]
-        ordered = list(range(self._out_slice.start, self._out_slice.stop))
-        self._simple = self._simple and order == ordered
+        self._enter = self._segments[0] if self._simple else None
         self._finalize = weakref.finalize(self, self._pool.close)
         self._finalize.atexit = False  # at exit other threads may still be in native code
 

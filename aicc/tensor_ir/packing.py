@@ -18,7 +18,7 @@ class PackError(ValueError):
 
 @dataclass(frozen=True)
 class Part:
-    """One new axis. kind: "" for all of an old axis, "/" for its tiles, "%" for the place in one."""
+    """One new axis; kind: "" for all of an old axis, "/" for its tiles, "%" for places in one."""
 
     axis: int
     kind: str
