@@ -189,16 +189,16 @@ class Div(Binary):
 
 @operator("Mod", since=10, inputs=2, attributes={"fmod": 0})
 class Mod(Binary):
-    """The remainder: of the divisor's sign, or the dividend's with fmod=1 (which floats need)."""
-
-    def infer(self, ctx: OpContext) -> list[TensorType]:
-        if is_float(ctx.input(0).dtype) and not ctx.attrs["fmod"]:
-            ctx.fail("fmod must be 1 for floats")
-        return super().infer(ctx)
+    """The remainder: of the divisor's sign, or with fmod=1 of the dividend's."""
 
     def expr(self, ctx: OpContext, x: Expr, y: Expr) -> Expr:
-        name = "mod" if ctx.attrs["fmod"] else "floormod"
-        return call("mod", x, y) if is_float(x.dtype) else guarded(name, x, y)
+        if not is_float(x.dtype):
+            return guarded("mod" if ctx.attrs["fmod"] else "floormod", x, y)
+        rest = call("mod", x, y)
+        if ctx.attrs["fmod"]:
+            return rest
+        unlike = call("xor", call("lt", rest, 0), call("lt", y, 0))
+        return select(call("and", call("ne", rest, 0), unlike), rest + y, rest)
 
     def meaning(self, ctx: OpContext, x: Array, y: Array) -> Array:
         with np.errstate(all="ignore"):
@@ -216,6 +216,8 @@ class Mod(Binary):
         x = floats(3, 5, lo=-20, hi=20)
         yield Case("fmod_f32", (x, floats(5, lo=1, hi=3)), {"fmod": 1})
         yield Case("fmod_f64", (x.astype(np.float64), np.array(1.5)), {"fmod": 1})
+        yield Case("floor_f32", (x, np.array([3, -3, 2.5, -0.25, np.inf], np.float32)))
+        yield Case("floor_f16", (x.astype(np.float16), np.array(-1.5, np.float16)))
 
 
 @operator("Pow", inputs=2)

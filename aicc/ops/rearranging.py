@@ -29,6 +29,8 @@ class Blocks(Operator):
         x, block = ctx.input(0), int(ctx.attrs["blocksize"])
         if x.rank != 4:
             ctx.fail("the operand must have rank 4")
+        if ctx.attrs["mode"] not in ("DCR", "CRD"):
+            ctx.fail(f"mode must be DCR or CRD, not {ctx.attrs['mode']!r}")
         if block < 1:
             ctx.fail(f"blocksize {block} must be positive")
         return layout(ctx, 4), block
@@ -46,8 +48,6 @@ class DepthToSpace(Blocks):
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         x, (at, s) = ctx.input(0), self._block(ctx)
-        if ctx.attrs["mode"] not in ("DCR", "CRD"):
-            ctx.fail(f"mode must be DCR or CRD, not {ctx.attrs['mode']!r}")
         n, c, (h, w) = at.split(x.shape)
         depth = self._divided(ctx, c, s * s, "the number of channels")
         return [TensorType(x.dtype, at.join(n, depth, (h * s, w * s)))]
@@ -89,9 +89,10 @@ class DepthToSpace(Blocks):
         yield Case("depth", (floats(1, 8, 2, 2),), {"blocksize": 2}, symbolic={(0, 1): "c"})
 
 
-@operator("SpaceToDepth", attributes={"blocksize": REQUIRED, "channels_last": 0})
+@operator("SpaceToDepth", attributes={"blocksize": REQUIRED, "mode": "DCR", "channels_last": 0})
 class SpaceToDepth(Blocks):
-    """Blocks become channels; the block index is the outer part of the channel."""
+    """Blocks become channels: the block index is the outer part of the channel (DCR) or the inner
+    part (CRD)."""
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         x, (at, s) = ctx.input(0), self._block(ctx)
@@ -104,7 +105,9 @@ class SpaceToDepth(Blocks):
         assert x is not None
         x = at.to_first(x)
         n, c, h, w = x.shape
-        y = x.reshape(n, c, h // s, s, w // s, s).transpose(0, 3, 5, 1, 2, 4)
+        blocks = x.reshape(n, c, h // s, s, w // s, s)
+        inner = ctx.attrs["mode"] == "CRD"
+        y = blocks.transpose((0, 1, 3, 5, 2, 4) if inner else (0, 3, 5, 1, 2, 4))
         return [np.array(at.from_first(y.reshape(n, c * s * s, h // s, w // s)), order="C")]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
@@ -117,13 +120,18 @@ class SpaceToDepth(Blocks):
 
         def element(*i: Size) -> Expr:
             n, c, (h, w) = at.split(i)
-            block = c // depth
-            return x[at.join(n, c % depth, (h * s + block // s, w * s + block % s))]
+            if ctx.attrs["mode"] == "DCR":
+                block, source = c // depth, c % depth
+            else:
+                block, source = c % (s * s), c // (s * s)
+            return x[at.join(n, source, (h * s + block // s, w * s + block % s))]
 
         return [b.compute(shape, element)]
 
     def cases(self) -> Iterable[Case]:
         yield Case("two", (floats(2, 3, 4, 6),), {"blocksize": 2}, symbolic=_SYMBOLS)
+        inner = {"blocksize": 2, "mode": "CRD"}
+        yield Case("crd", (floats(2, 3, 4, 6),), inner, symbolic=_SYMBOLS)
         yield Case("three", (sample(1, 1, 3, 6, dtype="f64"),), {"blocksize": 3})
         last = {"blocksize": 2, "channels_last": 1}
         yield Case("last", (floats(1, 4, 2, 3),), last, symbolic={(0, 1): "h", (0, 2): "w"})

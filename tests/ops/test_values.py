@@ -185,7 +185,6 @@ def test_reshape_of_symbols() -> None:
         ("Range", (np.array(0), np.array(5), np.array(0)), {}, "delta is 0"),
         ("TopK", (typed(5), [6]), {}, "k = 6 of 5"),
         ("Cast", (typed(5),), {"to": 23}, "not supported"),
-        ("Mod", (typed(5), typed(5)), {}, "fmod must be 1"),
         ("BitShift", (typed(5, dtype="u8"), typed(5, dtype="u8")), {"direction": "UP"}, "LEFT"),
         ("GatherND", (typed(5), np.zeros((2, 2), np.int64)), {}, "do not fit"),
         ("ScatterND", (typed(5), np.zeros((2, 1), np.int64), typed(3)), {}, "updates"),
