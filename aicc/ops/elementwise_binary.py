@@ -318,9 +318,12 @@ class BitwiseXor(Bitwise):
 
 @operator("BitShift", since=11, inputs=2, attributes={"direction": "LEFT"})
 class BitShift(Binary):
-    """Shifts unsigned integers; a shift by the width or more gives 0."""
+    """Shifts integers; to the right with copies of the sign bit.
 
-    dtypes = UNSIGNED
+    A negative shift, or one by the width or more, leaves only copies of the sign bit (RIGHT) or 0.
+    """
+
+    dtypes = INTEGERS
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         if ctx.attrs["direction"] not in ("LEFT", "RIGHT"):
@@ -328,21 +331,35 @@ class BitShift(Binary):
         return super().infer(ctx)
 
     def expr(self, ctx: OpContext, x: Expr, y: Expr) -> Expr:
-        name = "shl" if ctx.attrs["direction"] == "LEFT" else "shr"
+        right = ctx.attrs["direction"] == "RIGHT"
         inside = call("lt", y, 8 * nbytes(x.dtype))
-        return select(inside, call(name, x, select(inside, y, 0)), 0)
+        beyond: Expr = const(0, x.dtype)
+        if x.dtype in SIGNED:
+            inside = call("and", inside, call("ge", y, 0))
+            if right:
+                beyond = select(call("lt", x, 0), const(-1, x.dtype), beyond)
+        shifted = call("shr" if right else "shl", x, select(inside, y, 0))
+        return select(inside, shifted, beyond)
 
     def meaning(self, ctx: OpContext, x: Array, y: Array) -> Array:
-        shift = np.left_shift if ctx.attrs["direction"] == "LEFT" else np.right_shift
-        wide = y >= 8 * x.dtype.itemsize
-        return np.asarray(np.where(wide, 0, shift(x, np.where(wide, 0, y))), dtype=x.dtype)
+        right = ctx.attrs["direction"] == "RIGHT"
+        bits = 8 * x.dtype.itemsize
+        outside = np.less(y, 0) | np.greater_equal(y, bits)
+        by = np.where(outside, 0, y).astype(y.dtype)
+        shifted = np.right_shift(x, by) if right else np.left_shift(x, by)
+        beyond = np.where(np.less(x, 0) & right, -1, 0).astype(x.dtype)
+        return np.asarray(np.where(outside, beyond, shifted), dtype=x.dtype)
 
     def cases(self) -> Iterable[Case]:
         for direction in ("LEFT", "RIGHT"):
-            for t in UNSIGNED:
-                x = integers(3, 5, dtype=t, lo=0, hi=250)
+            for t in INTEGERS:
+                signed = t in SIGNED
+                x = integers(3, 5, dtype=t, lo=-100 if signed else 0, hi=100)
                 y = np.array([0, 1, 3, 7, 8 * nbytes(t) - 1], to_numpy(t))
                 yield Case(f"{direction.lower()}_{t}", (x, y), {"direction": direction})
+            far = np.array([-1, 8, 100, -128], np.int8), np.array([5, -5, 3, -7], np.int8)
+            attrs = {"direction": direction}
+            yield Case(f"far_{direction.lower()}", (far[1][:, None], far[0]), attrs)
         yield Case(
             "symbolic",
             (integers(3, dtype="u32", lo=0, hi=99), np.array(2, np.uint32)),
