@@ -7,13 +7,16 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aicc.memory import placement
 from aicc.runtime.context import Slots
-from aicc.runtime.program import Copy, Program
-from aicc.symbolic import evaluate
+from aicc.runtime.program import Program
+from aicc.symbolic import Size, Sym, substitute, sym
+
+EXACT = 8
+"""So many sets of sizes get a placement of their own."""
 
 
 @dataclass(frozen=True)
@@ -36,60 +39,99 @@ class Layouts:
     def __init__(self, program: Program, slots: Slots) -> None:
         self._slots = slots
         self._program = program
-        count = len(program.phases)
-        self._arena = [
-            [b for b in program.buffers if b.space == "arena" and b.at is None]
-            if count == 1
-            else [
-                b
-                for b in program.buffers
-                if b.space == "arena" and b.at is None and program.phase_of(b) == p
-            ]
-            for p in range(count)
-        ]
-        ports = [(n, program.table[b]) for n, (_, b) in enumerate(program.outputs)]
-        self._outputs = [
-            [
-                (n, b)
-                for n, b in ports
-                if program.root(b.name).space == "output"
-                and program.phase_of(program.root(b.name)) == p
-            ]
-            for p in range(count)
-        ]
-        self._copies = [
-            [
-                (slots.copies[n], program.table[s.source].nbytes)
-                for n, s in enumerate(program.steps)
-                if isinstance(s, Copy)
-                and n in slots.copies
-                and program.phase_of(program.table[s.source]) == p
-            ]
-            for p in range(count)
-        ]
+        self._phases = [_Phase(program, slots, p) for p in range(len(program.phases))]
+        self._placements: dict[tuple[int, ...], placement.Placement] = {}
+        self._exact = 0
 
     def layout(self, phase: int, values: Mapping[str, int]) -> Layout:
         """The layout of a phase whose sizes have these values."""
-        buffers = self._arena[phase]
-        placed = placement.place(
-            [placement.Buffer(evaluate(b.nbytes, values), b.first, b.last) for b in buffers]
-        )
+        p = self._phases[phase]
+        sizes, counts, shapes = p.numbers(values)
+        placed = self._place(p, phase, sizes)
         total, least = placed.size, placed.bound
         if phase == 0 and self._program.arena is not None:
             total, least = self._program.arena, self._program.least or 0
-        words = [
-            (self._slots.sizes[name], values[name])
-            for name, p in self._program.phase_of_size.items()
-            if p == phase
-        ]
-        words += [(slot, evaluate(n, values)) for slot, n in self._copies[phase]]
+        words = [(self._slots.sizes[name], values[name]) for name in p.sizes]
+        words += zip(p.copies, counts)
         return Layout(
             dict(values),
             total,
             least,
-            tuple((self._slots.addresses[b.name], at) for b, at in zip(buffers, placed.offsets)),
+            tuple(zip(p.addresses, placed.offsets)),
             tuple(words),
-            tuple(
-                (n, tuple(evaluate(d, values) for d in b.shape)) for n, b in self._outputs[phase]
-            ),
+            tuple(zip(p.outputs, shapes)),
         )
+
+    def _place(self, p: _Phase, phase: int, sizes: tuple[int, ...]) -> placement.Placement:
+        """Offsets for buffers of these sizes. Where sizes keep changing, as the length of a text
+        does from token to token, placements of sizes rounded up serve many of them."""
+        if self._exact < EXACT:
+            self._exact += 1
+            return placement.place(list(map(placement.Buffer, sizes, p.firsts, p.lasts)))
+        rounded = tuple(map(_rounded, sizes))
+        key = (phase, *rounded)
+        found = self._placements.get(key)
+        if found is None:
+            found = placement.place(list(map(placement.Buffer, rounded, p.firsts, p.lasts)))
+            while len(self._placements) >= EXACT:
+                self._placements.pop(next(iter(self._placements)), None)
+            self._placements[key] = found
+        return found
+
+
+class _Phase:
+    """What a phase computes from the values of sizes, compiled to one Python function."""
+
+    def __init__(self, program: Program, slots: Slots, phase: int) -> None:
+        arena = [b for b in program.buffers if b.space == "arena" and b.at is None]
+        arena = [b for b in arena if program.phase_of(b) == phase]
+        self.addresses = [slots.addresses[b.name] for b in arena]
+        self.firsts = [b.first for b in arena]
+        self.lasts = [b.last for b in arena]
+        self.sizes = [name for name, p in program.phase_of_size.items() if p == phase]
+        copied = {
+            slots.copies[n]: program.table[program.steps[n].operands[0]] for n in slots.copies
+        }
+        copied = {slot: b for slot, b in copied.items() if program.phase_of(b) == phase}
+        self.copies = list(copied)
+        ports = {n: program.table[b] for n, (_, b) in enumerate(program.outputs)}
+        ports = {n: b for n, b in ports.items() if program.root(b.name).space == "output"}
+        ports = {n: b for n, b in ports.items() if program.phase_of(program.root(b.name)) == phase}
+        self.outputs = list(ports)
+        known = [s.sym for s in program.sizes if program.phase_of_size[s.sym.name] <= phase]
+        self._names = [s.name for s in known]
+        self._function = _compiled(
+            known,
+            [
+                [b.nbytes for b in arena],
+                [b.nbytes for b in copied.values()],
+                *(b.shape for b in ports.values()),
+            ],
+        )
+
+    def numbers(
+        self, values: Mapping[str, int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        """Bytes of the arena's buffers, bytes of the copies, shapes of the outputs."""
+        sizes, counts, *shapes = self._function(*(values[n] for n in self._names))
+        return sizes, counts, tuple(shapes)
+
+
+def _compiled(
+    known: Sequence[Sym], groups: Sequence[Sequence[Size]]
+) -> Callable[..., tuple[tuple[int, ...], ...]]:
+    """A function from the values of symbols to those of sizes.
+
+    The text of a size is a Python expression once its symbols are named by position.
+    """
+    names = {s: sym(f"v{n}", s.lo, s.hi) for n, s in enumerate(known)}
+    lists = ("".join(f"{substitute(size, names)}, " for size in group) for group in groups)
+    text = f"lambda {', '.join(map(str, names.values()))}: ({''.join(f'({t}), ' for t in lists)})"
+    made: Callable[..., tuple[tuple[int, ...], ...]] = eval(text, {"min": min, "max": max})
+    return made
+
+
+def _rounded(size: int) -> int:
+    """`size` up to the next of eight numbers between powers of two: at most an eighth more."""
+    step = 1 << max(0, size.bit_length() - 4)
+    return -(-size // step) * step

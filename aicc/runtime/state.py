@@ -38,8 +38,10 @@ class State:
 
     def arena(self, phase: int, size: int) -> int:
         """The address of the phase's arena, at least `size` bytes."""
-        if self.arenas[phase].size < size + ALIGNMENT:
-            self.arenas[phase] = np.empty(size + ALIGNMENT, np.uint8)
+        held = self.arenas[phase].size
+        if held < size + ALIGNMENT:
+            # One that grows will grow again, as a cache does from token to token.
+            self.arenas[phase] = np.empty(max(size + ALIGNMENT, held + held // 4), np.uint8)
         address = self.arenas[phase].ctypes.data
         return int(address + -address % ALIGNMENT)
 

@@ -460,3 +460,28 @@ def test_profile(n):
         np.testing.assert_array_equal(got, want)
     with pytest.raises(ExecutionError, match="node 'emb': index out of range"):
         model.profile({**feed, "index": np.array([1, 5])})
+
+
+def test_sizes_that_grow_from_run_to_run():
+    """Later placements are shared by many sizes; results and arenas stay right."""
+    s = Sketch()
+    m = sym("m", 1)
+    s.input("x", "f32", N)
+    s.input("z", "f32", m)
+    s.call(unary("a", "neg", "f32", (N,)), ["x"], "a")
+    s.call(unary("b", "abs", "f32", (m,)), ["z"], "b")
+    b = KernelBuilder("join")
+    p, q = b.input("p", "f32", (N,)), b.input("q", "f32", (m,))
+    b.mark_output(b.compute((N, m), lambda i, j: p[i] * q[j], name="y"))
+    s.call(b.build(), ["a", "b"], "c")
+    s.call(unary("d", "exp", "f32", (N,)), ["a"], "d")
+    s.call(unary("e", "exp", "f32", (m,)), ["b"], "e")
+    model = compiled(s.finish("c", "d", "e"))
+    for n in range(1, 200):
+        x, z = random("f32", n, seed=n), random("f32", 1 + (n * 37) % 300, seed=n + 1)
+        c, d, e = model(x, z)
+        np.testing.assert_array_equal(c, -x[:, None] * np.abs(z))
+        np.testing.assert_allclose(d, np.exp(-x), rtol=1e-6)
+        np.testing.assert_allclose(e, np.exp(np.abs(z)), rtol=1e-6)
+        report = model.report({"x": x.shape, "z": z.shape})
+        assert report.least <= report.arena
