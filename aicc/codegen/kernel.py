@@ -357,7 +357,8 @@ class KernelFunction(Expressions):
         del self.depth[var], self.variables[var]
         self.fn.emit(f"br label %{n}.latch")
         self.fn.label(f"{n}.latch")
-        self.fn.emit(f"%{n}.next = add nuw nsw i64 %{n}.i, 1")
+        wraps = "nsw" if var.lo is None or var.lo < 0 else "nuw nsw"
+        self.fn.emit(f"%{n}.next = add {wraps} i64 %{n}.i, 1")
         again = self.fn.value(f"icmp slt i64 %{n}.next, {hi}")
         self.fn.emit(f"br i1 {again}, label %{n}.body, label %{n}.end")
         self.fn.label(f"{n}.end")
