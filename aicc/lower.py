@@ -7,6 +7,7 @@ loop nests that come out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -26,8 +27,11 @@ from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel, Load, Op, walk_expr
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
+from aicc.tensor_ir.recipes.cost import estimate
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.schedule_stages import Inline
+
+log = logging.getLogger("aicc")
 
 LITERAL_LIMIT = 1
 """Constants of at most this many elements become numbers in the code."""
@@ -123,13 +127,14 @@ class Describer:
         self._known: dict[Any, Description] = {}
 
     def __call__(self, graph: Graph, node: Node) -> Description:
-        key = self._key(graph, node)
+        key = self.key(graph, node)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = _describe(graph, node)
         return found
 
-    def _key(self, graph: Graph, node: Node) -> Any:
+    def key(self, graph: Graph, node: Node) -> Any:
+        """Equal for nodes whose kernels are equal."""
         operands: list[Any] = [tuple(node.inputs.index(v) for v in node.inputs)]
         for v in node.inputs:
             data = graph.constants.get(v)
@@ -273,15 +278,57 @@ def _row_operand(kernel: Kernel, lowered: Lowered, stage: Stage) -> str | None:
     return value_of[first.buffer]
 
 
+class Coster:
+    """Answers fusion's question what a group of nodes takes, and remembers it for equal groups."""
+
+    def __init__(self, machine: Machine, describer: Describer) -> None:
+        self._machine = machine
+        self._describer = describer
+        self._known: dict[Any, float] = {}
+
+    def __call__(self, graph: Graph, nodes: Sequence[Node]) -> float:
+        key = self._key(graph, nodes)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._estimate(graph, nodes)
+        return found
+
+    def _key(self, graph: Graph, nodes: Sequence[Node]) -> Any:
+        """Equal for groups of equal nodes that are wired alike."""
+        numbers: dict[str, int] = {}
+        for node in nodes:
+            for v in (*node.inputs, *node.outputs):
+                numbers.setdefault(v, len(numbers))
+        return tuple(
+            (
+                self._describer.key(graph, n),
+                tuple(numbers[v] for v in n.inputs),
+                tuple(numbers[v] for v in n.outputs),
+            )
+            for n in nodes
+        )
+
+    def _estimate(self, graph: Graph, nodes: Sequence[Node]) -> float:
+        if not _needs_kernel(graph, nodes):
+            return 0.0
+        inside = {v for n in nodes for v in n.inputs}
+        live = [o for n in nodes for o in n.outputs if o and o not in inside]
+        return estimate(lower_group(graph, nodes, live, "k").kernel, self._machine)
+
+
 @dataclass(frozen=True)
 class Fuse:
     """Graph -> Module: each group of nodes that `Fuser` finds becomes a call of one unscheduled kernel;
     equal kernels are there once. Views and host operators stay nodes."""
 
+    machine: Machine
     name: ClassVar[str] = "fuse"
 
     def __call__(self, graph: Graph) -> Module:
-        grouping = Fuser(Describer())(graph)
+        describer = Describer()
+        grouping = Fuser(describer, Coster(self.machine, describer))(graph)
+        for reason in grouping.reasons:
+            log.debug("fusion: %s", reason)
         result = graph.copy()
         result.nodes = []
         kernels: dict[str, Kernel] = {}

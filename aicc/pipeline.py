@@ -45,7 +45,7 @@ def passes(target: Target) -> list[Pass]:
         Simplify(),  # transposes that met cancel or fold into constants
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),
-        Fuse(),  # groups of nodes become kernels; from here on a Module
+        Fuse(target),  # groups of nodes become kernels; from here on a Module
         Reorder(),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
     ]

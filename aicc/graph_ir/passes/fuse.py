@@ -8,12 +8,14 @@ reads its operands (`Description`, from the lowered loop nests):
     map                   chains of maps
     movement              transposes and the like are read in place by the kernel that follows
 
-A group has one result, so that nothing but that goes to memory. Joining never makes a cycle.
+A group has one result, so that nothing but that goes to memory. Joining never makes a cycle. Where
+joining is possible, a cost callback decides: nodes join if one kernel is estimated to take no longer
+than two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -45,6 +47,8 @@ class Description:
 
 
 Describe = Callable[[Graph, Node], Description]
+Cost = Callable[[Graph, Sequence[Node]], float]
+"""Estimated seconds of nodes as one kernel."""
 
 
 @dataclass
@@ -62,7 +66,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The result: nodes of each group in order; each node is in one group."""
+    """The result: nodes of each group in order; each node is in one group. reasons: a line for each
+    decision that the cost callback made."""
 
     groups: tuple[tuple[Node, ...], ...]
     reasons: tuple[str, ...] = ()
@@ -70,18 +75,22 @@ class Grouping:
 
 @dataclass(frozen=True)
 class Fuser:
-    """Groups the nodes of a graph; `describe` tells how a node's kernel looks."""
+    """Groups the nodes of a graph; `describe` tells how a node's kernel looks, `cost` what a group
+    takes."""
 
     describe: Describe
+    cost: Cost
     name: ClassVar[str] = "fuse"
 
     def __call__(self, graph: Graph) -> Grouping:
-        return _Fusion(graph, self.describe).run()
+        return _Fusion(graph, self.describe, self.cost).run()
 
 
 class _Fusion:
-    def __init__(self, graph: Graph, describe: Describe) -> None:
+    def __init__(self, graph: Graph, describe: Describe, cost: Cost) -> None:
         self.graph = graph
+        self.cost = cost
+        self.reasons: list[str] = []
         self.nodes = graph.nodes
         self.described = [describe(graph, n) for n in self.nodes]
         self.maker = {o: i for i, n in enumerate(self.nodes) for o in n.outputs if o}
@@ -101,7 +110,9 @@ class _Fusion:
                 self._start(i)
         self._release_views()
         ordered = sorted(self.groups.values(), key=lambda g: max(g.nodes))
-        return Grouping(tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered))
+        return Grouping(
+            tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered), tuple(self.reasons)
+        )
 
     # starting and joining
 
@@ -167,12 +178,31 @@ class _Fusion:
             added.append(n)
             live = self._live(group.nodes)
             if len(live) == 1:
-                return True
+                if self._pays(before.nodes, added):
+                    return True
+                break
             queue = sorted({u for v in live for u in self.users.get(v, ()) if u not in group.nodes})
         for n in added:
             del self.group_of[n]
         self.groups[g] = before
         return False
+
+    def _pays(self, one: Sequence[int], other: Sequence[int]) -> bool:
+        """True where two sets of nodes take no longer as one kernel than as two."""
+        first, second, both = (
+            self.cost(self.graph, [self.nodes[n] for n in sorted(part)])
+            for part in (one, other, [*one, *other])
+        )
+        pays = both <= first + second
+        names = [
+            " ".join(dict.fromkeys(self.nodes[n].op for n in sorted(part))) for part in (other, one)
+        ]
+        self.reasons.append(
+            f"{names[0]} {'joins' if pays else 'stays apart from'} {names[1]} "
+            f"(%{self.nodes[max(other)].outputs[0]}): {1e6 * both:.1f} us together, "
+            f"{1e6 * first:.1f} + {1e6 * second:.1f} us apart"
+        )
+        return pays
 
     def _live(self, nodes: Iterable[int]) -> list[str]:
         """Values of a group that are needed outside."""
@@ -302,6 +332,8 @@ class _Fusion:
             if h == i or not plain or len(group.nodes) + len(other.nodes) > NODE_LIMIT:
                 continue
             if d.kind == "map" and self._read(i, v) == "other":
+                continue
+            if not self._pays(other.nodes, group.nodes):
                 continue
             for n in other.nodes:
                 self.group_of[n] = i

@@ -129,8 +129,15 @@ def _vector_reduction(plan: Plan, loop: str, buffer: str) -> None:
             unroll //= 2
     if not plan.attempt(Rfactor(loop, lanes * unroll)):
         return
-    for part in ("s", "i", "f"):
-        name = f"{loop}.{part}"
+    final = f"{loop}.f"
+    if unroll > 1:  # vector with vector first, so that lanes are combined only once
+        plan.do(Rfactor(final, lanes))
+        for part in (f"{final}.s", f"{final}.i", f"{final}.f"):
+            plan.do(Vectorize(part))
+        plan.do(Unroll(f"{final}.o"))
+    else:
+        plan.do(Vectorize(final))
+    for name in (f"{loop}.s", f"{loop}.i"):
         if not plan.has_loop(name):
             continue
         if unroll == 1:
