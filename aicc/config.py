@@ -57,6 +57,7 @@ VARIABLES: dict[str, Variable] = {
         Variable("AICC_CACHE_DIR", None, Path, "where compiled objects are kept"),
         Variable("AICC_CACHE", True, lambda t: bool(_count(t)), "0 keeps no compiled objects"),
         Variable("AICC_THREADS", 0, _count, "threads of a model; 0 is as many as the process has"),
+        Variable("AICC_JOBS", 0, _count, "processes that compile; 0 is as many as usable cores"),
         Variable("AICC_TARGET", "native", str, "the machine to compile for"),
         Variable("AICC_DUMP", None, Path, "a folder for the text after each pass"),
     )

@@ -12,15 +12,16 @@ loop does between passes it does through a `Level`, a few callables, so that it 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from aicc import config
+from aicc.dump import Dump
 from aicc.errors import AiccError, IRError
 
 log = logging.getLogger("aicc")
@@ -42,15 +43,17 @@ class Pass(Protocol):
 class Level:
     """What the run loop can do with one level's objects; None where a level has no such thing.
 
-    show: its text. parse: an object from a text and the object that was printed, which lends its
-    weights. verify: raises IRError. same: whether two objects are equal, weights aside. feed:
-    random inputs for an object, from a seed. evaluate: results for a feed, in order.
+    show: its text. data: the arrays that its text leaves out, by name. parse: an object from a
+    text, those arrays and what errors call the text. verify: raises IRError. same: whether two
+    objects are equal. feed: random inputs for an object, from a seed. evaluate: results for a feed,
+    in order.
     """
 
     name: str
     show: Callable[[Any], str]
     verify: Callable[[Any], None]
-    parse: Callable[[str, Any], Any] | None = None
+    parse: Callable[[str, Mapping[str, Array], str], Any] | None = None
+    data: Callable[[Any], Mapping[str, Array]] = lambda made: {}
     same: Callable[[Any, Any], bool] = lambda a, b: bool(a == b)
     feed: Callable[[Any, int], dict[str, Array]] | None = None
     evaluate: Callable[[Any, Feed], Sequence[Array]] | None = None
@@ -73,7 +76,7 @@ def run_passes(
     *,
     stop_after: str | None = None,
     start_after: str | None = None,
-    dump: str | Path | None = None,
+    dump: str | os.PathLike[str] | None = None,
     check: int | None = None,
     on_time: Callable[[str, float], None] | None = None,
 ) -> Outcome:
@@ -81,26 +84,26 @@ def run_passes(
 
     levels: the Level of each type of object. stop_after: the name of the pass to end with, as
     "fold" (the first of that name) or "03_fold" (the third pass). start_after: `start` is what that
-    pass returned, as a dumped text was; the passes up to it are left out. dump: a folder for
-    `NN_name.txt`, the text after pass NN; "00_<level>.txt" is what came in. check: 0 to 3; by
-    default AICC_CHECK. on_time: told the name and the seconds of each pass as it ends.
+    pass returned, as a dumped text was; the passes up to it are left out. dump: a folder for what
+    `aicc.dump` writes after each pass. check: 0 to 3; by default AICC_CHECK. on_time: told the name
+    and the seconds of each pass as it ends.
 
     Raises AiccError for a name that is no pass, and IRError, naming the pass, where a check fails.
     """
     check = config.get("AICC_CHECK") if check is None else check
-    first = 0 if start_after is None else _find(passes, start_after) + 1
-    last = len(passes) - 1 if stop_after is None else _find(passes, stop_after)
+    first = 0 if start_after is None else find_pass(passes, start_after) + 1
+    last = len(passes) - 1 if stop_after is None else find_pass(passes, stop_after)
     if last < first - 1:
         raise AiccError(f"pass {stop_after!r} does not come after {start_after!r}")
-    folder = None if dump is None else Path(dump)
     outcome = Outcome(start, stopped=stop_after is not None)
     level = levels[type(start)]
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if first == 0:
-            (folder / f"00_{level.name.lower()}.txt").write_text(level.show(start), "utf-8")
+    files = None if dump is None else Dump(dump, first)
+    if files is not None:
+        name = passes[first - 1].name if first else level.name.lower()
+        files.write(first, name, level.show(start), level.data(start))
     _inspect(f"the {level.name} that passes start from", level, start, check)
     checker = _Meaning(levels, start) if check >= 3 else None
+    del start  # its weights go with the pass that replaces them
     for number, p in enumerate(passes[first : last + 1], start=first + 1):
         began = time.perf_counter()
         outcome.result = p(outcome.result)
@@ -110,15 +113,17 @@ def run_passes(
         if on_time is not None:
             on_time(p.name, seconds)
         level = levels[type(outcome.result)]
-        if folder is not None:
-            (folder / f"{number:02}_{p.name}.txt").write_text(level.show(outcome.result), "utf-8")
+        if files is not None:
+            files.write(number, p.name, level.show(outcome.result), level.data(outcome.result))
         _inspect(f"pass {p.name!r}", level, outcome.result, check)
         if checker is not None:
             checker.after(p.name, outcome.result)
     return outcome
 
 
-def _find(passes: Sequence[Pass], name: str) -> int:
+def find_pass(passes: Sequence[Pass], name: str) -> int:
+    """The position of the pass called `name`, as "fold" (the first) or "03_fold". Raises AiccError,
+    listing all, where there is none."""
     for number, p in enumerate(passes):
         if name in (p.name, f"{number + 1:02}_{p.name}"):
             return number
@@ -134,7 +139,7 @@ def _inspect(who: str, level: Level, made: Any, check: int) -> None:
     if check >= 2 and level.parse is not None:
         text = level.show(made)
         try:
-            again = level.parse(text, made)
+            again = level.parse(text, level.data(made), "")
         except IRError as e:
             raise IRError(f"after {who}: the text cannot be read back: {e}") from e
         if not level.same(made, again):

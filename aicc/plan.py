@@ -16,49 +16,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
-from aicc.dtypes import from_numpy, to_numpy
+from aicc.dtypes import from_numpy
 from aicc.errors import IRError, UnsupportedError
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
 from aicc.ops import registry
+from aicc.planned import Planned, Source, host_graph, host_operands
 from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.inplace import inplace_pairs
-from aicc.tensor_ir.packing import pack_view, parse_layout
-
-Array = np.ndarray[Any, Any]
+from aicc.tensor_ir.packing import parse_layout
 
 
-@dataclass(frozen=True)
-class Planned:
-    """program: what runs. block: its constants, aligned to 64 bytes. objects: constants of strings,
-    by name. hosts: the node behind each host step's key."""
-
-    program: Program
-    block: Array
-    objects: dict[str, Array]
-    hosts: tuple[Node, ...]
-
-
-def plan(module: Module, *, release: bool = False) -> Planned:
+def plan(module: Module) -> Planned:
     """The program of a module, in the order of its nodes.
 
-    release: takes each constant out of `module.graph` as soon as it is in the block, so that no
-    weight is in memory twice for long. Raises UnsupportedError where a size of the model can be
-    read nowhere, and IRError where the module is not consistent.
+    Raises UnsupportedError where a size of the model can be read nowhere, and IRError where the
+    module is not consistent.
     """
     planner = _Planner(module)
     planner.nodes()
     planner.outputs()
     program = planner.finish()
-    block, objects = planner.constants.fill(release)
-    return Planned(program, block, objects, tuple(planner.hosts))
+    used = {s.kernel for s in program.steps if isinstance(s, Call)}
+    sources = planner.constants.sources()
+    return Planned(
+        program,
+        {name: k for name, k in module.kernels.items() if name in used},
+        host_graph(module.graph, planner.hosts, [s.constant for s in sources.values()]),
+        sources,
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Module -> Planned: buffers get their places, calls become steps."""
+
+    name: ClassVar[str] = "plan"
+
+    def __call__(self, module: Module) -> Planned:
+        return plan(module)
 
 
 # --- constants ------------------------------------------------------------------------------------
@@ -89,32 +90,9 @@ class _Constants:
             self.size = at + placement.round_up(_int(made.nbytes))
         return made
 
-    def fill(self, release: bool) -> tuple[Array, dict[str, Array]]:
-        """The block with all constants in it, and those that are strings."""
-        block = aligned_bytes(self.size)
-        objects = {}
-        left = {name: sum(1 for n, _ in self.entries if n == name) for name, _ in self.entries}
-        for (name, layout), b in self.entries.items():
-            data = self.graph.constants[name]
-            if b.at is None:
-                objects[b.name] = data
-            else:
-                packed = pack_view(data, layout) if layout else data
-                count = packed.size * packed.itemsize
-                target = block[b.at : b.at + count].view(to_numpy(b.dtype)).reshape(packed.shape)
-                np.copyto(target, packed)
-                del packed
-            left[name] -= 1
-            if release and not left[name]:
-                del data, self.graph.constants[name]
-        return block, objects
-
-
-def aligned_bytes(size: int) -> Array:
-    """An uninitialised array of bytes whose address is a multiple of 64."""
-    raw = np.empty(size + placement.ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % placement.ALIGNMENT
-    return raw[skip : skip + size]
+    def sources(self) -> dict[str, Source]:
+        """Where the data of each buffer come from."""
+        return {b.name: Source(*key) for key, b in self.entries.items()}
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -378,12 +356,6 @@ def is_view(node: Node) -> bool:
     found = registry.find(node.op)
     wanted = [o for o in node.outputs if o]
     return found is not None and found.view and wanted == [node.outputs[0]] and bool(node.inputs[0])
-
-
-def host_operands(node: Node) -> tuple[str, ...]:
-    """What a host step reads: the node's operands, then the values that its regions capture."""
-    captured = (n for n in dict.fromkeys(reads(node)) if n not in node.inputs)
-    return (*node.inputs, *captured)
 
 
 def _used(

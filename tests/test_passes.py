@@ -26,7 +26,7 @@ LEVELS = {
         "Numbers",
         show=lambda v: " ".join(map(str, v)),
         verify=verify,
-        parse=lambda text, like: Numbers(map(int, text.split())),
+        parse=lambda text, data, source: Numbers(map(int, text.split())),
         feed=lambda v, seed: {"x": np.random.default_rng(seed).random(3)},
         evaluate=lambda v, feed: [sum(v) * feed["x"]],
     ),

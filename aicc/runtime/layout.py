@@ -37,7 +37,7 @@ class Layouts:
     """Computes the layouts of a program."""
 
     def __init__(self, program: Program, slots: Slots) -> None:
-        self._slots = slots
+        self.slots = slots
         self._program = program
         self._phases = [_Phase(program, slots, p) for p in range(len(program.phases))]
         self._placements: dict[tuple[int, ...], placement.Placement] = {}
@@ -51,7 +51,7 @@ class Layouts:
         total, least = placed.size, placed.bound
         if phase == 0 and self._program.arena is not None:
             total, least = self._program.arena, self._program.least or 0
-        words = [(self._slots.sizes[name], values[name]) for name in p.sizes]
+        words = [(self.slots.sizes[name], values[name]) for name in p.sizes]
         words += zip(p.copies, counts)
         return Layout(
             dict(values),

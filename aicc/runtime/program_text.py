@@ -101,9 +101,14 @@ def place(program: Program, name: str) -> str:
 def parse_program(text: str, source: str = "") -> Program:
     """The program that `print_program` wrote. Raises IRError with the place."""
     reader = Reader(text, source)
-    program = _ProgramReader(reader).program()
+    program = read_program(reader)
     reader.finish()
     return program
+
+
+def read_program(reader: Reader) -> Program:
+    """Reads one program, as part of a larger text."""
+    return _ProgramReader(reader).program()
 
 
 class _ProgramReader:

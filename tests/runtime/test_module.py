@@ -13,6 +13,7 @@ from aicc.graph_ir.evaluate_module import evaluate_module
 from aicc.graph_ir.module_text import parse_module, print_module, same_module
 from aicc.graph_ir.types import TensorType
 from aicc.graph_ir.verify_module import verify_module
+from aicc.plan import plan
 from aicc.symbolic import sym
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_stages import Pack
@@ -60,7 +61,7 @@ def test_text_and_meaning(make):
     want = -np.maximum(FEED["x"] @ c["w"] + c["c"], 0).reshape(-1)
     np.testing.assert_allclose(made["y"], want, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(made["e"], c["table"][[4, 0, 2]])
-    native = build(module, Target.host(), 1).run(None, FEED)
+    native = build(plan(module), Target.host(), 1).run(None, FEED)
     np.testing.assert_allclose(native[0], made["y"], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(native[1], made["e"])
 

@@ -4,10 +4,11 @@ from modules import Sketch, binary, matmul_relu, random, unary
 
 from aicc.errors import IRError, UnsupportedError
 from aicc.graph_ir.types import TensorType
-from aicc.plan import aligned_bytes, plan
+from aicc.plan import plan
+from aicc.planned import aligned_bytes, verify_planned
+from aicc.planned_text import parse_planned, print_planned
 from aicc.runtime.program import Call, Copy
 from aicc.runtime.program_text import parse_program, print_program
-from aicc.runtime.verify import verify_program
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.packing import pack_array
@@ -16,10 +17,11 @@ from aicc.tensor_ir.schedule_stages import Pack
 N = sym("n", 1)
 
 
-def planned(module, **options):
-    made = plan(module, **options)
-    verify_program(made.program)
+def planned(module):
+    made = plan(module)
+    verify_planned(made)
     assert parse_program(print_program(made.program)) == made.program
+    assert parse_planned(print_planned(made), module.graph.constants) == made
     return made
 
 
@@ -201,19 +203,21 @@ class TestConstants:
         assert [b.name for b in made.program.buffers if b.space == "const"] == ["w.packed0", "w"]
         assert table["w.packed0"].shape == (3, 6, 4)
         assert made.program.constant_bytes == 3 * 6 * 4 * 4 + 32 + 6 * 10 * 4 + 16
-        assert made.block.ctypes.data % 64 == 0
+        block, _ = made.fill()
+        assert block.ctypes.data % 64 == 0
         w = module.graph.constants["w"]
-        got = made.block[:288].view(np.float32).reshape(3, 6, 4)
+        got = block[:288].view(np.float32).reshape(3, 6, 4)
         np.testing.assert_array_equal(got, pack_array(w, "1/4 0 1%4"))
         start = table["w"].at
-        np.testing.assert_array_equal(
-            made.block[start : start + 240].view(np.float32).reshape(6, 10), w
-        )
+        np.testing.assert_array_equal(block[start : start + 240].view(np.float32).reshape(6, 10), w)
 
     def test_release(self):
-        module = self.module()
-        planned(module, release=True)
-        assert set(module.graph.constants) == {"unused"}
+        made = planned(self.module())
+        assert set(made.graph.constants) == {"w"}
+        block, _ = made.fill()
+        again, _ = made.fill(release=True)
+        np.testing.assert_array_equal(again[:288], block[:288])
+        assert not made.graph.constants
 
     def test_all_element_types(self):
         s = Sketch()
@@ -224,10 +228,11 @@ class TestConstants:
             names.append(dtype)
         module = s.finish("x", *names)
         made = planned(module)
+        block, _ = made.fill()
         for name in names:
             b = made.program.table[name]
             data = module.graph.constants[name]
-            got = made.block[b.at : b.at + data.nbytes].view(data.dtype)
+            got = block[b.at : b.at + data.nbytes].view(data.dtype)
             np.testing.assert_array_equal(got, data)
             assert b.at % 64 == 0
 
