@@ -113,12 +113,12 @@ def test_verification_names_the_pass():
 
 
 def test_texts_are_read_back():
-    lossy = Level("Numbers", lambda v: "1 2", verify, parse=lambda t, like: Numbers([1]))
+    lossy = Level("Numbers", lambda v: "1 2", verify, parse=lambda t, data, source: Numbers([1]))
     run_passes(Numbers([1, 2]), [], {Numbers: lossy}, check=1)
     with pytest.raises(IRError, match="read back from its text is another one"):
         run_passes(Numbers([1, 2]), [], {Numbers: lossy}, check=2)
 
-    def refuse(text, like):
+    def refuse(text, data, source):
         raise IRError("line 1")
 
     unread = Level("Numbers", lambda v: "1 2", verify, parse=refuse)
