@@ -370,9 +370,12 @@ class Fuse:
 def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:
     if len(nodes) > 1:
         return True
-    op = registry.get(nodes[0].op)
-    strings = any(graph.types[v].dtype == "str" for v in (*nodes[0].inputs, *nodes[0].outputs) if v)
-    return op.has_lowering and not op.view and not strings
+    (node,) = nodes
+    op = registry.get(node.op)
+    strings = any(graph.types[v].dtype == "str" for v in (*node.inputs, *node.outputs) if v)
+    # A view whose number of elements only a run can compare is a kernel that does.
+    view = op.view and graph.types[node.inputs[0]].count == graph.types[node.outputs[0]].count
+    return op.has_lowering and not view and not strings
 
 
 def _name(nodes: Sequence[Node], taken: Mapping[str, Kernel]) -> str:
