@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,8 @@ def stages(tile: Tile) -> list[Stage]:
         ),
         Stage(
             "packed",
-            f"b is constant: compiling lays it out as the loop reads it, {columns} columns of one k "
-            "after the other.",
+            f"b is constant: compiling lays it out as the loop reads it, {columns} columns of one "
+            "k after the other.",
             [f'pack(b, "1/{columns} 0 1%{columns}")', *register],
         ),
     ]
@@ -157,7 +158,8 @@ def main(argv: list[str] | None = None) -> None:
     target = Target.host()
     tile = choose_tile(target, "f32", o.rows, o.columns, o.depth, row_stride=4 * o.depth)
     # Whole tiles keep the schedules short. docs/schedule.md shows what split does with a rest.
-    rows, columns = -(-o.rows // tile.rows) * tile.rows, -(-o.columns // tile.columns) * tile.columns
+    rows = -(-o.rows // tile.rows) * tile.rows
+    columns = -(-o.columns // tile.columns) * tile.columns
     rng = np.random.default_rng(0)
     a = rng.standard_normal((rows, o.depth)).astype(np.float32)
     b = rng.standard_normal((o.depth, columns)).astype(np.float32)
@@ -174,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
         layout = scheduled.buffer("b").pack
         data = pack_array(b, layout) if layout else b
         y = np.empty_like(expected)
-        seconds = best_seconds(lambda: run(a, data, y), o.seconds)
+        seconds = best_seconds(partial(run, a, data, y), o.seconds)
         if not np.allclose(y, expected, rtol=1e-4, atol=1e-4 * float(np.abs(expected).max())):
             raise SystemExit(f"{stage.name}: the result is wrong")
         show(stage, scheduled, asm)
