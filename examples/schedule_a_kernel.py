@@ -123,7 +123,7 @@ def native(kernel: Kernel, target: Target) -> tuple[Callable[[Array, Array, Arra
 
 def inner_loop(asm: str) -> list[str]:
     """The instructions of the loop that multiplies most and contains no other loop."""
-    lines = [line.split("#")[0].rstrip() for line in asm.splitlines()]
+    lines = [re.sub(r"\s+(#|//)\s.*", "", line).rstrip() for line in asm.splitlines()]
     lines = [line for line in lines if line and not re.match(r"\s+\.|\s*//", line)]
     labels = {line.split(":")[0]: n for n, line in enumerate(lines) if re.match(r"[.\w]+:", line)}
     loops: list[list[str]] = []
