@@ -1,7 +1,7 @@
 """The environment variables that aicc reads, all of them in one table.
 
-They are defaults for what `aicc.Options` says per model; a value that cannot be read is an error at
-once, with the variable's name, and never ignored.
+Most are defaults for arguments of `aicc.compile`. A value that cannot be read is an error at once,
+with the variable's name, and never ignored.
 """
 
 from __future__ import annotations
@@ -39,11 +39,6 @@ def _count(text: str) -> int:
     return value
 
 
-def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "aicc"
-
-
 VARIABLES: dict[str, Variable] = {
     v.name: v
     for v in (
@@ -51,11 +46,9 @@ VARIABLES: dict[str, Variable] = {
             "AICC_CHECK",
             1,
             _level,
-            "after each pass: 0, 1 verify; 2 also print, parse and compare; "
+            "after each pass: 0 and 1 verify; 2 also print, parse and compare; "
             "3 also evaluate before and after with random inputs and compare",
         ),
-        Variable("AICC_CACHE_DIR", None, Path, "where compiled objects are kept"),
-        Variable("AICC_CACHE", True, lambda t: bool(_count(t)), "0 keeps no compiled objects"),
         Variable("AICC_THREADS", 0, _count, "threads of a model; 0 is as many as the process has"),
         Variable("AICC_JOBS", 0, _count, "processes that compile; 0 is as many as usable cores"),
         Variable("AICC_TARGET", "native", str, "the machine to compile for"),
@@ -69,7 +62,7 @@ def get(name: str) -> Any:
     variable = VARIABLES[name]
     text = os.environ.get(name, "")
     if not text:
-        return _cache_dir() if name == "AICC_CACHE_DIR" else variable.default
+        return variable.default
     try:
         return variable.read(text)
     except ValueError as e:

@@ -163,18 +163,13 @@ def test_all_variables_are_read_and_documented(monkeypatch, tmp_path):
     for name, variable in config.VARIABLES.items():
         assert name.startswith("AICC_") and variable.meaning
         monkeypatch.delenv(name, raising=False)
-        if name != "AICC_CACHE_DIR":
-            assert config.get(name) == variable.default
+        assert config.get(name) == variable.default
     assert len(config.VARIABLES) <= 8
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert config.get("AICC_CACHE_DIR") == tmp_path / "aicc"
-    monkeypatch.setenv("AICC_CACHE_DIR", str(tmp_path / "other"))
-    assert config.get("AICC_CACHE_DIR") == tmp_path / "other"
+    monkeypatch.setenv("AICC_DUMP", str(tmp_path / "texts"))
+    assert config.get("AICC_DUMP") == tmp_path / "texts"
     monkeypatch.setenv("AICC_THREADS", "-1")
     with pytest.raises(AiccError, match="AICC_THREADS"):
         config.get("AICC_THREADS")
     monkeypatch.setenv("AICC_THREADS", "two")
     with pytest.raises(AiccError, match="AICC_THREADS='two'"):
         config.get("AICC_THREADS")
-    monkeypatch.setenv("AICC_CACHE", "0")
-    assert config.get("AICC_CACHE") is False
