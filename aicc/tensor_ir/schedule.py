@@ -11,12 +11,12 @@ Steps on whole stages (inline, compute_at, cache_read, cache_write, pack) are in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, Sym, divides, loop_var, proves_le, substitute, symbols
+from aicc.symbolic import Size, Sym, divides, loop_var, proves_le, substitute, sym, symbols
 from aicc.tensor_ir.analysis import bound_variables, find_loop
 from aicc.tensor_ir.dependence import (
     accesses,
@@ -118,28 +118,43 @@ def fresh_variable(name: str, lo: Size, hi: Size, taken: set[str]) -> tuple[Sym,
 def rename_loops(body: Sequence[Stmt], suffix: str, taken: set[str]) -> tuple[Stmt, ...]:
     """A copy of statements whose loops have fresh names, so that steps tell the copies apart."""
 
-    def copy(s: Stmt, mapping: Mapping[Sym, Size]) -> Stmt:
-        if isinstance(s, For):
-            (lo, hi) = (substitute(s.lo, mapping), substitute(s.hi, mapping))
-            var, value = fresh_variable(s.var.name + suffix, lo, hi, taken)
-            inner = {**mapping, s.var: value}
-            return For(var, lo, hi, s.kind, tuple(copy(c, inner) for c in s.body))
-        if isinstance(s, If):
-            (cond,) = substitute_body((replace(s, then=(), orelse=()),), mapping)
-            assert isinstance(cond, If)
-            return If(
-                cond.cond,
-                tuple(copy(c, mapping) for c in s.then),
-                tuple(copy(c, mapping) for c in s.orelse),
-            )
-        if isinstance(s, While):
-            (head,) = substitute_body((replace(s, body=()),), mapping)
-            assert isinstance(head, While)
-            return While(head.cond, tuple(copy(c, mapping) for c in s.body))
-        (done,) = substitute_body((s,), mapping)
-        return done
+    def fresh(v: Sym, lo: Size, hi: Size) -> tuple[Sym, Size]:
+        return fresh_variable(v.name + suffix, lo, hi, taken)
 
-    return tuple(copy(s, {}) for s in body)
+    return tuple(_copy(s, {}, fresh) for s in body)
+
+
+def moved_body(body: Sequence[Stmt], mapping: Mapping[Sym, Size]) -> tuple[Stmt, ...]:
+    """Statements with variables replaced. A loop whose bounds depend on them may get a variable of
+    the same name with a wider range."""
+
+    def fitting(v: Sym, lo: Size, hi: Size) -> tuple[Sym, Size]:
+        if (v.lo is None or proves_le(v.lo, lo)) and (v.hi is None or proves_le(hi, v.hi + 1)):
+            return v, sym(v.name, v.lo, v.hi)
+        return fresh_variable(v.name, lo, hi, set())
+
+    return tuple(_copy(s, mapping, fitting) for s in body)
+
+
+def _copy(
+    s: Stmt,
+    mapping: Mapping[Sym, Size],
+    variable: Callable[[Sym, Size, Size], tuple[Sym, Size]],
+) -> Stmt:
+    """`s` with variables replaced, and those of its loops as `variable(old, lo, hi)` says."""
+    if isinstance(s, For):
+        (lo, hi) = (substitute(s.lo, mapping), substitute(s.hi, mapping))
+        var, value = variable(s.var, lo, hi)
+        inner = {**mapping, s.var: value}
+        return For(var, lo, hi, s.kind, tuple(_copy(c, inner, variable) for c in s.body))
+    if isinstance(s, If):
+        then, orelse = (tuple(_copy(c, mapping, variable) for c in b) for b in (s.then, s.orelse))
+        return If(s.cond.substitute_sizes(mapping), then, orelse)
+    if isinstance(s, While):
+        inside = tuple(_copy(c, mapping, variable) for c in s.body)
+        return While(s.cond.substitute_sizes(mapping), inside)
+    (done,) = substitute_body((s,), mapping)
+    return done
 
 
 def below(value: Size, bound: Size) -> Any:
@@ -187,7 +202,7 @@ class Split(Step):
         whole = (n + (k - 1)) // k if self.tail == "guard" and not exact else n // k
         outer, o = fresh_variable(f"{self.loop}.o", 0, whole, taken)
         inner, i = fresh_variable(f"{self.loop}.i", 0, k, taken)
-        body = substitute_body(f.body, {f.var: o * k + i})
+        body = moved_body(f.body, {f.var: o * k + i})
         if self.tail == "guard" and not exact:
             body = (If(below(o * k + i, n), body),)
         main = For(outer, 0, whole, f.kind, (For(inner, 0, k, "for", body),))
@@ -235,7 +250,7 @@ class Fuse(Step):
             raise self.fail(kernel, f"the kind of {self.outer} is {a.kind} already")
         require_steady(self, kernel, a, (a.hi, b.hi))
         var, v = fresh_variable(f"{self.outer}.{self.inner}", 0, a.hi * b.hi, unused_names(kernel))
-        body = substitute_body(b.body, {a.var: v // b.hi, b.var: v % b.hi})
+        body = moved_body(b.body, {a.var: v // b.hi, b.var: v % b.hi})
         return replace_loop(kernel, a, (For(var, 0, a.hi * b.hi, "for", body),))
 
 
