@@ -75,8 +75,9 @@ def levels(model: onnx.ModelProto, target: Target) -> list[Level]:
         ),
         Level(
             "Module",
-            "The graph calls kernels; a kernel is loop nests over buffers. Gemm has become a product "
-            "and a sum, its weights are transposed already, and three operators are one kernel.",
+            "The graph calls kernels; a kernel is loop nests over buffers. Gemm has become a "
+            "product and a sum, its weights are transposed already, and three operators are one "
+            "kernel.",
             f"{before}\n\n{print_graph(fused.graph, with_sha=False)}",
         ),
         Level(
@@ -87,8 +88,8 @@ def levels(model: onnx.ModelProto, target: Target) -> list[Level]:
         ),
         Level(
             "Kernel",
-            "What the steps make of it. A tile of results stays in registers while k runs. Bias and "
-            "maximum come as the tile is written. The weights lie as they are read.",
+            "What the steps make of it. A tile of results stays in registers while k runs. Bias "
+            "and maximum come as the tile is written. The weights lie as they are read.",
             str(after),
         ),
         Level(

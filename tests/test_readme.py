@@ -1,0 +1,181 @@
+"""What the README and docs/ show is what the compiler does: texts are compared, code runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from aicc import config
+from aicc.codegen.target import Target
+from aicc.ops import registry
+from aicc.ops.registry import Operator
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+LLVM = 22
+"""The version of LLVM that the README's machine code is from; that of others differs in detail."""
+
+
+@pytest.fixture
+def section(request: pytest.FixtureRequest) -> Callable[[Path, str, str], None]:
+    """`section(file, name, text)`: what stands between the markers of a section is the text."""
+
+    def compare(path: Path, name: str, text: str) -> None:
+        whole = path.read_text("utf-8")
+        pattern = rf"(<!-- {name}: [^\n]*-->\n)(.*?)(<!-- end of {name} -->)"
+        match = re.search(pattern, whole, re.DOTALL)
+        assert match, f"{path.name} has no section {name}"
+        if request.config.getoption("--update-golden"):
+            path.write_text(whole[: match.end(1)] + text + whole[match.start(3) :], "utf-8")
+            return
+        assert match[2] == text, f"{path.name} is out of date; --update-golden writes it"
+
+    return compare
+
+
+def code_after(path: Path, marker: str) -> str:
+    match = re.search(rf"<!-- {marker}[^\n]*-->\n```[a-z]*\n(.*?)```", path.read_text(), re.DOTALL)
+    assert match, marker
+    return match[1]
+
+
+# --- the way through the levels -------------------------------------------------------------------
+
+
+def test_levels(section: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from read_the_ir import levels, small_model
+
+    # A target by name, so that every machine writes the same text.
+    parts = []
+    for n, level in enumerate(levels(small_model(), Target.from_name("x86-64-v3")), start=1):
+        text = level.text.rstrip()
+        if level.title == "Machine code" and llvmlite.binding.llvm_version_info[0] != LLVM:
+            text = code_of(README.read_text("utf-8"), level.title)
+        parts.append(f"**{n}. {level.title}.** {level.why}\n\n```\n{text}\n```\n")
+    section(README, "levels", "\n".join(parts))
+
+
+def code_of(text: str, title: str) -> str:
+    match = re.search(rf"\. {title}\.\*\*.*?```\n(.*?)\n```", text, re.DOTALL)
+    assert match
+    return match[1]
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+def test_the_schedule_of_the_readme(request: pytest.FixtureRequest) -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code_after(README, "schedule:"), str(README), "exec"), {})
+    text, shown = printed.getvalue().rstrip() + "\n", code_after(README, "schedule output")
+    if request.config.getoption("--update-golden"):
+        whole = README.read_text("utf-8")
+        marker = "<!-- schedule output -->\n```\n"
+        README.write_text(whole.replace(marker + shown, marker + text, 1), "utf-8")
+        return
+    assert shown == text
+
+
+def test_the_ten_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = re.search(r"## Use\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert code
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9),
+        tmp_path / "resnet50.onnx",
+    )
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {"x": np.array([-1, 2], np.float32)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(code[1], space)
+    assert space["y"].tolist() == [0, 2]
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_variables(section: Callable[..., None]) -> None:
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for v in config.VARIABLES.values():
+        default = "none" if v.default is None else f"`{v.default}`"
+        lines.append(f"| `{v.name}` | {default} | {v.meaning} |")
+    section(README, "variables", "\n".join(lines) + "\n")
+
+
+def operator_kind(op: Operator) -> str:
+    if op.view:
+        return "views: the operand's memory in another shape, no code"
+    if op.has_lowering:
+        return "kernels"
+    if type(op).decompose is not Operator.decompose:
+        return "made of other operators"
+    return "host operators: computed in Python"
+
+
+def test_list_of_operators(section: Callable[..., None]) -> None:
+    kinds: dict[str, list[str]] = {}
+    for op in registry.all_operators():
+        kinds.setdefault(operator_kind(op), []).append(op.name)
+    order = ("kernels", "views", "made", "host")
+    lines = []
+    for kind in sorted(kinds, key=lambda k: [k.startswith(o) for o in order].index(True)):
+        lines.append(f"**{kind[0].upper()}{kind[1:]}** ({len(kinds[kind])}). ")
+        lines[-1] += ", ".join(kinds[kind]) + ".\n"
+    section(ROOT / "docs" / "operators.md", "operators", "\n".join(lines))
+
+
+def test_links_lead_somewhere() -> None:
+    for path in (README, *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text("utf-8")
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+            if "://" not in link:
+                assert (path.parent / link).exists(), f"{path.name}: {link}"
+        for name in re.findall(r"`((?:aicc|tests|examples|benchmarks|docs)/[\w./]+)`", text):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
+        for name in re.findall(r"`(aicc(?:\.\w+)+)`", text):
+            assert _resolves(name), f"{path.name}: {name}"
+
+
+def _resolves(dotted: str) -> bool:
+    import importlib
+
+    parts = dotted.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:n]))
+        except ImportError:
+            continue
+        for name in parts[n:]:
+            if not hasattr(found, name):
+                return False
+            found = getattr(found, name)
+        return True
+    return False
+
+
+def test_help_of_the_command_line() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "aicc", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert shown.returncode == 0, shown.stderr
+    for command in re.findall(r"^aicc (\w+) MODEL", README.read_text(), re.MULTILINE):
+        assert command in shown.stdout
