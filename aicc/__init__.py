@@ -8,6 +8,7 @@ print(model.report())
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from aicc.errors import (
@@ -26,7 +27,8 @@ from aicc.errors import (
 from aicc.model import CompiledModel, Report
 
 if TYPE_CHECKING:
-    from aicc.pipeline import compile
+    from aicc.codegen.target import Target
+    from aicc.pipeline import compile, resume
 
 __version__ = "0.1.0"
 
@@ -42,17 +44,26 @@ __all__ = [
     "OperatorError",
     "Report",
     "ScheduleError",
+    "Target",
     "TargetError",
     "UnsupportedError",
     "__version__",
     "compile",
+    "resume",
 ]
+
+# What brings the compiler with it: a program that only asks for an error type starts quickly.
+_LATE = {"compile": "aicc.pipeline", "resume": "aicc.pipeline", "Target": "aicc.codegen.target"}
 
 
 def __getattr__(name: str) -> Any:
-    """`aicc.compile` brings the compiler with it when it is first asked for."""
-    if name == "compile":
-        from aicc.pipeline import compile
+    """`aicc.compile` and the like are imported when they are first asked for."""
+    if name not in _LATE:
+        raise AttributeError(f"module 'aicc' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_LATE[name]), name)
+    globals()[name] = found
+    return found
 
-        return compile
-    raise AttributeError(f"module 'aicc' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -47,10 +47,11 @@ def build(
     target.require_host()
     clock = _Clock(seconds or {}, note)
     _warn(planned)
-    objects = _objects(planned, target, workers or Workers(target))
-    clock.lap("codegen")
+    compiled = (workers or Workers(target)).begin(planned.kernels)
     block, strings = planned.fill(release)
     clock.lap("pack")
+    objects = _objects(planned, target, compiled())
+    clock.lap("codegen")
     library = NativeLibrary(objects, target)
     kernels = planned.kernels
     executable = Executable(
@@ -67,9 +68,9 @@ def build(
     return CompiledModel(executable, clock.seconds, target.name, sum(map(len, objects)))
 
 
-def _objects(planned: Planned, target: Target, workers: Workers) -> list[bytes]:
-    """Object code of the kernels, the program, and what they need."""
-    objects = list(workers.compile(planned.kernels).values())
+def _objects(planned: Planned, target: Target, kernels: Mapping[str, bytes]) -> list[bytes]:
+    """Object code of the kernels, which is given, of the program, and of what they need."""
+    objects = list(kernels.values())
     # Straight calls: there is nothing for the optimiser to find.
     objects.append(compile_object(program_text(planned.program, planned.kernels), target, opt=1))
     objects.append(_pool_object(target))

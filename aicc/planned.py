@@ -24,6 +24,7 @@ from aicc.errors import IRError
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.verify import verify
 from aicc.memory import placement
+from aicc.pages import forget
 from aicc.runtime.program import Buffer, Call, Host, Program
 from aicc.runtime.verify import verify_program
 from aicc.symbolic import product
@@ -77,6 +78,7 @@ class Planned:
                 np.copyto(target, packed)
                 del packed
             if release and last[source.constant] == name:
+                forget(data)
                 del data, self.graph.constants[source.constant]
         return block, objects
 

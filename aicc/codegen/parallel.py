@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -45,37 +45,47 @@ class Workers:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.answered: list[str] = []
+        """The kernels that processes have compiled."""
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, count: int) -> None:
         """Starts up to `count` processes, at most MOST; fewer where the system refuses."""
         for _ in range(min(count, MOST)):
-            process = _start()
+            process = _start(self.target)
             if process is None:
                 break
             self._processes.append(process)
 
     def compile(self, kernels: Mapping[str, Kernel]) -> dict[str, bytes]:
         """The object code of each kernel. Raises CodegenError as the code generator does."""
+        return self.begin(kernels)()
+
+    def begin(self, kernels: Mapping[str, Kernel]) -> Callable[[], dict[str, bytes]]:
+        """Lets the processes begin; what is returned compiles the rest here and waits for them."""
         # The longest first: what is left at the end is short, so that all finish together.
         jobs = deque(sorted(kernels, key=lambda name: -_effort(kernels[name].body)))
         made: dict[str, bytes] = {}
-        wanted = max(0, len(jobs) // KERNELS_PER_WORKER)
+        wanted = len(jobs) // KERNELS_PER_WORKER
         threads = [
             threading.Thread(target=self._feed, args=(p, jobs, kernels, made), daemon=True)
             for p in self._processes[:wanted]
         ]
         for t in threads:
             t.start()
-        while jobs:
-            try:
-                name = jobs.popleft()
-            except IndexError:  # a worker took the last one
-                break
-            made[name] = self._compile(kernels[name])
-        for t in threads:
-            t.join()
-        return {n: made[n] if n in made else self._compile(k) for n, k in kernels.items()}
+
+        def finish() -> dict[str, bytes]:
+            while jobs:
+                try:
+                    name = jobs.popleft()
+                except IndexError:  # a process took the last one
+                    break
+                made[name] = self._compile(kernels[name])
+            for t in threads:
+                t.join()
+            return {n: made[n] if n in made else self._compile(k) for n, k in kernels.items()}
+
+        return finish
 
     def _compile(self, kernel: Kernel) -> bytes:
         return compile_object(lower_kernel(kernel, self.target), self.target)
@@ -90,13 +100,13 @@ class Workers:
         """Hands jobs to a process, one by one, until none is left or the process is gone."""
         assert process.stdin is not None and process.stdout is not None
         try:
-            write_frame(process.stdin, self.target.text().encode())
             while True:
                 name = jobs.popleft()
                 write_frame(process.stdin, print_kernel(kernels[name]).encode())
                 answer = read_frame(process.stdout)
                 if answer[:1] == OBJECT:
                     made[name] = answer[1:]
+                    self.answered.append(name)
         except (IndexError, EOFError, OSError, ValueError):
             return
 
@@ -127,7 +137,7 @@ class Workers:
         return len(self._processes)
 
 
-def _start() -> subprocess.Popen[bytes] | None:
+def _start(target: Target) -> subprocess.Popen[bytes] | None:
     """A worker, or None where Python cannot be started again as what it is."""
     name = Path(sys.executable or "").name.lower()
     if getattr(sys, "frozen", False) or not ("python" in name or "pypy" in name):
@@ -135,7 +145,7 @@ def _start() -> subprocess.Popen[bytes] | None:
     here = str(Path(__file__).resolve().parents[2])
     path = json.dumps([here, *(os.path.abspath(p) for p in sys.path)])
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             # Isolated and without site: the modules are found where this process finds them.
             [sys.executable, "-I", "-S", "-c", _START, path],
             stdin=subprocess.PIPE,
@@ -143,8 +153,12 @@ def _start() -> subprocess.Popen[bytes] | None:
             stderr=subprocess.DEVNULL,
             env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
         )
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already: the first kernel will tell
+            write_frame(process.stdin, target.text().encode())
     except (OSError, ValueError):
         return None
+    return process
 
 
 def _effort(body: Sequence[Stmt]) -> int:

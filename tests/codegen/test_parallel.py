@@ -1,0 +1,135 @@
+"""Kernels compiled by several processes: the same code, and what happens when one is lost."""
+
+import io
+import sys
+
+import pytest
+
+from aicc.codegen import parallel, worker
+from aicc.codegen.jit import compile_object
+from aicc.codegen.kernel import lower_kernel
+from aicc.codegen.parallel import Workers
+from aicc.codegen.target import Target
+from aicc.errors import CodegenError
+from aicc.symbolic import sym
+from aicc.tensor_ir.builder import KernelBuilder
+from aicc.tensor_ir.ir import call
+from aicc.tensor_ir.text import print_kernel
+
+HOST = Target.host()
+
+
+def kernels(count=14):
+    made = {}
+    for i in range(count):
+        b = KernelBuilder(f"k{i}")
+        n = sym("n", 1)
+        x = b.input("x", "f32", (n, i + 1))
+        b.mark_output(b.compute((n, i + 1), lambda *j, x=x: call("exp", x[j]) * 2.5, name="y"))
+        made[f"k{i}"] = b.build()
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return {n: compile_object(lower_kernel(k, HOST), HOST) for n, k in kernels().items()}
+
+
+def test_processes_make_the_same_objects(expected):
+    with Workers(HOST) as workers:
+        workers.start(2)
+        assert len(workers) == 2
+        finish = workers.begin(kernels())
+        got = finish()
+        assert workers.answered
+        assert got == expected and list(got) == list(expected)
+        assert workers.compile(kernels()) == expected  # processes serve more than once
+        processes = list(workers._processes)
+    assert all(p.returncode is not None for p in processes)
+    workers.close()
+
+
+def test_without_processes(expected):
+    assert Workers(HOST).compile(kernels()) == expected
+    assert Workers(HOST).compile({}) == {}
+
+
+def test_few_kernels_need_no_process():
+    with Workers(HOST) as workers:
+        workers.start(1)
+        workers.compile(kernels(2))
+        assert not workers.answered
+
+
+def test_a_process_that_dies_is_done_without(expected):
+    with Workers(HOST) as workers:
+        workers.start(1)
+        workers._processes[0].kill()
+        workers._processes[0].wait()
+        assert workers.compile(kernels()) == expected
+        assert not workers.answered
+
+
+@pytest.mark.parametrize("executable", ["", "/no/such/python", sys.executable + "x"])
+def test_no_process_can_be_started(executable, monkeypatch, expected):
+    monkeypatch.setattr(sys, "executable", executable)
+    with Workers(HOST) as workers:
+        workers.start(2)
+        assert len(workers) == 0
+        assert workers.compile(kernels()) == expected
+
+
+def test_a_frozen_program_is_never_started_again(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with Workers(HOST) as workers:
+        workers.start(1)
+        assert len(workers) == 0
+
+
+def test_a_python_that_is_something_else(tmp_path, monkeypatch, expected):
+    other = tmp_path / "python3"
+    other.write_text("#!/bin/sh\necho hello\n")
+    other.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(other))
+    with Workers(HOST) as workers:
+        workers.start(1)
+        assert workers.compile(kernels()) == expected
+
+
+def test_refused_kernels_raise_here(monkeypatch):
+    def refuse(*_):
+        raise CodegenError("no")
+
+    monkeypatch.setattr(parallel, "lower_kernel", refuse)
+    with Workers(HOST) as workers, pytest.raises(CodegenError, match="no"):
+        workers.compile(kernels())
+
+
+def frame(data):
+    stream = io.BytesIO()
+    worker.write_frame(stream, data)
+    return stream.getvalue()
+
+
+def answers(*frames):
+    sink = io.BytesIO()
+    worker.serve(io.BytesIO(b"".join(frames)), sink)
+    sink.seek(0)
+    found = []
+    while True:
+        try:
+            found.append(worker.read_frame(sink))
+        except EOFError:
+            return found
+
+
+def test_the_worker_answers_each_frame(expected):
+    texts = [frame(print_kernel(k).encode()) for k in kernels(2).values()]
+    made = answers(frame(HOST.text().encode()), texts[0], frame(b"kernel @k"), texts[1])
+    assert made[0] == b"O" + expected["k0"] and made[2] == b"O" + expected["k1"]
+    assert made[1].startswith(b"E") and b"line 1" in made[1]
+
+
+def test_the_worker_ends_with_its_input():
+    assert answers() == []
+    assert answers(frame(HOST.text().encode())[:-3]) == []
