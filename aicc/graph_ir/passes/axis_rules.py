@@ -20,11 +20,11 @@ from aicc.graph_ir.passes.axes import (
     View,
     identity,
 )
+from aicc.graph_ir.passes.maps import is_elementwise
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.passes.simplify_shapes import permutation
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.ops.maps import is_elementwise
 from aicc.symbolic import Size, proves_lt
 
 

@@ -1,120 +1,12 @@
-"""Integer expressions over named sizes and loop variables: one algebra for shapes and for indices.
-
-A `Size` is an `int`, or a `Dim` where it depends on a symbol. Arithmetic keeps a canonical form, a
-polynomial over atoms, so that equal expressions are equal objects and most simplification happens
-by construction:
-
-    size  ::= int | Dim
-    Dim   ::= const + sum(coefficient * product of atoms)
-    atom  ::= Sym(name, lo, hi)          a named size or a loop variable, lo <= value <= hi
-            | FloorDiv(size, size) | Mod(size, size)     floor semantics, positive divisor
-            | Min(size, size) | Max(size, size)
-            | Opaque(payload)            an integer that the algebra cannot look into (a load)
-
-A result without symbols is always a plain `int`. Symbols carry their own range, which is what lets
-`(16*o + i)//16` become `o` where `i` is in 0..15.
-"""
+"""Polynomials over atoms, in canonical form, and the ranges of their values."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Union
 
-Bound = int | None
-
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
-
-
-def print_name(name: str) -> str:
-    """A name as the textual forms write it: in backquotes where it is no (dotted) identifier."""
-    if _IDENTIFIER.fullmatch(name):
-        return name
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`").replace("\n", "\\n") + "`"
-
-
-@dataclass(frozen=True, slots=True)
-class Sym:
-    """A named integer with an inclusive range; `None` is unbounded."""
-
-    name: str
-    lo: Bound = 0
-    hi: Bound = None
-
-    def __str__(self) -> str:
-        return print_name(self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class FloorDiv:
-    """The quotient rounded down; `den` is positive."""
-
-    num: Size
-    den: Size
-
-    def __str__(self) -> str:
-        return f"{_paren(self.num)}//{_paren(self.den)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Mod:
-    """What `FloorDiv` leaves: 0 <= value < den."""
-
-    num: Size
-    den: Size
-
-    def __str__(self) -> str:
-        return f"{_paren(self.num)}%{_paren(self.den)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Min:
-    """The smaller of two sizes."""
-
-    a: Size
-    b: Size
-
-    def __str__(self) -> str:
-        return f"min({self.a}, {self.b})"
-
-
-@dataclass(frozen=True, slots=True)
-class Max:
-    """The larger of two sizes."""
-
-    a: Size
-    b: Size
-
-    def __str__(self) -> str:
-        return f"max({self.a}, {self.b})"
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """An integer computed by something outside the algebra.
-
-    `payload` is hashable, prints itself, and offers `substitute_sizes(mapping)` and
-    `size_symbols()`; tensor IR expressions do.
-    """
-
-    payload: Any
-    lo: Bound = None
-    hi: Bound = None
-
-    def __str__(self) -> str:
-        bounds = f"{_bound(self.lo)}..{_bound(self.hi)}"
-        return f"int({self.payload})" if bounds == ".." else f"int({self.payload}, {bounds})"
-
-
-def _bound(b: Bound) -> str:
-    return "" if b is None else str(b)
-
-
-Atom = Sym | FloorDiv | Mod | Min | Max | Opaque
-Monomial = tuple[Atom, ...]
+from aicc.symbolic.atoms import Atom, Bound, FloorDiv, Max, Min, Mod, Monomial, Opaque, Sym
 
 
 class Dim:
@@ -199,15 +91,6 @@ class Dim:
 Size = Union[int, Dim]  # noqa: UP007 - evaluated at run time, where `int | "Dim"` fails
 
 
-def _paren(s: Size) -> str:
-    text = str(s)
-    simple = isinstance(s, int) and s >= 0
-    if isinstance(s, Dim) and s.const == 0 and len(s.terms) == 1:
-        monomial, coef = s.terms[0]
-        simple = coef == 1 and len(monomial) == 1 and not isinstance(monomial[0], FloorDiv | Mod)
-    return text if simple else f"({text})"
-
-
 def _factor(a: Atom) -> str:
     return f"({a})" if isinstance(a, FloorDiv | Mod) else str(a)
 
@@ -215,7 +98,7 @@ def _factor(a: Atom) -> str:
 @lru_cache(maxsize=65536)
 def _atom_key(a: Atom) -> tuple[int, str, str]:
     """The order of atoms: by their text, then by the ranges of their symbols."""
-    used = (a,) if isinstance(a, Sym) else symbols(_from_atom(a))
+    used = (a,) if isinstance(a, Sym) else symbols(from_atom(a))
     ranges = " ".join(sorted(f"{s.name} {s.lo}..{s.hi}" for s in used))
     return (0 if isinstance(a, Sym) else 1, str(a), ranges)
 
@@ -232,7 +115,8 @@ def _size_key(s: Size) -> tuple[bool, str, str]:
     )
 
 
-def _build(terms: Mapping[Monomial, int], const: int) -> Size:
+def build(terms: Mapping[Monomial, int], const: int) -> Size:
+    """The size with these coefficients; zeros go."""
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return const
@@ -245,24 +129,25 @@ def _terms(s: Size) -> tuple[tuple[tuple[Monomial, int], ...], int]:
     return ((), s) if isinstance(s, int) else (s.terms, s.const)
 
 
-def _from_atom(a: Atom) -> Dim:
+def from_atom(a: Atom) -> Dim:
+    """The size that an atom alone is."""
     return Dim((((a,), 1),), 0)
 
 
 def sym(name: str, lo: Bound = 0, hi: Bound = None) -> Dim:
     """The size named `name`, with its inclusive range."""
-    return _from_atom(Sym(name, lo, hi))
+    return from_atom(Sym(name, lo, hi))
 
 
 def loop_var(name: str, lo: Size, hi: Size) -> Size:
     """A loop variable over `lo..hi` (exclusive), with the widest range that the bounds allow."""
     rlo, rhi = value_range(lo)[0], value_range(hi)[1]
-    return _from_atom(Sym(name, rlo, None if rhi is None else rhi - 1))
+    return from_atom(Sym(name, rlo, None if rhi is None else rhi - 1))
 
 
 def opaque(payload: Any, lo: Bound = None, hi: Bound = None) -> Dim:
     """An integer from outside the algebra, with its inclusive bounds; see `Opaque`."""
-    return _from_atom(Opaque(payload, lo, hi))
+    return from_atom(Opaque(payload, lo, hi))
 
 
 def add(a: Size, b: Size) -> Size:
@@ -276,7 +161,7 @@ def add(a: Size, b: Size) -> Size:
     terms = dict(a.terms)
     for m, c in b.terms:
         terms[m] = terms.get(m, 0) + c
-    return _build(terms, a.const + b.const)
+    return build(terms, a.const + b.const)
 
 
 def mul(a: Size, b: Size) -> Size:
@@ -297,7 +182,7 @@ def mul(a: Size, b: Size) -> Size:
                 m = tuple(sorted(ma + mb, key=_atom_key))
                 terms[m] = terms.get(m, 0) + ca * cb
     const = terms.pop((), 0)
-    return _build(terms, const)
+    return build(terms, const)
 
 
 def _divide_exactly(num: Size, den: Dim) -> Size | None:
@@ -310,7 +195,7 @@ def _divide_exactly(num: Size, den: Dim) -> Size | None:
         for m, c in num.terms:
             rest = list(m)
             if c % lead_coef == 0 and all(_take(rest, a) for a in lead):
-                part = _build({tuple(rest): c // lead_coef}, 0) if rest else c // lead_coef
+                part = build({tuple(rest): c // lead_coef}, 0) if rest else c // lead_coef
                 break
         else:
             return None
@@ -340,7 +225,7 @@ def floordiv(num: Size, den: Size) -> Size:
         if den == 1:
             return num
         if den < 0:
-            return _from_atom(FloorDiv(num, den))
+            return from_atom(FloorDiv(num, den))
         return _floordiv_const(num, den)
     exact = _divide_exactly(num, den)
     if exact is not None:
@@ -351,7 +236,7 @@ def floordiv(num: Size, den: Size) -> Size:
         return 0
     if lo is not None and hi is not None and lo >= 0 and dlo is not None and hi < dlo:
         return 0
-    quotient = _from_atom(FloorDiv(num, den))
+    quotient = from_atom(FloorDiv(num, den))
     lo, hi = value_range(quotient)
     return lo if lo is not None and lo == hi else quotient
 
@@ -361,8 +246,8 @@ def _floordiv_const(num: Dim, den: int) -> Size:
     rest: dict[Monomial, int] = {}
     for m, c in num.terms:
         (whole if c % den == 0 else rest)[m] = c // den if c % den == 0 else c
-    quotient = _build(whole, num.const // den)
-    r = _build(rest, num.const % den)
+    quotient = build(whole, num.const // den)
+    r = build(rest, num.const % den)
     if isinstance(r, int):
         return quotient
     lo, hi = value_range(r)
@@ -370,16 +255,16 @@ def _floordiv_const(num: Dim, den: int) -> Size:
         return add(quotient, lo // den)
     for g in sorted({abs(c) for _, c in r.terms if 1 < abs(c) < den and den % abs(c) == 0}):
         big = {m: c // g for m, c in r.terms if c % g == 0}
-        small = _build({m: c for m, c in r.terms if c % g}, r.const % g)
+        small = build({m: c for m, c in r.terms if c % g}, r.const % g)
         slo, shi = value_range(small)
         if slo is not None and shi is not None and slo >= 0 and shi < g:
-            return add(quotient, floordiv(_build(big, r.const // g), den // g))
+            return add(quotient, floordiv(build(big, r.const // g), den // g))
     if len(r.terms) == 1 and r.const == 0:
         monomial, coef = r.terms[0]
         inner = monomial[0]
         if coef == 1 and len(monomial) == 1 and isinstance(inner, FloorDiv):
             return add(quotient, floordiv(inner.num, mul(inner.den, den)))
-    return add(quotient, _from_atom(FloorDiv(r, den)))
+    return add(quotient, from_atom(FloorDiv(r, den)))
 
 
 def mod(num: Size, den: Size) -> Size:
@@ -390,10 +275,10 @@ def mod(num: Size, den: Size) -> Size:
     if not _mentions(quotient, FloorDiv):
         return add(num, mul(mul(quotient, den), -1))
     if isinstance(den, int) and isinstance(num, Dim):
-        reduced = _build({m: c % den if c % den else 0 for m, c in num.terms}, num.const % den)
+        reduced = build({m: c % den if c % den else 0 for m, c in num.terms}, num.const % den)
         if reduced != num:
             return mod(reduced, den)
-    return _from_atom(Mod(num, den))
+    return from_atom(Mod(num, den))
 
 
 def _mentions(s: Size, kind: type) -> bool:
@@ -416,7 +301,7 @@ def minimum(a: Size, b: Size) -> Size:
         return a
     if hi is not None and hi <= 0:
         return b
-    return _from_atom(Min(*sorted((a, b), key=_size_key)))
+    return from_atom(Min(*sorted((a, b), key=_size_key)))
 
 
 def maximum(a: Size, b: Size) -> Size:
@@ -430,7 +315,7 @@ def maximum(a: Size, b: Size) -> Size:
         return b
     if hi is not None and hi <= 0:
         return a
-    return _from_atom(Max(*sorted((a, b), key=_size_key)))
+    return from_atom(Max(*sorted((a, b), key=_size_key)))
 
 
 def product(sizes: Iterable[Size]) -> Size:
@@ -524,9 +409,6 @@ def divides(den: int, s: Size) -> bool:
     return s.const % den == 0 and all(c % den == 0 for _, c in s.terms)
 
 
-# --- looking inside -----------------------------------------------------------------------------
-
-
 def symbols(s: Size) -> frozenset[Sym]:
     """Every symbol that `s` depends on, also through division, min and max, and opaque parts."""
     if isinstance(s, int):
@@ -540,171 +422,16 @@ def symbols(s: Size) -> frozenset[Sym]:
                 elif isinstance(a, Opaque):
                     found |= a.payload.size_symbols()
                 else:
-                    for part in _parts(a):
+                    for part in parts_of(a):
                         found |= symbols(part)
         s._symbols = frozenset(found)
     return s._symbols
 
 
-def _parts(a: Atom) -> tuple[Size, ...]:
+def parts_of(a: Atom) -> tuple[Size, ...]:
+    """The sizes that an atom is made of."""
     if isinstance(a, FloorDiv | Mod):
         return a.num, a.den
     if isinstance(a, Min | Max):
         return a.a, a.b
     return ()
-
-
-def opaques(s: Size) -> list[Any]:
-    """The payloads of all opaque atoms in `s`."""
-    if isinstance(s, int):
-        return []
-    found: list[Any] = []
-    for monomial, _ in s.terms:
-        for a in monomial:
-            if isinstance(a, Opaque):
-                found.append(a.payload)
-            else:
-                for part in _parts(a):
-                    found.extend(opaques(part))
-    return found
-
-
-def coefficient(s: Size, var: Sym) -> Size | None:
-    """The factor of `var` where `s` is linear in it; 0 where absent, None where not linear."""
-    if isinstance(s, int) or var not in symbols(s):
-        return 0
-    terms: dict[Monomial, int] = {}
-    const = 0
-    for m, c in s.terms:
-        if var in m:
-            rest = list(m)
-            rest.remove(var)
-            if any(var in symbols(_from_atom(a)) for a in rest):
-                return None
-            if rest:
-                terms[tuple(rest)] = c
-            else:
-                const = c
-        elif any(var in symbols(_from_atom(a)) for a in m):
-            return None
-    return _build(terms, const)
-
-
-def substitute(s: Size, mapping: Mapping[Sym, Size]) -> Size:
-    """`s` with symbols replaced, simplified again."""
-    if isinstance(s, int) or symbols(s).isdisjoint(mapping):
-        return s
-    total: Size = s.const
-    kept: dict[Monomial, int] = {}
-    for m, c in s.terms:
-        if len(m) == 1 and isinstance(m[0], Sym):
-            replacement = mapping.get(m[0])
-            if replacement is None:
-                kept[m] = kept.get(m, 0) + c
-            else:
-                total = add(total, mul(replacement, c))
-            continue
-        part: Size = c
-        for a in m:
-            part = mul(part, _substitute_atom(a, mapping))
-        total = add(total, part)
-    return add(_build(kept, 0), total)
-
-
-def _substitute_atom(a: Atom, mapping: Mapping[Sym, Size]) -> Size:
-    if isinstance(a, Sym):
-        return mapping.get(a, _from_atom(a))
-    if isinstance(a, Opaque):
-        if a.payload.size_symbols().isdisjoint(mapping):
-            return _from_atom(a)
-        return opaque(a.payload.substitute_sizes(mapping), a.lo, a.hi)
-    if isinstance(a, FloorDiv | Mod):
-        num, den = substitute(a.num, mapping), substitute(a.den, mapping)
-        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
-    x, y = substitute(a.a, mapping), substitute(a.b, mapping)
-    return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
-
-
-def map_opaque(s: Size, fn: Callable[[Any], Any]) -> Size:
-    """`s` with every opaque payload replaced by `fn(payload)`, which may be a payload or a Size."""
-    if isinstance(s, int) or not opaques(s):
-        return s
-    total: Size = s.const
-    for m, c in s.terms:
-        part: Size = c
-        for a in m:
-            part = mul(part, _map_opaque_atom(a, fn))
-        total = add(total, part)
-    return total
-
-
-def _map_opaque_atom(a: Atom, fn: Callable[[Any], Any]) -> Size:
-    if isinstance(a, Opaque):
-        new = fn(a.payload)
-        return new if isinstance(new, int | Dim) else opaque(new, a.lo, a.hi)
-    if isinstance(a, FloorDiv | Mod):
-        num, den = map_opaque(a.num, fn), map_opaque(a.den, fn)
-        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
-    if isinstance(a, Min | Max):
-        x, y = map_opaque(a.a, fn), map_opaque(a.b, fn)
-        return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
-    return _from_atom(a)
-
-
-def evaluate(
-    s: Size, values: Mapping[str, int], payload: Callable[[Any], int] | None = None
-) -> int:
-    """The value of `s` where each symbol's name has a value.
-
-    Raises KeyError with the name of a symbol that has none.
-    """
-    if isinstance(s, int):
-        return s
-    total = s.const
-    for monomial, coef in s.terms:
-        part = coef
-        for a in monomial:
-            part *= _evaluate_atom(a, values, payload)
-        total += part
-    return total
-
-
-def _evaluate_atom(a: Atom, values: Mapping[str, int], payload: Callable[[Any], int] | None) -> int:
-    if isinstance(a, Sym):
-        return values[a.name]
-    if isinstance(a, Opaque):
-        if payload is None:
-            raise KeyError(str(a))
-        return payload(a.payload)
-    x, y = (evaluate(p, values, payload) for p in _parts(a))
-    if isinstance(a, FloorDiv):
-        return x // y
-    if isinstance(a, Mod):
-        return x % y
-    return min(x, y) if isinstance(a, Min) else max(x, y)
-
-
-def gcd_of(s: Size) -> int:
-    """The largest integer known to divide `s`."""
-    if isinstance(s, int):
-        return abs(s)
-    return math.gcd(s.const, *(c for _, c in s.terms))
-
-
-def recombine(s: Size) -> Size:
-    """`c*a*(x//a) + c*(x%a)` joined to `c*x`, wherever it occurs: undoes the split of an index that
-    addresses a dense array."""
-    if isinstance(s, int):
-        return s
-    for m, c in s.terms:
-        for n, a in enumerate(m):
-            if not isinstance(a, Mod):
-                continue
-            cofactor = _build({m[:n] + m[n + 1 :]: c}, 0) if len(m) > 1 else c
-            whole = mul(mul(cofactor, a.den), floordiv(a.num, a.den))
-            if isinstance(whole, Dim) and len(whole.terms) == 1:
-                wanted, factor = whole.terms[0]
-                if dict(s.terms).get(wanted) == factor:
-                    rest = _build({k: v for k, v in s.terms if k not in (m, wanted)}, s.const)
-                    return recombine(add(rest, mul(cofactor, a.num)))
-    return s

@@ -1,0 +1,180 @@
+"""Looking inside sizes: substitution, evaluation, parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aicc.symbolic.algebra import (
+    Dim,
+    Size,
+    add,
+    build,
+    floordiv,
+    from_atom,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    opaque,
+    parts_of,
+    symbols,
+)
+from aicc.symbolic.atoms import Atom, FloorDiv, Max, Min, Mod, Monomial, Opaque, Sym
+
+
+def opaques(s: Size) -> list[Any]:
+    """The payloads of all opaque atoms in `s`."""
+    if isinstance(s, int):
+        return []
+    found: list[Any] = []
+    for monomial, _ in s.terms:
+        for a in monomial:
+            if isinstance(a, Opaque):
+                found.append(a.payload)
+            else:
+                for part in parts_of(a):
+                    found.extend(opaques(part))
+    return found
+
+
+def coefficient(s: Size, var: Sym) -> Size | None:
+    """The factor of `var` where `s` is linear in it; 0 where absent, None where not linear."""
+    if isinstance(s, int) or var not in symbols(s):
+        return 0
+    terms: dict[Monomial, int] = {}
+    const = 0
+    for m, c in s.terms:
+        if var in m:
+            rest = list(m)
+            rest.remove(var)
+            if any(var in symbols(from_atom(a)) for a in rest):
+                return None
+            if rest:
+                terms[tuple(rest)] = c
+            else:
+                const = c
+        elif any(var in symbols(from_atom(a)) for a in m):
+            return None
+    return build(terms, const)
+
+
+def substitute(s: Size, mapping: Mapping[Sym, Size]) -> Size:
+    """`s` with symbols replaced, simplified again."""
+    if isinstance(s, int) or symbols(s).isdisjoint(mapping):
+        return s
+    total: Size = s.const
+    kept: dict[Monomial, int] = {}
+    for m, c in s.terms:
+        if len(m) == 1 and isinstance(m[0], Sym):
+            replacement = mapping.get(m[0])
+            if replacement is None:
+                kept[m] = kept.get(m, 0) + c
+            else:
+                total = add(total, mul(replacement, c))
+            continue
+        part: Size = c
+        for a in m:
+            part = mul(part, _substitute_atom(a, mapping))
+        total = add(total, part)
+    return add(build(kept, 0), total)
+
+
+def _substitute_atom(a: Atom, mapping: Mapping[Sym, Size]) -> Size:
+    if isinstance(a, Sym):
+        return mapping.get(a, from_atom(a))
+    if isinstance(a, Opaque):
+        if a.payload.size_symbols().isdisjoint(mapping):
+            return from_atom(a)
+        return opaque(a.payload.substitute_sizes(mapping), a.lo, a.hi)
+    if isinstance(a, FloorDiv | Mod):
+        num, den = substitute(a.num, mapping), substitute(a.den, mapping)
+        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
+    x, y = substitute(a.a, mapping), substitute(a.b, mapping)
+    return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
+
+
+def map_opaque(s: Size, fn: Callable[[Any], Any]) -> Size:
+    """`s` with every opaque payload replaced by `fn(payload)`, which may be a payload or a Size."""
+    if isinstance(s, int) or not opaques(s):
+        return s
+    total: Size = s.const
+    for m, c in s.terms:
+        part: Size = c
+        for a in m:
+            part = mul(part, _map_opaque_atom(a, fn))
+        total = add(total, part)
+    return total
+
+
+def _map_opaque_atom(a: Atom, fn: Callable[[Any], Any]) -> Size:
+    if isinstance(a, Opaque):
+        new = fn(a.payload)
+        return new if isinstance(new, int | Dim) else opaque(new, a.lo, a.hi)
+    if isinstance(a, FloorDiv | Mod):
+        num, den = map_opaque(a.num, fn), map_opaque(a.den, fn)
+        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
+    if isinstance(a, Min | Max):
+        x, y = map_opaque(a.a, fn), map_opaque(a.b, fn)
+        return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
+    return from_atom(a)
+
+
+def evaluate(
+    s: Size, values: Mapping[str, int], payload: Callable[[Any], int] | None = None
+) -> int:
+    """The value of `s` where each symbol's name has a value.
+
+    Raises KeyError with the name of a symbol that has none.
+    """
+    if isinstance(s, int):
+        return s
+    total = s.const
+    for monomial, coef in s.terms:
+        part = coef
+        for a in monomial:
+            part *= _evaluate_atom(a, values, payload)
+        total += part
+    return total
+
+
+def _evaluate_atom(a: Atom, values: Mapping[str, int], payload: Callable[[Any], int] | None) -> int:
+    if isinstance(a, Sym):
+        return values[a.name]
+    if isinstance(a, Opaque):
+        if payload is None:
+            raise KeyError(str(a))
+        return payload(a.payload)
+    x, y = (evaluate(p, values, payload) for p in parts_of(a))
+    if isinstance(a, FloorDiv):
+        return x // y
+    if isinstance(a, Mod):
+        return x % y
+    return min(x, y) if isinstance(a, Min) else max(x, y)
+
+
+def gcd_of(s: Size) -> int:
+    """The largest integer known to divide `s`."""
+    if isinstance(s, int):
+        return abs(s)
+    return math.gcd(s.const, *(c for _, c in s.terms))
+
+
+def recombine(s: Size) -> Size:
+    """`c*a*(x//a) + c*(x%a)` joined to `c*x`, wherever it occurs: undoes the split of an index that
+    addresses a dense array."""
+    if isinstance(s, int):
+        return s
+    for m, c in s.terms:
+        for n, a in enumerate(m):
+            if not isinstance(a, Mod):
+                continue
+            cofactor = build({m[:n] + m[n + 1 :]: c}, 0) if len(m) > 1 else c
+            whole = mul(mul(cofactor, a.den), floordiv(a.num, a.den))
+            if isinstance(whole, Dim) and len(whole.terms) == 1:
+                wanted, factor = whole.terms[0]
+                if dict(s.terms).get(wanted) == factor:
+                    rest = build({k: v for k, v in s.terms if k not in (m, wanted)}, s.const)
+                    return recombine(add(rest, mul(cofactor, a.num)))
+    return s
