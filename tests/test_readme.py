@@ -21,6 +21,10 @@ from aicc import config
 from aicc.codegen.target import Target
 from aicc.ops import registry
 from aicc.ops.registry import Operator
+from aicc.tensor_ir.parse import parse_kernel
+from aicc.tensor_ir.schedule import schedule
+from aicc.tensor_ir.schedule_text import parse_steps, step_types
+from aicc.tensor_ir.verify import verify
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -179,3 +183,42 @@ def test_help_of_the_command_line() -> None:
     assert shown.returncode == 0, shown.stderr
     for command in re.findall(r"^aicc (\w+) MODEL", README.read_text(), re.MULTILINE):
         assert command in shown.stdout
+
+
+# --- docs/schedule.md -----------------------------------------------------------------------------
+
+SCHEDULES = ROOT / "docs" / "schedule.md"
+BLOCK = r"```\n(kernel @.*?)```\n"
+
+
+def test_schedule_examples(request: pytest.FixtureRequest) -> None:
+    """Each kernel in docs/schedule.md that steps stand above is what these make of the last kernel
+    that none stand above."""
+    pieces = re.split(
+        r"(^`[^`\n]+`\n```\n.*?^```\n)", SCHEDULES.read_text("utf-8"), flags=re.M | re.S
+    )
+    kernel, made, examples = None, [], 0
+    for piece in pieces:
+        match = re.match(r"`([^`\n]+)`\n```\n(.*?)```\n", piece, re.S)
+        if match is None:
+            found = re.findall(BLOCK, piece, re.S)
+            kernel = parse_kernel(found[-1]) if found else kernel
+            made.append(piece)
+            continue
+        assert kernel is not None
+        scheduled = schedule(kernel, parse_steps(match[1]))
+        verify(scheduled)
+        text = str(scheduled).rstrip() + "\n"
+        if not request.config.getoption("--update-golden"):
+            assert match[2] == text, match[1]
+        made.append(f"`{match[1]}`\n```\n{text}```\n")
+        examples += 1
+    if request.config.getoption("--update-golden"):
+        SCHEDULES.write_text("".join(made), "utf-8")
+    assert examples > 10
+
+
+def test_every_step_is_explained() -> None:
+    headings = re.findall(r"^### (.*)$", SCHEDULES.read_text("utf-8"), re.M)
+    explained = {name for heading in headings for name in heading.split(", ")}
+    assert set(step_types()) <= explained
