@@ -1,0 +1,346 @@
+"""The transforms of Winograd's convolution: fewer multiplications for 3x3 windows of stride 1.
+
+A tile of m x m outputs reads (m + 2) x (m + 2) inputs. Both the data of a tile and the filters are
+transformed, multiplied element by element, summed over channels, and transformed back:
+
+    y = A' [ (B' d B) * (G w G') ] A        (m + 2)^2 products for m^2 outputs, instead of 9 m^2
+
+For all tiles at once the sums over channels are (m + 2)^2 matrix products [tiles, C] x [C, O].
+The matrices are those of Toom and Cook for interpolation at `POINTS` and at infinity (Lavin and
+Gray, "Fast algorithms for convolutional neural networks", 2016). Which points are chosen decides
+the error: see `POINTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+
+from aicc.graph_ir.types import TensorType
+from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operator
+from aicc.ops.samples import sample
+from aicc.ops.sizes import check_agree
+from aicc.ops.windows import Layout, pad_stage
+from aicc.symbolic import Size, ceildiv
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import Expr, as_expr, call, const, select
+
+WINDOW = 3
+"""Extent of the window."""
+
+POINTS: Mapping[int, tuple[Fraction, ...]] = {
+    2: (Fraction(0), Fraction(1), Fraction(-1)),
+    4: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
+}
+"""Interpolation points for each extent of a tile.
+
+Pairs +-p share the even and the odd parts of their transforms, and fractions over powers of two are
+exact. Root mean square error against float64, as a multiple of that of the direct sum in float32
+(normal data through a ReLU, C = 16 to 512): 0.8 to 0.7 for tiles of 2; for tiles of 4 it is 2.6 to
+1.7 with these points, 5.9 to 3.7 with the usual 0, +-1, +-2, and 3.0 to 1.9 with 0, +-3/4, +-3/2.
+"""
+
+Row = tuple[Fraction, ...]
+Matrix = tuple[Row, ...]
+
+
+@cache
+def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
+    """A' [m, m+2], G [m+2, 3] and B' [m+2, m+2], such that A' ((G w) * (B' d)) correlates d with w."""
+    points = POINTS[m]
+
+    def times(a: Sequence[Fraction], root: Fraction) -> list[Fraction]:
+        """The polynomial a, lowest power first, times (x - root)."""
+        return [
+            (a[n - 1] if n else Fraction(0)) - root * (a[n] if n < len(a) else 0)
+            for n in range(len(a) + 1)
+        ]
+
+    after = [tuple(p**n for p in points) + (Fraction(int(n == m - 1)),) for n in range(m)]
+    weights: list[Row] = []
+    before: list[Row] = []
+    for p in points:
+        scale, basis = Fraction(1), [Fraction(1)]
+        for q in points:
+            if q != p:
+                scale, basis = scale * (p - q), times(basis, q)
+        weights.append(tuple(p**n / scale for n in range(WINDOW)))
+        before.append((*basis, Fraction(0)))
+    basis = [Fraction(1)]
+    for p in points:
+        basis = times(basis, p)
+    weights.append((Fraction(0),) * (WINDOW - 1) + (Fraction(1),))
+    before.append(tuple(basis))
+    return tuple(after), tuple(weights), tuple(before)
+
+
+def _array(m: Matrix) -> Array:
+    return np.array([[float(v) for v in row] for row in m])
+
+
+def _sum(terms: Sequence[tuple[Fraction, Expr]]) -> Expr:
+    """A sum of products with constants; the first term's factor is 1 where one is."""
+    ordered = sorted(terms, key=lambda t: t[0] != 1)
+    factor, total = ordered[0]
+    if factor != 1:
+        total = total * float(factor)
+    for factor, e in ordered[1:]:
+        if factor == 1:
+            total = total + e
+        elif factor == -1:
+            total = total - e
+        else:
+            total = call("fma", e, float(factor), total)
+    return total
+
+
+def even_odd(row: Row, values: Sequence[Expr]) -> Expr:
+    """The row times the values; rows for p and -p share their even and odd parts."""
+    parts: list[tuple[Fraction, Expr]] = []
+    for start in (0, 1):
+        terms = [(row[n], values[n]) for n in range(start, len(row), 2) if row[n]]
+        if terms:
+            lead = terms[-1][0]
+            parts.append((lead, _sum([(c / lead, e) for c, e in reversed(terms)])))
+    return _sum(parts)
+
+
+def paired(points: Sequence[Fraction], row: Row, values: Sequence[Expr]) -> Expr:
+    """The row times the values; rows share the sum and the difference of the values for p and -p."""
+    terms: list[tuple[Fraction, Expr]] = []
+    for n, factor in enumerate(row):
+        mirror = points.index(-points[n]) if n < len(points) and -points[n] in points else n
+        if mirror > n:
+            other = row[mirror]
+            pair = values[n] + values[mirror] if other == factor else values[n] - values[mirror]
+            terms.append((factor, pair))
+        elif mirror == n and factor:
+            terms.append((factor, values[n]))
+    return _sum(terms)
+
+
+def choose(index: Size, options: Sequence[Expr]) -> Expr:
+    """The option with the number `index`."""
+    if isinstance(index, int):
+        return options[index]
+    made = options[-1]
+    for n in reversed(range(len(options) - 1)):
+        made = select(call("eq", as_expr(index), n), options[n], made)
+    return made
+
+
+def tile_of(ctx: OpContext) -> int:
+    m = int(ctx.attrs["tile"])
+    if m not in POINTS:
+        ctx.fail(f"tiles of {m} outputs are not known, but {sorted(POINTS)}")
+    return m
+
+
+def outputs_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, Size]:
+    """Spatial sizes of the convolution of data [N, H, W, C]."""
+    pads = tuple(int(p) for p in ctx.attrs["pads"])
+    if len(data) != 4 or len(pads) != 4 or min(pads) < 0:
+        ctx.fail("the data must have four axes, and four pads that are not negative")
+    height, width = (
+        n + pads[a] + pads[a + 2] - (WINDOW - 1) for a, n in enumerate((data[1], data[2]))
+    )
+    if any(isinstance(n, int) and n < 1 for n in (height, width)):
+        ctx.fail("a window does not fit the data")
+    return height, width
+
+
+ATTRIBUTES = {"tile": REQUIRED, "pads": (0, 0, 0, 0)}
+
+
+@operator("WinogradInput", domain="aicc", inputs=1, attributes=ATTRIBUTES)
+class WinogradInput(Operator):
+    """Data [N, H, W, C] -> the transformed data [(m+2)^2, N, tiles, tiles, C] of overlapping tiles
+    of m x m outputs (`tile`); data beyond the borders and the `pads` are zeros."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, m = ctx.input(0), tile_of(ctx)
+        tiles = tuple(ceildiv(n, m) for n in outputs_of(ctx, x.shape))
+        return [TensorType(x.dtype, ((m + 2) ** 2, x.shape[0], *tiles, x.shape[3]))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (x,) = inputs
+        assert x is not None
+        m = tile_of(ctx)
+        a = m + 2
+        rows, columns = (-(-int(n) // m) for n in outputs_of(ctx, x.shape))
+        top, left = (int(p) for p in ctx.attrs["pads"][:2])
+        big = np.zeros((x.shape[0], rows * m + 2, columns * m + 2, x.shape[3]))
+        inside = big[:, top : top + x.shape[1], left : left + x.shape[2]]
+        inside[...] = x[:, : inside.shape[1], : inside.shape[2]]
+        tiles = np.lib.stride_tricks.sliding_window_view(big, (a, a), (1, 2))[:, ::m, ::m]
+        before = _array(matrices(m)[2])
+        made = np.einsum("ip,jq,nhwcpq->ijnhwc", before, before, tiles)
+        return [made.reshape(a * a, *made.shape[2:]).astype(x.dtype)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (x,) = inputs
+        assert x is not None
+        m = tile_of(ctx)
+        a, before = m + 2, matrices(m)[2]
+        batch, channels = x.shape[0], x.shape[3]
+        tiles = tuple(ceildiv(n, m) for n in outputs_of(ctx, x.shape))
+        covered = tuple(t * m + 2 for t in tiles)
+        begins = tuple(int(p) for p in ctx.attrs["pads"][:2])
+        data = x
+        if begins != (0, 0) or covered != x.shape[1:3]:
+            data = pad_stage(b, x, Layout(4, True), begins, covered, const(0, x.dtype))
+
+        def column(n: Size, h: Size, w: Size, i: Size, q: Size, c: Size) -> Expr:
+            values = [data[n, h * m + p, w * m + q, c] for p in range(a)]
+            return choose(i, [even_odd(row, values) for row in before])
+
+        columns = b.compute((batch, *tiles, a, a, channels), column, name="columns")
+
+        def both(n: Size, h: Size, w: Size, i: Size, j: Size, c: Size) -> Expr:
+            values = [columns[n, h, w, i, q, c] for q in range(a)]
+            return choose(j, [even_odd(row, values) for row in before])
+
+        tile = b.compute(columns.shape, both, name="tile")
+
+        def element(v: Size, n: Size, h: Size, w: Size, c: Size) -> Expr:
+            return tile[n, h, w, v // a, v % a, c]
+
+        return [b.compute((a * a, batch, *tiles, channels), element)]
+
+    def cases(self) -> Iterable[Case]:
+        symbolic = {(0, 0): "n", (0, 1): "h", (0, 2): "w"}
+        for name, shape, tile, pads in (
+            ("two", (2, 6, 8, 3), 2, (1, 1, 1, 1)),
+            ("two_overhang", (1, 7, 5, 16), 2, (1, 0, 0, 1)),
+            ("four", (1, 8, 12, 20), 4, (1, 1, 1, 1)),
+            ("four_valid", (2, 6, 10, 2), 4, (0, 0, 0, 0)),
+            ("four_overhang", (1, 7, 9, 16), 4, (1, 1, 1, 1)),
+            ("four_wide_pads", (1, 3, 4, 5), 4, (2, 3, 0, 4)),
+            ("one_tile", (1, 2, 3, 17), 4, (1, 1, 1, 1)),
+        ):
+            attrs = {"tile": tile, "pads": pads}
+            yield Case(name, (sample(*shape),), attrs, symbolic=symbolic, rtol=1e-4, atol=1e-4)
+
+
+@operator("WinogradWeights", domain="aicc", inputs=1, attributes={"tile": REQUIRED})
+class WinogradWeights(Operator):
+    """Filters [O, C, 3, 3] -> the transformed filters [(m+2)^2, 1, 1, C, O], computed in float64
+    where they are constants, and rounded once."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        w = ctx.input(0)
+        if w.rank != 4 or w.shape[2:] != (WINDOW, WINDOW):
+            ctx.fail("the filters must be 3x3")
+        return [TensorType(w.dtype, ((tile_of(ctx) + 2) ** 2, 1, 1, w.shape[1], w.shape[0]))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (w,) = inputs
+        assert w is not None
+        weights = _array(matrices(tile_of(ctx))[1])
+        outputs, channels = w.shape[:2]
+        flat = np.ascontiguousarray(w.transpose(2, 3, 1, 0), np.float64).reshape(9, -1)
+        made = np.kron(weights, weights) @ flat
+        return [made.astype(w.dtype).reshape(-1, 1, 1, channels, outputs)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (w,) = inputs
+        assert w is not None
+        m = tile_of(ctx)
+        a, weights = m + 2, matrices(m)[1]
+        (shape,) = (t.shape for t in ctx.outputs)
+
+        def column(o: Size, c: Size, i: Size, q: Size) -> Expr:
+            values = [w[o, c, p, q] for p in range(WINDOW)]
+            return choose(i, [even_odd(row, values) for row in weights])
+
+        columns = b.compute((*w.shape[:2], a, WINDOW), column, name="columns")
+
+        def element(v: Size, _: Size, __: Size, c: Size, o: Size) -> Expr:
+            values = [columns[o, c, v // a, q] for q in range(WINDOW)]
+            return choose(v % a, [even_odd(row, values) for row in weights])
+
+        return [b.compute(shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        for tile in POINTS:
+            yield Case(f"tile_{tile}", (sample(3, 5, 3, 3),), {"tile": tile}, atol=1e-5)
+
+
+@operator("WinogradOutput", domain="aicc", inputs=2, attributes=ATTRIBUTES)
+class WinogradOutput(Operator):
+    """Products [(m+2)^2, N, tiles, tiles, O] -> the convolution [N, H', W', O], without what the
+    last tiles have too much. Operand 1, the data [N, H, W, C] of the convolution, gives the sizes."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        t, x, m = ctx.input(0), ctx.input(1), tile_of(ctx)
+        sizes = outputs_of(ctx, x.shape)
+        if t.rank != 5 or t.shape[0] != (m + 2) ** 2:
+            ctx.fail(f"the products must have five axes, the first of {(m + 2) ** 2}")
+        for have, n in zip(t.shape[2:4], sizes):
+            tiles = ceildiv(n, m)
+            if isinstance(have, int) and isinstance(tiles, int) and have != tiles:
+                ctx.fail(f"{n} outputs take {tiles} tiles, not {have}")
+        return [TensorType(t.dtype, (x.shape[0], *sizes, t.shape[4]))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        t, x = inputs
+        assert t is not None and x is not None
+        m = tile_of(ctx)
+        after = _array(matrices(m)[0])
+        height, width = (int(n) for n in outputs_of(ctx, x.shape))
+        square = t.reshape(m + 2, m + 2, *t.shape[1:])
+        y = np.einsum("rp,sq,pqnhwo->nhrwso", after, after, square)
+        y = y.reshape(y.shape[0], y.shape[1] * m, y.shape[3] * m, y.shape[5])
+        return [np.ascontiguousarray(y[:, :height, :width]).astype(t.dtype)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        t, x = inputs
+        assert t is not None and x is not None
+        m = tile_of(ctx)
+        a, points, after = m + 2, POINTS[m], matrices(m)[0]
+        batch, filters = x.shape[0], t.shape[4]
+        sizes = outputs_of(ctx, x.shape)
+        tiles = tuple(ceildiv(n, m) for n in sizes)
+        for have, want in zip(t.shape[1:4], (batch, *tiles)):
+            check_agree(ctx, b, have, want, "tiles")
+
+        def column(n: Size, h: Size, w: Size, r: Size, j: Size, o: Size) -> Expr:
+            values = [t[i * a + j, n, h, w, o] for i in range(a)]
+            return choose(r, [paired(points, row, values) for row in after])
+
+        columns = b.compute((batch, *tiles, m, a, filters), column, name="columns")
+
+        def both(n: Size, h: Size, w: Size, r: Size, s: Size, o: Size) -> Expr:
+            values = [columns[n, h, w, r, j, o] for j in range(a)]
+            return choose(s, [paired(points, row, values) for row in after])
+
+        tile = b.compute((batch, *tiles, m, m, filters), both, name="tile")
+
+        def element(n: Size, h: Size, w: Size, o: Size) -> Expr:
+            return tile[n, h // m, w // m, h % m, w % m, o]
+
+        return [b.compute((batch, *sizes, filters), element)]
+
+    def cases(self) -> Iterable[Case]:
+        for name, shape, filters, tile, pads in (
+            ("two", (2, 6, 8, 3), 5, 2, (1, 1, 1, 1)),
+            ("two_overhang", (1, 7, 5, 1), 16, 2, (1, 0, 0, 1)),
+            ("four", (1, 8, 12, 2), 20, 4, (1, 1, 1, 1)),
+            ("four_valid", (2, 6, 10, 2), 2, 4, (0, 0, 0, 0)),
+            ("four_overhang", (1, 7, 9, 1), 16, 4, (1, 1, 1, 1)),
+            ("one_tile", (1, 2, 3, 1), 17, 4, (1, 1, 1, 1)),
+        ):
+            height, width = (n + p + q - 2 for n, p, q in zip(shape[1:3], pads, pads[2:]))
+            tiles = (-(-height // tile), -(-width // tile))
+            products = sample((tile + 2) ** 2, shape[0], *tiles, filters)
+            yield Case(
+                name,
+                (products, sample(*shape)),
+                {"tile": tile, "pads": pads},
+                symbolic={(0, 1): "n", (1, 0): "n", (1, 1): "h", (1, 2): "w"},
+                rtol=1e-4,
+                atol=1e-4,
+            )
