@@ -354,6 +354,9 @@ class Addressing:
     def _store_runs(self, buffer: Buffer, pointer: str, text: str, lanes: Sequence[bool]) -> None:
         """The lanes of `text` that are true to consecutive elements at `pointer`."""
         wide = memory_type(buffer.dtype, self.lanes)
+        # Frozen, so that LLVM does not compute the stored lanes anew from narrower operands: in a
+        # tile that would repeat its multiply-adds after the loop and spill their operands in it.
+        text = self.fn.value(f"freeze {wide} {text}")
         for first, end in runs(lanes):
             at = self._behind(buffer, pointer, first)
             if end - first == 1:
