@@ -1,20 +1,24 @@
-"""RNN, GRU and LSTM: host operators, whose reference runs between native calls.
+"""RNN, GRU and LSTM: the product of the inputs for all time steps at once, then the time loop.
 
 Shapes, with S steps, B samples, I features, H hidden units and D directions: X [S, B, I],
 W [D, gates*H, I], R [D, gates*H, H], B [D, 2*gates*H], sequence_lens [B], initial states [D, B, H];
 Y [S, D, B, H], final states [D, B, H]. With layout 1 the samples are the first axis of all of them.
+
+Each becomes one MatMul [S*B, I] x [I, D*gates*H], the biases, and an operator of `recurrent_steps`
+for what has to wait for the step before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aicc.graph_ir.types import TensorType
 from aicc.ops.contraction import wide
-from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.recurrent_activations import Activation, activations, as_attributes
+from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator, operator
 from aicc.ops.samples import sample
 from aicc.ops.sizes import agree
 from aicc.ops.windows import text
@@ -28,23 +32,6 @@ _ATTRIBUTES = {
     "direction": "forward",
     "hidden_size": None,
     "layout": 0,
-}
-Activation = Callable[[Array], Array]
-
-# name -> (function of x, alpha, beta; default alpha; default beta); None: it has none
-_ACTIVATIONS: Mapping[str, tuple[Callable[[Array, float, float], Any], float | None, float | None]]
-_ACTIVATIONS = {
-    "relu": (lambda x, a, b: np.maximum(x, 0), None, None),
-    "tanh": (lambda x, a, b: np.tanh(x), None, None),
-    "sigmoid": (lambda x, a, b: 1 / (1 + np.exp(-x)), None, None),
-    "affine": (lambda x, a, b: a * x + b, 1.0, 0.0),
-    "leakyrelu": (lambda x, a, b: np.where(x < 0, a * x, x), 0.01, None),
-    "thresholdedrelu": (lambda x, a, b: np.where(x > a, x, 0), 1.0, None),
-    "scaledtanh": (lambda x, a, b: a * np.tanh(b * x), 1.0, 1.0),
-    "hardsigmoid": (lambda x, a, b: np.clip(a * x + b, 0, 1), 0.2, 0.5),
-    "elu": (lambda x, a, b: np.where(x < 0, a * np.expm1(x), x), 1.0, None),
-    "softsign": (lambda x, a, b: x / (1 + np.abs(x)), None, None),
-    "softplus": (lambda x, a, b: np.log1p(np.exp(x)), None, None),
 }
 
 
@@ -91,22 +78,7 @@ class _Recurrent(Operator):
 
     def _activations(self, ctx: OpContext) -> list[list[Activation]]:
         """The activation functions of each direction."""
-        directions, count = self._directions(ctx), len(self.defaults)
-        names = [text(n).lower() for n in ctx.attrs["activations"] or ()]
-        names = names or [n.lower() for n in self.defaults] * directions
-        if len(names) != count * directions:
-            ctx.fail(f"{len(names)} activations, not {count * directions}")
-        alphas = iter(ctx.attrs["activation_alpha"] or ())
-        betas = iter(ctx.attrs["activation_beta"] or ())
-        made: list[Activation] = []
-        for name in names:
-            if name not in _ACTIVATIONS:
-                ctx.fail(f"unknown activation {name!r}")
-            fn, alpha, beta = _ACTIVATIONS[name]
-            a = 0.0 if alpha is None else float(next(alphas, alpha))
-            b = 0.0 if beta is None else float(next(betas, beta))
-            made.append(lambda x, fn=fn, a=a, b=b: np.asarray(fn(x, a, b)))  # type: ignore[misc]
-        return [made[d * count : (d + 1) * count] for d in range(directions)]
+        return activations(ctx, self.defaults, self._directions(ctx))
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         padded = (*inputs, *(None,) * (8 - len(inputs)))
@@ -150,6 +122,13 @@ class _Recurrent(Operator):
         if batch_first:
             results = [y.transpose(2, 0, 1, 3), *(f.swapaxes(0, 1) for f in final)]
         return [np.ascontiguousarray(a.astype(x.dtype)) for a in results][: ctx.n_outputs]
+
+    def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
+        return _Decomposition(self, ctx, g, inputs).results()
+
+    def loop_attributes(self, ctx: OpContext) -> dict[str, Any]:
+        """Attributes of the time loop's operator besides those that all three have."""
+        return {}
 
     def step(
         self,
@@ -209,6 +188,137 @@ class _Parameters:
         self.w_bias, self.r_bias = np.split(bias, 2)
 
 
+class _Decomposition:
+    """One node as a MatMul and a time loop; directions of different activations have a loop each."""
+
+    def __init__(
+        self, op: _Recurrent, ctx: OpContext, g: GraphRewriter, inputs: Sequence[str]
+    ) -> None:
+        self.op, self.ctx, self.g = op, ctx, g
+        self.inputs = [*inputs, *("",) * (8 - len(inputs))]
+        self.batch_first = bool(ctx.attrs["layout"])
+        self.dtype = ctx.input(0).dtype
+        self.gates = op.gates
+
+    def results(self) -> list[str] | None:
+        directions, _, hidden = self.ctx.input(2).shape
+        if not isinstance(directions, int) or not isinstance(hidden, int):
+            return None
+        self.directions, self.hidden = directions, hidden
+        x = self._steps_first(self._wide(0))
+        r = self._recurrent_weights()
+        loops = self._loops()
+        parts = [self._loop(x, r, d, count, word) for d, count, word in loops]
+        made = []
+        for n in range(self.ctx.n_outputs):
+            whole = [p[n] for p in parts]
+            y = whole[0] if len(whole) == 1 else self._concat(whole, 1 if n == 0 else 0)
+            if self.batch_first:
+                y = self.g.op("Transpose", y, perm=(2, 0, 1, 3) if n == 0 else (1, 0, 2))
+            made.append(y if self._kept else self.g.op("Cast", y, to=self.dtype))
+        return made
+
+    def _loops(self) -> list[tuple[int, int, str]]:
+        """(first direction, number of directions, `direction`) of each loop."""
+        functions = self.op._activations(self.ctx)
+        word = text(self.ctx.attrs["direction"])
+        if len(functions) == 2 and functions[0] != functions[1]:
+            return [(0, 1, "forward"), (1, 1, "reverse")]
+        return [(0, len(functions), word)]
+
+    def _loop(self, x: str, r: str, d: int, count: int, word: str) -> list[str]:
+        """The results of the loop over `count` directions from `d`."""
+        g, ctx = self.g, self.ctx
+        columns = self.gates * self.hidden
+        w = self._directions(self._wide(1), d, count)
+        w = g.op("Transpose", self._shaped(w, count * columns, -1), perm=(1, 0))
+        product = g.op("MatMul", x, w)
+        more: list[str] = []
+        if ctx.has(3):
+            product = g.op("Add", product, self._bias(d, count))
+        r = self._directions(r, d, count)
+        lengths = self.inputs[4]
+        states = [
+            self._directions(self._state(5 + n), d, count) if ctx.has(5 + n) else ""
+            for n in range(self.op.states)
+        ]
+        attrs = {
+            **as_attributes(self.op._activations(ctx)[d]),
+            "clip": float(ctx.attrs["clip"] or 0.0),
+            "direction": word,
+            **self.op.loop_attributes(ctx),
+        }
+        if self.op.name == "GRU":
+            r, more = self._gru_operands(r, d, count)
+        elif ctx.has(7):
+            more = [self._directions(self._wide(7), d, count)]
+        operands = [product, r, lengths, *states, *more]
+        while not operands[-1]:
+            operands.pop()
+        made = g.op(f"aicc::{self.op.name}Steps", *operands, n_outputs=1 + self.op.states, **attrs)
+        return list(made)
+
+    def _gru_operands(self, r: str, d: int, count: int) -> tuple[str, list[str]]:
+        """The recurrent weights of the first product, and the operands after the states."""
+        if not self.ctx.attrs["linear_before_reset"]:
+            return self._slice(r, 2, 0, 2), ["", self._slice(r, 2, 2, 3)]
+        if not self.ctx.has(3):
+            return r, []
+        bias = self._directions(self._wide(3), d, count)
+        return r, [self._slice(bias, 1, 5 * self.hidden, 6 * self.hidden)]
+
+    def _bias(self, d: int, count: int) -> str:
+        """[count * gates*H]: both biases together, but for what the loop itself adds."""
+        g, columns = self.g, self.gates * self.hidden
+        bias = self._directions(self._wide(3), d, count)
+        own, recurrent = (
+            self._slice(bias, 1, 0, columns),
+            self._slice(bias, 1, columns, 2 * columns),
+        )
+        if self.op.name == "GRU" and self.ctx.attrs["linear_before_reset"]:
+            gates = self._slice(recurrent, 1, 0, 2 * self.hidden)
+            zeros = np.zeros((count, self.hidden), np.float32)
+            recurrent = self._concat([gates, g.constant(zeros, g.type_of(own).dtype)], 1)
+        return self._shaped(g.op("Add", own, recurrent), count * columns)
+
+    def _recurrent_weights(self) -> str:
+        """[D, H, G, H]: from unit to gate to unit."""
+        r = self._shaped(self._wide(2), self.directions, self.gates, self.hidden, self.hidden)
+        return str(self.g.op("Transpose", r, perm=(0, 3, 1, 2)))
+
+    def _state(self, i: int) -> str:
+        s = self._wide(i)
+        return self.g.op("Transpose", s, perm=(1, 0, 2)) if self.batch_first else s
+
+    def _steps_first(self, x: str) -> str:
+        return self.g.op("Transpose", x, perm=(1, 0, 2)) if self.batch_first else x
+
+    # small steps
+
+    @property
+    def _kept(self) -> bool:
+        """Whether the loops run in the operands' type; 16-bit floats are computed in f32."""
+        return self.dtype not in ("f16", "bf16")
+
+    def _wide(self, i: int) -> str:
+        v = self.inputs[i]
+        return v if self._kept else str(self.g.op("Cast", v, to="f32"))
+
+    def _directions(self, v: str, d: int, count: int) -> str:
+        return v if count == self.directions else self._slice(v, 0, d, d + count)
+
+    def _slice(self, v: str, axis: int, begin: int, end: int) -> str:
+        g = self.g
+        ends = (g.constant((begin,), "i64"), g.constant((end,), "i64"), g.constant((axis,), "i64"))
+        return str(g.op("Slice", v, *ends))
+
+    def _shaped(self, v: str, *shape: int) -> str:
+        return str(self.g.op("Reshape", v, self.g.constant(shape, "i64")))
+
+    def _concat(self, values: Sequence[str], axis: int) -> str:
+        return str(self.g.op("Concat", *values, axis=axis))
+
+
 def _clipped(ctx: OpContext, x: Array) -> Array:
     limit = float(ctx.attrs.get("clip") or 0.0)
     return np.clip(x, -limit, limit) if limit > 0 else x
@@ -259,6 +369,9 @@ class GRU(_Recurrent):
         new = g(_clipped(ctx, from_x[:, 2 * n :] + inner))
         return [(1 - z) * new + z * h]
 
+    def loop_attributes(self, ctx: OpContext) -> dict[str, Any]:
+        return {"linear_before_reset": int(ctx.attrs["linear_before_reset"])}
+
     def cases(self) -> Iterable[Case]:
         yield from self._cases({})
         for case in self._cases({"linear_before_reset": 1}):
@@ -293,6 +406,9 @@ class LSTM(_Recurrent):
         cell = kept * c + i * g(_clipped(ctx, new))
         o = f(_clipped(ctx, o + of_o * cell))
         return [o * squash(cell), cell]
+
+    def loop_attributes(self, ctx: OpContext) -> dict[str, Any]:
+        return {"input_forget": int(ctx.attrs["input_forget"])}
 
     def cases(self) -> Iterable[Case]:
         yield from self._cases({})

@@ -24,7 +24,11 @@ _WORD = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 @cache
 def step_types() -> dict[str, type[Step]]:
     """Every kind of step by its name."""
-    from aicc.tensor_ir import schedule_axes, schedule_stages  # noqa: F401 - they define steps
+    from aicc.tensor_ir import (  # noqa: F401 - they define steps
+        schedule_axes,
+        schedule_stages,
+        schedule_within,
+    )
 
     found: dict[str, type[Step]] = {}
     todo = list(Step.__subclasses__())

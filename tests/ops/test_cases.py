@@ -21,7 +21,7 @@ OPERATORS = list(all_operators())
 CASES = [(op, case) for op in OPERATORS for case in op.cases()]
 IDS = [f"{op.name}-{case.name}" for op, case in CASES]
 
-HOST_OPERATORS = {"NonZero", "Compress", "RNN", "GRU", "LSTM"}
+HOST_OPERATORS = {"NonZero", "Compress"}
 """Operators that run their reference, between kernels."""
 
 WITH_REGIONS = {"If", "Loop", "Scan"}
