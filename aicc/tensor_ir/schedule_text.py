@@ -13,23 +13,24 @@ import re
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, get_args, get_origin, get_type_hints
 
+import aicc.tensor_ir
 from aicc.tensor_ir.schedule import Step
 from aicc.text import Reader, quote
 
+_SPACES = ("newline", "indent", "dedent")
 _WORD = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
 @cache
 def step_types() -> dict[str, type[Step]]:
     """Every kind of step by its name."""
-    from aicc.tensor_ir import (  # noqa: F401 - they define steps
-        schedule_axes,
-        schedule_stages,
-        schedule_within,
-    )
-
+    for module in iter_modules(aicc.tensor_ir.__path__):
+        if module.name.startswith("schedule_"):
+            import_module(f"aicc.tensor_ir.{module.name}")
     found: dict[str, type[Step]] = {}
     todo = list(Step.__subclasses__())
     while todo:
@@ -77,11 +78,11 @@ def parse_steps(text: str) -> tuple[Step, ...]:
     reader = Reader(text)
     steps: list[Step] = []
     while not reader.at_kind("end"):
-        if reader.at_kind("newline") or reader.at(";"):
+        if reader.token.kind in _SPACES or reader.at(";"):
             reader.take()
             continue
         steps.append(_step(reader))
-        if not (reader.at(";") or reader.at_kind("newline") or reader.at_kind("end")):
+        if not (reader.at(";") or reader.token.kind in (*_SPACES, "end")):
             reader.fail(f"expected ';' or the end of the line, found {reader.token}")
     return tuple(steps)
 

@@ -150,8 +150,8 @@ class Maker:
         r = self.b.reduce(
             (1, oh, ow, o),
             (c, k, k),
-            lambda a, i, j, f, l, u, v: (
-                p[a, i * stride + u, j * stride + v, l] * weight[f, l, u, v]
+            lambda a, i, j, f, q, u, v: (
+                p[a, i * stride + u, j * stride + v, q] * weight[f, q, u, v]
             ),
             name="r",
         )

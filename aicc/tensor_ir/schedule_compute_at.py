@@ -1,0 +1,284 @@
+"""The schedule step that computes a stage inside a loop, and what steps on stages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from aicc.symbolic import (
+    Size,
+    Sym,
+    add,
+    coefficient,
+    maximum,
+    mul,
+    opaques,
+    proves_le,
+    recombine,
+    substitute,
+    symbols,
+    value_range,
+)
+from aicc.tensor_ir.analysis import (
+    Stage,
+    bounds,
+    enclosing,
+    readers,
+    reads,
+    stage_of,
+    surely_le,
+    writes,
+)
+from aicc.tensor_ir.dependence import Ranges, accesses, loaded_by
+from aicc.tensor_ir.ir import (
+    LOCAL_SCOPES,
+    Buffer,
+    Expr,
+    For,
+    If,
+    Index,
+    Kernel,
+    Load,
+    Reduce,
+    Stmt,
+    Store,
+    call,
+    map_expr,
+    map_exprs,
+    walk_stmts,
+)
+from aicc.tensor_ir.schedule import (
+    Step,
+    below,
+    fresh_variable,
+    replace_loop,
+    require_loop,
+    unused_names,
+)
+
+
+def redirect(
+    body: tuple[Stmt, ...], buffer: str, target: str, shift: tuple[Size, ...]
+) -> tuple[Stmt, ...]:
+    """Statements with loads of `buffer[i]` turned into loads of `target[i - shift]`."""
+
+    def one(e: Expr) -> Expr | None:
+        if isinstance(e, Load) and e.buffer == buffer:
+            inner = map_expr(e, lambda x: one(x) if x is not e else None, lambda s: s)
+            assert isinstance(inner, Load)
+            moved = tuple(add(i, mul(s, -1)) for i, s in zip(inner.indices, shift, strict=True))
+            return Load(target, moved, e.dtype)
+        return None
+
+    return map_exprs(body, one)
+
+
+def drop_unread(kernel: Kernel, buffer: str) -> Kernel:
+    """Without the stage of a local buffer that nothing reads any more."""
+    if kernel.buffer(buffer).scope in ("in", "out", "const") or readers(kernel, buffer):
+        return kernel
+    stage = stage_of(kernel, buffer)
+    if stage is None:
+        return kernel
+    body = kernel.body[: stage.position] + kernel.body[stage.position + 1 :]
+    return replace(kernel, body=body, buffers=tuple(b for b in kernel.buffers if b.name != buffer))
+
+
+def fresh_buffer(kernel: Kernel, name: str) -> str:
+    """`name`, with a number where a buffer has that name."""
+    taken = {b.name for b in kernel.buffers}
+    base, n = name, 1
+    while name in taken:
+        n += 1
+        name = f"{base}.{n}"
+    return name
+
+
+def require_same_sources(step: Step, kernel: Kernel, stage: Stage, last: int) -> None:
+    """Raises unless every statement that follows the stage, up to position `last`, leaves what the
+    stage reads as it is: only then it may be computed there instead."""
+    sources = set(reads(kernel.body[stage.position]))
+    for s in kernel.body[stage.position + 1 : last + 1]:
+        for name in writes(s):
+            if name in sources:
+                raise step.fail(kernel, f"{name}, which {stage.buffer} reads, changes after it")
+
+
+@dataclass(frozen=True)
+class ComputeAt(Step):
+    """Computes what one iteration of `loop` needs of `buffer`, inside that loop.
+
+    B[i] = f(i) for all i;  for j: y[j] = g(B[..])
+    ->  for j: { B'[i'] = f(lo(j) + i') for i' in 0..extent(j);  y[j] = g(B'[.. - lo(j)]) }
+
+    lo and extent come from the indices of the loads inside the loop (region inference); halos of a
+    window and rows of a reduction follow. B' has `scope`; loops of the new nest are named
+    `B'.0`, `B'.1`, ... for the axes and `B'.k0`, ... for the reduction. The old stage goes once
+    nothing reads it. Elements that may be outside of B, because a load runs only under a condition
+    or the region is wider than what is read, are computed under a condition.
+    Precondition: B is a buffer computed by one stage before the loop; what f reads does not change
+    in between; the indices are monotone in the loops inside, and their ranges can be compared; the
+    largest extent is known from the kernel's sizes (as a number for a register buffer); the loop is
+    no vector; B' is in memory of its own for each iteration of a parallel loop.
+    """
+
+    buffer: str
+    loop: str
+    scope: str = "stack"
+    name = "compute_at"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        stage = stage_of(kernel, self.buffer)
+        loop = require_loop(self, kernel, self.loop)
+        if stage is None:
+            raise self.fail(kernel, f"{self.buffer} is not computed by one stage")
+        around = [*(s for s in enclosing(kernel, loop) if isinstance(s, For)), loop]
+        self._check_place(kernel, stage, around)
+        region, unsure = self._region(kernel, around, stage)
+        shape = self._shape(kernel, region, around)
+        name = fresh_buffer(kernel, f"{self.buffer}.{self.loop}")
+        old = kernel.buffer(self.buffer)
+        kernel = kernel.with_buffer(Buffer(name, old.dtype, shape, self.scope))
+        nest = self._nest(kernel, stage, name, region, unsure)
+        shift = tuple(lo for lo, _ in region)
+        body = redirect(loop.body, self.buffer, name, shift)
+        kernel = replace_loop(kernel, loop, (replace(loop, body=(*nest, *body)),))
+        return drop_unread(kernel, self.buffer)
+
+    def _check_place(self, kernel: Kernel, stage: Stage, around: list[For]) -> None:
+        position = next(
+            n for n, s in enumerate(kernel.body) if any(x is around[-1] for x in walk_stmts((s,)))
+        )
+        if position <= stage.position:
+            raise self.fail(kernel, f"{self.buffer} is computed in or after the loop")
+        require_same_sources(self, kernel, stage, position)
+        if self.scope not in LOCAL_SCOPES:
+            raise self.fail(kernel, f"the scope is one of {', '.join(LOCAL_SCOPES)}")
+        if any(f.kind == "vector" for f in around):
+            raise self.fail(kernel, "a vector loop contains no other loop")
+        if any(f.kind == "parallel" for f in around):
+            if self.scope == "temp":
+                raise self.fail(kernel, "iterations of a parallel loop would share the buffer")
+            for n in reads(kernel.body[stage.position]):
+                if kernel.buffer(n).scope in ("stack", "register"):
+                    raise self.fail(kernel, f"{n} is not seen inside a parallel loop")
+
+    def _region(
+        self, kernel: Kernel, around: list[For], stage: Stage
+    ) -> tuple[tuple[tuple[Size, Size], ...], tuple[bool, ...]]:
+        """(lo, extent) of what the loop's body reads, per axis; whether that may leave B."""
+        found = accesses(around[-1].body)
+        loads = [a for a in found if a.buffer == self.buffer]
+        if not loads:
+            raise self.fail(kernel, f"nothing in the loop reads {self.buffer}")
+        outer = {f.var: (f.lo, f.hi) for f in around}
+        conditional = any(a.conditional for a in loads)
+        exact = not conditional and all(
+            proves_le(lo + 1, hi) for a in loads for lo, hi in a.ranges.values()
+        )
+        written = {a.buffer for a in found if a.writes}
+        region: list[tuple[Size, Size]] = []
+        unsure: list[bool] = []
+        for axis, (_, whole) in enumerate(stage.axes):
+            lo: Size | None = None
+            hi: Size | None = None
+            for a in loads:
+                ends = bounds(a.indices[axis], a.ranges)
+                if ends is None:
+                    raise self.fail(kernel, f"the index {a.indices[axis]} is too complex")
+                lo = ends[0] if lo is None else _least(lo, ends[0], outer)
+                hi = ends[1] if hi is None else _greatest(hi, ends[1], outer)
+                if lo is None or hi is None:
+                    raise self.fail(kernel, f"loads of {self.buffer} at unrelated indices")
+            assert lo is not None and hi is not None
+            lo, hi = recombine(lo), recombine(hi)
+            if opaques(lo) or opaques(hi):
+                if conditional or loaded_by((lo, hi)) & written:
+                    raise self.fail(kernel, f"{lo} cannot be known at the beginning of the loop")
+            extent = add(add(hi, mul(lo, -1)), 1)
+            linear = all(
+                coefficient(a.indices[axis], v) is not None for a in loads for v in a.ranges
+            )
+            fits = (exact and linear) or (
+                surely_le(0, lo, outer) and surely_le(add(lo, extent), whole, outer)
+            )
+            if not fits and isinstance(whole, int):
+                top = value_range(extent)[1]
+                if top is None or top >= whole:
+                    lo, extent, fits = 0, whole, True
+            region.append((lo, extent))
+            unsure.append(not fits)
+        return tuple(region), tuple(unsure)
+
+    def _shape(
+        self, kernel: Kernel, region: tuple[tuple[Size, Size], ...], around: list[For]
+    ) -> tuple[Size, ...]:
+        """The largest region, in sizes of the kernel."""
+        outer = {f.var: (f.lo, f.hi) for f in around}
+        shape: list[Size] = []
+        for _, extent in region:
+            ends = None if opaques(extent) else bounds(extent, outer)
+            if ends is None or not symbols(ends[1]) <= set(kernel.sizes):
+                raise self.fail(kernel, f"the extent {extent} has no bound in the kernel's sizes")
+            if self.scope == "register" and not isinstance(ends[1], int):
+                raise self.fail(kernel, f"a register buffer has a constant shape, not {ends[1]}")
+            shape.append(maximum(0, ends[1]))
+        return tuple(shape)
+
+    def _nest(
+        self,
+        kernel: Kernel,
+        stage: Stage,
+        name: str,
+        region: tuple[tuple[Size, Size], ...],
+        unsure: tuple[bool, ...],
+    ) -> tuple[Stmt, ...]:
+        taken = unused_names(kernel)
+        mapping: dict[Sym, Size] = {}
+        index: list[Size] = []
+        axes: list[tuple[Sym, Size]] = []
+        guards: list[Expr] = []
+        for n, ((v, whole), (lo, extent)) in enumerate(zip(stage.axes, region, strict=True)):
+            position: Size = 0
+            if extent != 1:
+                var, position = fresh_variable(f"{name}.{n}", 0, extent, taken)
+                axes.append((var, extent))
+            if v is not None:
+                mapping[v] = add(lo, position)
+                if unsure[n]:
+                    guards.append(below(add(lo, position), whole))
+                    if not proves_le(0, lo):
+                        guards.append(call("ge", Index(add(lo, position)), 0))
+            index.append(position)
+        inner: list[tuple[Sym, Size]] = []
+        for n, (v, extent) in enumerate(stage.reduce):
+            extent = substitute(extent, mapping)
+            var, value = fresh_variable(f"{name}.k{n}", 0, extent, taken)
+            mapping[v] = value
+            inner.append((var, extent))
+        where = tuple(index)
+        if stage.op is None:
+            body: tuple[Stmt, ...] = (Store(name, where, stage.value.substitute_sizes(mapping)),)
+        else:
+            assert stage.init is not None
+            update: tuple[Stmt, ...] = (
+                Reduce(name, where, stage.op, stage.value.substitute_sizes(mapping)),
+            )
+            for var, extent in reversed(inner):
+                update = (For(var, 0, extent, "for", update),)
+            body = (Store(name, where, stage.init.substitute_sizes(mapping)), *update)
+        if guards:
+            cond = guards[0]
+            for g in guards[1:]:
+                cond = call("and", cond, g)
+            body = (If(cond, body),)
+        for var, extent in reversed(axes):
+            body = (For(var, 0, extent, "for", body),)
+        return body
+
+
+def _least(a: Size, b: Size, loops: Ranges) -> Size | None:
+    return a if surely_le(a, b, loops) else b if surely_le(b, a, loops) else None
+
+
+def _greatest(a: Size, b: Size, loops: Ranges) -> Size | None:
+    return b if surely_le(a, b, loops) else a if surely_le(b, a, loops) else None

@@ -1,0 +1,579 @@
+"""Native code of kernels against the interpreter: types, masks, memory safety, checks, memory."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from native_kernel import Guarded, Native, check, expected, same, sample
+
+from aicc.codegen.jit import assembly, compile_object
+from aicc.codegen.kernel import OUT_OF_MEMORY, STACK_LIMIT, check_messages, lower_kernel
+from aicc.codegen.target import Target
+from aicc.dtypes import FLOATS, NUMERIC, is_float, nbytes, to_numpy
+from aicc.symbolic import sym
+from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import For, Index, Kernel, Op, as_index, call, const, select, walk_stmts
+from aicc.tensor_ir.parse import parse_kernel
+from aicc.tensor_ir.scalar import OPS
+from aicc.tensor_ir.schedule import Parallel, Split, Step, Vectorize, schedule
+from aicc.tensor_ir.schedule_stages import Rfactor
+from aicc.tensor_ir.schedule_text import parse_steps
+from aicc.tensor_ir.verify import _OPERANDS, verify
+
+HOST = Target.host()
+NAMES = ("native", "x86-64-v3", "x86-64") if HOST.arch == "x86_64" else ("native",)
+TARGETS = [Target.from_name(n) for n in NAMES if not Target.from_name(n).missing_on_host()]
+all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+N = sym("n", 1)
+
+
+def loops(kernel: Kernel) -> list[str]:
+    return [s.var.name for s in walk_stmts(kernel.body) if isinstance(s, For)]
+
+
+def vectors(kernel: Kernel, lanes: int, tail: str = "mask") -> Kernel:
+    """The kernel with the innermost loop of its last nest in vectors."""
+    name = loops(kernel)[-1]
+    kernel = Split(name, lanes, tail).apply(kernel)
+    for part in (f"{name}.i", f"{name}.m"):
+        if part in loops(kernel):
+            kernel = Vectorize(part).apply(kernel)
+    return kernel
+
+
+# --- operations of all types ---------------------------------------------------------------------
+
+
+def extremes(dtype: str) -> np.ndarray:
+    if dtype == "bool":
+        return np.array([False, True])
+    if is_float(dtype):
+        large = 6e4 if dtype == "f16" else 1e30
+        values = [0.0, -0.0, 1.0, -1.0, 2.5, -3.5, 0.5, np.inf, -np.inf, np.nan, 100.25, 1e-3]
+        return np.array([*values, 300.0, -129.0, large]).astype(to_numpy(dtype))
+    info = np.iinfo(to_numpy(dtype))
+    values = [0, 1, 2, 3, 7, 5, 8, info.max, info.max - 1, info.min, info.min + 1]
+    values += [-1, -3] if info.min else []
+    return np.array(values, to_numpy(dtype))
+
+
+def operations(dtype: str) -> list[str]:
+    """Everything that takes the dtype and is no function of vector math."""
+    from aicc.codegen.vecmath import supports
+
+    names = [o for o in OPS if dtype in _OPERANDS.get(o, FLOATS) and not supports(o, dtype)]
+    names += [f"cast.{d}" for d in (*NUMERIC, "bool") if d != dtype]
+    if dtype != "bool":
+        same_width = (d for d in NUMERIC if nbytes(d) == nbytes(dtype) and d != dtype)
+        names += [f"bitcast.{d}" for d in same_width]
+    return names
+
+
+def every_operation(dtype: str, names: list[str], lanes: int) -> tuple[Kernel, Kernel, dict]:
+    """One result for each operation on all pairs of extremes; the kernel plain and in vectors."""
+    values = extremes(dtype)
+    n = len(values) ** 2
+    b = KernelBuilder("k")
+    x, y = b.input("x", dtype, (n,)), b.input("y", dtype, (n,))
+    c = b.input("c", "bool", (n,))
+    steps: list[Step] = []
+    for number, name in enumerate(names):
+        with b.loop(f"i{number}", 0, n) as i:
+            if "." in name:
+                value = Op(name, (x[i],), name.partition(".")[2])
+            elif name == "select":
+                value = select(c[i], x[i], y[i])
+            else:
+                value = call(name, *(x[i], y[i], x[i])[: OPS[name].arity])
+            out = b.temp(f"{name}_out", value.dtype, (n,))
+            b.store(out, [i], value)
+        b.mark_output(out)
+        steps.append(Split(f"i{number}", lanes, "mask"))
+        steps += [Vectorize(f"i{number}.i")] if n >= lanes else []
+        steps += [Vectorize(f"i{number}.m")] if n % lanes else []
+    kernel = b.build()
+    pairs = np.meshgrid(values, values)
+    arrays = {"x": pairs[0].ravel().copy(), "y": pairs[1].ravel().copy()}
+    arrays["c"] = np.arange(n) % 3 == 0
+    for p in kernel.params[3:]:
+        arrays[p.name] = np.zeros(n, to_numpy(p.dtype))
+    return kernel, schedule(kernel, steps), arrays
+
+
+@all_targets
+@pytest.mark.parametrize("dtype", [*NUMERIC, "bool"])
+def test_every_operation_on_every_type(dtype: str, target: Target) -> None:
+    kernel, wide, arrays = every_operation(dtype, operations(dtype), 8)
+    exact = {"f64": 1e-12, "f32": 1e-6, "f16": 2e-3, "bf16": 1e-2}.get(dtype, 0.0)
+    rtol = exact if not target.has_fma or is_float(dtype) else 0.0  # fma rounds once
+    check(kernel, target, arrays=arrays, rtol=rtol, guards=False)
+    check(wide, target, original=kernel, arrays=arrays, rtol=rtol, guards=False)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "i8", "u64", "bool"])
+def test_other_machines_get_object_code(dtype: str) -> None:
+    target = Target.from_name("aarch64" if HOST.arch == "x86_64" else "x86-64-v3")
+    for kernel in every_operation(dtype, operations(dtype), 8)[:2]:
+        assert compile_object(lower_kernel(kernel, target), target)[:4] == b"\x7fELF"
+
+
+@all_targets
+@pytest.mark.parametrize("lanes", [2, 3, 4, 7, 8, 16, 64])
+def test_any_number_of_lanes(lanes: int, target: Target) -> None:
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (5, 101)), b.input("w", "i16", (101,))
+    b.mark_output(b.compute((5, 101), lambda i, j: x[i, j] * call("cast.f32", w[j]) + 1.0))
+    kernel = b.build()
+    for tail in ("mask", "guard", "peel"):
+        check(vectors(kernel, lanes, tail), target, original=kernel)
+
+
+# --- masks and memory ----------------------------------------------------------------------------
+
+
+def padded(n: object, dtype: str = "f32") -> Kernel:
+    """y[i] = x[i - 3], 0 outside: loads of the branch that is not taken leave the array."""
+    b = KernelBuilder("k")
+    x = b.input("x", dtype, (n,))
+    inside = lambda i: call("and", call("ge", Index(i - 3), 0), call("lt", Index(i - 3), n))  # noqa: E731
+    y = b.compute((n + 6,), lambda i: select(inside(i), x[i - 3], 0), name="y")
+    b.mark_output(y)
+    return b.build()
+
+
+@all_targets
+@pytest.mark.parametrize("dtype", ["f32", "i8", "bool", "f64", "f16"])
+def test_loads_of_the_other_branch_are_not_performed(dtype: str, target: Target) -> None:
+    for n in (1, 5, 1024 // nbytes(dtype)):
+        kernel = padded(n, dtype)
+        check(kernel, target)
+        for lanes in (8, 16):
+            check(vectors(kernel, lanes), target, original=kernel)
+    kernel = padded(N, dtype)
+    wide = vectors(kernel, 8)
+    for n in (1, 7, 40):
+        check(wide, target, {"n": n}, original=kernel)
+
+
+@all_targets
+def test_a_fault_in_reach_is_seen(target: Target) -> None:
+    """The pages beside arrays do fault: what the test above would see."""
+    pages = Guarded()
+    a = pages.place(np.zeros(4, np.float32), at_end=True)
+    with open("/proc/self/maps") as maps:
+        ranges = [line.split()[:2] for line in maps]
+    behind = a.ctypes.data + a.nbytes
+    found = [
+        traits
+        for span, traits in ranges
+        if int(span.split("-")[0], 16) <= behind < int(span.split("-")[1], 16)
+    ]
+    assert found and found[0].startswith("---")
+
+
+@all_targets
+def test_flips_strides_and_transposes(target: Target) -> None:
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (37, 6))
+    y = b.compute((6, 37), lambda i, j: x[36 - j, 5 - i], name="y")
+    z = b.compute((18,), lambda i: x[2 * i + 1, 3] - x[36 - 2 * i, i % 6], name="z")
+    b.mark_output(y)
+    b.mark_output(z)
+    kernel = b.build()
+    check(kernel, target)
+    check(vectors(kernel, 8), target, original=kernel)
+    wide = schedule(kernel, [Split("i1", 16, "mask"), Vectorize("i1.i"), Vectorize("i1.m")])
+    check(wide, target, original=kernel)
+
+
+def gathered() -> Kernel:
+    """y[i] = x[at[i]] where 0 <= at[i] < 9, else -1; z[at[i]] likewise written."""
+    b = KernelBuilder("k")
+    x, at = b.input("x", "f32", (9,)), b.input("at", "i32", (21,))
+    ok = lambda i: call("and", call("ge", at[i], 0), call("lt", at[i], 9))  # noqa: E731
+    y = b.compute((21,), lambda i: select(ok(i), x[as_index(at[i])], -1.0), name="y")
+    z = b.temp("z", "f32", (9,))
+    with b.loop("q", 0, 9) as q:
+        b.store(z, [q], 0.0)
+    with b.loop("s", 0, 21) as s, b.when(ok(s)):
+        b.store(z, [as_index(at[s])], const(1.0, "f32"))
+    b.mark_output(y)
+    b.mark_output(z)
+    return b.build()
+
+
+@all_targets
+def test_gathers_and_scatters_touch_only_chosen_elements(target: Target) -> None:
+    kernel = gathered()
+    arrays = sample(kernel, {})
+    arrays["at"] = np.array([-(2**31), 2**31 - 1, -1, 9, *range(9), 3, 3, 0, 8, 9, -5, 10**6, 4])
+    arrays["at"] = arrays["at"].astype(np.int32)
+    check(kernel, target, arrays=arrays)
+    wide = schedule(kernel, [Split("i0", 8, "mask"), Vectorize("i0.i"), Vectorize("i0.m")])
+    check(wide, target, original=kernel, arrays=arrays)
+    text = str(wide).replace("for s in", "vector s in")  # equal lanes store equal values
+    check(parse_kernel(text), target, original=kernel, arrays=arrays)
+
+
+@all_targets
+def test_index_arithmetic_of_lanes_that_do_not_take_part_does_not_trap(target: Target) -> None:
+    text = """
+    kernel @k(n: 0..9)
+      in x: i64[20]
+      out y: i64[20]
+      out z: i64[20]
+      for i in 0..20:
+        y[i] = select(n_is(i), x[min(19, i // n)] + index(i % n), 7:i64)
+      vector j in 0..20:
+        z[j] = select(n_is(j), x[min(19, j // n)] + index(j % n), 7:i64)
+    """
+    for v in "ij":
+        text = text.replace(f"n_is({v})", f"index(n + {v}) > index({v})")
+    kernel = parse_kernel("\n".join(line[4:] for line in text.splitlines()))
+    for n in (1, 3):
+        check(kernel, target, {"n": n})
+    native = Native(kernel, target)
+    arrays = sample(kernel, {"n": 1})
+    assert native(arrays, {"n": 0}) == 0
+    assert (arrays["y"] == 7).all() and (arrays["z"] == 7).all()
+    native.close()
+
+
+@all_targets
+def test_conditional_statements_in_vectors(target: Target) -> None:
+    text = """
+kernel @k(n: 1..)
+  in x: f32[40]
+  in flag: bool[]
+  out y: f32[40]
+  out z: f32[2]
+  z[0] = 0.0
+  z[1] = 5.0
+  for o in 0..5:
+    vector i in 0..8:
+      if x[o*8 + i] > 0.0:
+        y[o*8 + i] = x[o*8 + i]*2.0
+        z[0] += x[o*8 + i]
+        if flag[]: z[1] max= x[o*8 + i]
+      else:
+        if index(o*8 + i) < index(n):
+          y[o*8 + i] = -1.0
+        else:
+          y[o*8 + i] = x[39 - o*8 - i]
+"""
+    kernel = parse_kernel(text)
+    arrays = sample(kernel, {"n": 1})
+    for flag in (False, True):
+        arrays["flag"] = np.array(flag)
+        for n in (1, 13, 40):
+            check(kernel, target, {"n": n}, arrays=arrays)
+
+
+# --- reductions ----------------------------------------------------------------------------------
+
+REDUCED = [(op, d) for op in ("add", "mul", "max", "min") for d in NUMERIC]
+REDUCED += [(op, "bool") for op in ("and", "or", "max", "min")]
+
+
+def reduction(op: str, dtype: str, n: object, value: str = "x") -> Kernel:
+    b = KernelBuilder("k")
+    x = b.input("x", dtype, (3, n))
+    make = {
+        "x": lambda i, k: x[i, k],
+        "row": lambda i, k: x[i, 0],
+        "square": lambda i, k: x[i, k] * x[i, k],
+    }[value]
+    b.mark_output(b.reduce((3,), (n,), make, op=op, name="y"))
+    return b.build()
+
+
+@all_targets
+def test_reductions_across_lanes(target: Target) -> None:
+    for op, dtype in REDUCED:
+        kernel = reduction(op, dtype, 13)
+        arrays = sample(kernel, {})
+        if op == "mul":
+            arrays["x"] = np.where(arrays["x"] == 0, 1, np.clip(arrays["x"], 0, 2))
+            arrays["x"] = np.where(np.arange(13) % 3 == 0, arrays["x"], 1).astype(to_numpy(dtype))
+        wide = schedule(kernel, [Split("k0", 8, "mask"), Vectorize("k0.i"), Vectorize("k0.m")])
+        check(wide, target, original=kernel, arrays=arrays, guards=False)
+
+
+@all_targets
+@pytest.mark.parametrize("value", ["row", "square"])
+@pytest.mark.parametrize("dtype", ["f32", "i32"])
+def test_reductions_of_products_and_of_equal_lanes(value: str, dtype: str, target: Target) -> None:
+    for n in (4, 8, 13, N):
+        kernel = reduction("add", dtype, n, value)
+        wide = Split("k0", 8, "mask").apply(kernel)
+        for name in {"k0.i", "k0.m"} & set(loops(wide)):
+            wide = Vectorize(name).apply(wide)
+        parts = schedule(kernel, [Rfactor("k0", 8)])
+        for name in ("k0.s", "k0.i", "k0.f"):
+            parts = Vectorize(name).apply(parts)
+        for size in (3, 8, 21):
+            check(wide, target, {"n": size}, original=kernel)
+            check(parts, target, {"n": size}, original=kernel)
+
+
+@all_targets
+@pytest.mark.parametrize("op", ["max", "min"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_nan_wins_everywhere(op: str, dtype: str, target: Target) -> None:
+    b = KernelBuilder("k")
+    x = b.input("x", dtype, (16,))
+    b.mark_output(b.reduce((1,), (16,), lambda _, k: x[k], op=op, name="y"))
+    b.mark_output(b.compute((16,), lambda i: call(op, x[i], 0.0), name="low"))
+    b.mark_output(b.compute((16,), lambda i: call(op, 1.0, x[i]), name="high"))
+    b.mark_output(b.compute((16,), lambda i: call(op, x[i], x[15 - i]), name="two"))
+    kernel = b.build()
+    vector = schedule(kernel, [Vectorize(n) for n in loops(kernel)])
+    arrays = sample(kernel, {})
+    for at in (0, 7, 15, None):
+        if at is not None:
+            arrays["x"][:] = 1
+            arrays["x"][at] = np.nan
+        check(kernel, target, arrays=arrays, guards=False)
+        check(vector, target, original=kernel, arrays=arrays, guards=False)
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+CHECKED = """
+kernel @k(n: 1..)
+  in at: i64[n]
+  in limit: i64[]
+  out y: i64[n]
+  check limit[] < 100:i64 "limit"
+  {kind} i in 0..n:
+    check at[i] >= 0:i64 "negative"
+    y[i] = at[i]
+    check at[i] < limit[] "too large"
+"""
+
+
+@all_targets
+@pytest.mark.parametrize("kind", ["for", "parallel"])
+@pytest.mark.parametrize("threads", [0, 2])
+def test_checks_end_the_kernel(kind: str, threads: int, target: Target) -> None:
+    kernel = parse_kernel(CHECKED.format(kind=kind))
+    assert check_messages(kernel) == ["limit", "negative", "too large"]
+    native = Native(kernel, target, threads)
+    at = np.arange(50)
+    for changed, limit, code in (({}, 50, 0), ({7: -1}, 50, 2), ({49: 50}, 50, 3), ({}, 100, 1)):
+        values = at.copy()
+        for place, value in changed.items():
+            values[place] = value
+        y = np.zeros(50, np.int64)
+        arrays = {"at": values, "limit": np.array(limit), "y": y}
+        assert native(arrays, {"n": 50}) == code
+    native.close()
+
+
+@all_targets
+def test_checks_in_vectors_look_at_lanes_that_take_part(target: Target) -> None:
+    text = """
+kernel @k()
+  in x: f32[8]
+  in on: bool[8]
+  out y: f32[8]
+  vector i in 0..8:
+    check x[i] < 5.0 "five"
+    if on[i]:
+      check x[i] < 3.0 "three"
+    y[i] = x[i]
+"""
+    native = Native(parse_kernel(text), target)
+    for x, on, code in ((2, 1, 0), (4, 0, 0), (4, 1, 2), (6, 0, 1), (np.nan, 0, 1)):
+        arrays = {"x": np.zeros(8, np.float32), "on": np.zeros(8, bool)}
+        arrays |= {"y": np.zeros(8, np.float32)}
+        arrays["x"][5], arrays["on"][5] = x, on
+        assert native(arrays, {}) == code
+    native.close()
+
+
+# --- control flow --------------------------------------------------------------------------------
+
+
+@all_targets
+def test_values_are_loaded_again_after_they_change(target: Target) -> None:
+    text = """
+kernel @k()
+  in x: i64[4]
+  out y: i64[6]
+  for i in 0..6: y[i] = 0:i64
+  while y[0] < 10:i64:
+    y[0] = y[0] + x[1]*x[1] + 1:i64
+    y[1] = y[0]
+    if y[0] > 3:i64:
+      y[0] = y[0] + 2:i64
+      y[2] = y[0]
+    for j in 0..int(y[3], 0..6):
+      y[4] += 1:i64
+    y[3] = 3:i64
+    for j in int(y[3], 0..6)..6: y[5] += 1:i64
+  if y[1] > 0:i64:
+    y[1] = 0:i64
+    y[3] = y[1]
+"""
+    check(parse_kernel(text), target)
+
+
+@all_targets
+def test_loops_without_iterations_and_with_negative_counters(target: Target) -> None:
+    text = """
+kernel @k(n: 0..9)
+  out y: i64[10]
+  for i in 0..10: y[i] = 0:i64
+  for i in -3..2: y[i + 3] = index(i)
+  for i in n..n - 2: y[9] = 1:i64
+  for i in 5..6: y[i] = index(i + n)
+  unroll i in 6..8: y[i] = index(i)
+  vector i in 0..0: y[9] = 2:i64
+  vector i in 0..1: y[8] = index(i + 3)
+  parallel i in 9..n: y[9] = index(i)
+"""
+    for n in (0, 9):
+        check(parse_kernel(text), target, {"n": n})
+
+
+# --- local buffers and parallel loops ------------------------------------------------------------
+
+
+def scratch(scope: str, extent: object) -> Kernel:
+    """Rows doubled by way of a buffer of each iteration."""
+    text = f"""
+kernel @k(n: 1.., m: 1..)
+  in x: f32[n, m]
+  out y: f32[n, m]
+  {scope} t: f32[{extent}, 2]
+  parallel i in 0..n:
+    for j in 0..m: t[j, 1] = x[i, j]
+    for j in 0..m: y[i, j] = t[j, 1] + t[m - 1 - j, 1]
+"""
+    return parse_kernel(text)
+
+
+@all_targets
+@pytest.mark.parametrize("threads", [0, 3])
+def test_buffers_of_threads_on_stack_and_heap(threads: int, target: Target) -> None:
+    for extent in (64, STACK_LIMIT // 8, STACK_LIMIT, "m"):
+        check(scratch("stack", extent), target, {"n": 5, "m": 33}, threads=threads)
+
+
+def test_many_buffers_do_not_overflow_the_stack() -> None:
+    lines = ["kernel @k()", "  out y: f32[8]"]
+    lines += [f"  temp t{n}: f32[100000]" for n in range(60)]
+    for n in range(60):
+        before = f"t{n - 1}[i]" if n else "1.0"
+        lines.append(f"  for i{n} in 0..8: t{n}[i{n}] = {before.replace('i]', f'i{n}]')} + 1.0")
+    lines.append("  for i in 0..8: y[i] = t59[i]")
+    check(parse_kernel("\n".join(lines)), HOST)
+
+
+def test_a_heap_without_room_is_reported() -> None:
+    text = """
+kernel @k(n: 1..)
+  out y: f32[1]
+  temp t: f32[n, n]
+  for i in 0..n: t[0, i] = 1.0
+  y[0] = t[0, n - 1]
+"""
+    native = Native(parse_kernel(text), HOST)
+    assert native({"y": np.zeros(1, np.float32)}, {"n": 2**29}) == OUT_OF_MEMORY
+    native.close()
+    native = Native(scratch("stack", "m"), HOST)
+    arrays = {name: np.zeros((0, 0), np.float32) for name in "xy"}
+    assert native(arrays, {"n": 2, "m": 2**58}) == OUT_OF_MEMORY
+    native.close()
+
+
+@all_targets
+def test_parallel_loops_share_what_they_should(target: Target) -> None:
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (N, 20))
+    t = b.compute((N, 20), lambda i, j: x[i, j] + 1.0, name="t")
+    r = b.reduce((N,), (20,), lambda i, k: t[i, k], name="r")
+    b.mark_output(b.compute((N, 20), lambda i, j: t[i, j] * r[i], name="y"))
+    kernel = b.build()
+    outer = [s.var.name for s in kernel.body if isinstance(s, For)]
+    shared = schedule(kernel, [Parallel(n) for n in outer])
+    for n in (1, 9):
+        for threads in (0, 1, 4):
+            check(shared, target, {"n": n}, original=kernel, threads=threads)
+
+
+@all_targets
+def test_a_parallel_loop_over_lanes_of_symbolic_size(target: Target) -> None:
+    b = KernelBuilder("k")
+    x, z = b.input("x", "f32", (N, sym("m", 1))), b.input("z", "f32", (sym("m", 1),))
+    y = b.compute(x.shape, lambda i, j: x[i, j] * 2.0 - z[j], name="y")
+    b.mark_output(y)
+    kernel = b.build()
+    steps = "split(i1, 8, mask); vectorize(i1.i); vectorize(i1.m); parallel(i0)"
+    wide = schedule(kernel, parse_steps(steps))
+    verify(wide)
+    for n, m in ((1, 1), (3, 8), (2, 19), (4, 7)):
+        check(wide, target, {"n": n, "m": m}, original=kernel)
+
+
+# --- names and text ------------------------------------------------------------------------------
+
+
+def test_names_need_not_be_identifiers() -> None:
+    b = KernelBuilder('a "kernel"\\ of/ünï')
+    x, y = b.input("x/1", "f32", (3,)), b.input("x_1", "f32", (3,))
+    z: Tensor = b.compute((3,), lambda i: x[i] - y[i], name="z:0")
+    b.mark_output(z)
+    kernel = Parallel(loops(b.build())[0]).apply(b.build())
+    arrays = sample(kernel, {})
+    want = expected(kernel, arrays, {})
+    text = lower_kernel(kernel, HOST)
+    assert '@"a\\20\\22kernel\\22\\5C\\20of\\2F' in text
+    compile_object(text, HOST)
+    renamed = Kernel("plain", kernel.sizes, kernel.buffers, kernel.body)
+    native = Native(renamed, HOST)
+    assert native(arrays, {}) == 0
+    assert same(want["z:0"], arrays["z:0"])
+    native.close()
+
+
+def test_an_index_takes_its_type() -> None:
+    text = """
+kernel @k()
+  out y: u8[300]
+  out z: i32[300]
+  for i in 0..300: y[i] = index.u8(i)
+  vector j in 0..300: z[j] = index.i32(j*1000000)
+"""
+    check(parse_kernel(text), HOST)
+
+
+@pytest.mark.skipif(HOST.arch != "x86_64", reason="reads x86 assembly")
+def test_the_inner_loop_of_a_matrix_product_is_multiply_adds() -> None:
+    """Accumulators live in registers: no load or store of them inside the loop over k."""
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (8, 64)), b.constant("w", "f32", (64, 48))
+    r = b.reduce((8, 48), (64,), lambda i, j, k: x[i, k] * w[k, j], name="r")
+    b.mark_output(b.compute((8, 48), lambda i, j: call("max", r[i, j], 0.0), name="y"))
+    steps = """
+    split(i1_1, 48); reorder(i1_1.o, i0_1, i1_1.i); compute_at(r, i1_1.o, register)
+    decompose_reduction(r.i1_1.o.0); reorder(r.i1_1.o.k0, r.i1_1.o.0, r.i1_1.o.1)
+    unroll(r.i1_1.o.0.s); unroll(r.i1_1.o.0); unroll(i0_1)
+    split(r.i1_1.o.1.s, 16); vectorize(r.i1_1.o.1.s.i); unroll(r.i1_1.o.1.s.o)
+    split(r.i1_1.o.1, 16); vectorize(r.i1_1.o.1.i); unroll(r.i1_1.o.1.o)
+    split(i1_1.i, 16); vectorize(i1_1.i.i); unroll(i1_1.i.o); split(r.i1_1.o.k0, 2)
+    unroll(r.i1_1.o.k0.i)
+    """
+    kernel = schedule(b.build(), parse_steps(steps))
+    target = Target.from_name("x86-64-v4")
+    code = assembly(lower_kernel(kernel, target), target)
+    bodies = [part for part in code.split(".LBB")[1:] if part.count("vfmadd") >= 48]
+    assert len(bodies) == 1
+    assert bodies[0].count("vfmadd") == 48
+    assert "%rsp" not in bodies[0] and bodies[0].count("vmovup") <= 6
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
+    if not target.missing_on_host():
+        check(kernel, target, original=b.build())
