@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 from aicc.codegen.addressing import Addressing, Value
@@ -26,6 +27,14 @@ _ROUNDING = {
 }
 
 
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
 _LOGIC: dict[str, Callable[..., bool]] = {
     "and": lambda a, b: a and b,
     "or": lambda a, b: a or b,
@@ -65,8 +74,10 @@ class Expressions(Addressing):
     def _op(self, e: Op) -> Value:
         if e.name == "select":
             return self._select(e)
-        if e.name in ("lt", "le", "gt", "ge"):
-            fast = self._compare_lanes(e)
+        if e.name in _FLOAT_COMPARE:
+            fast = self._compare_numbers(e)
+            if fast is None and e.name in ("lt", "le", "gt", "ge"):
+                fast = self._compare_lanes(e)
             if fast is not None:
                 return fast
         args = [self.expression(a) for a in e.args]
@@ -120,6 +131,16 @@ class Expressions(Addressing):
             return cond.text == "true"
         known = set(known_flags(cond.text) or (True, False))
         return known.pop() if len(known) == 1 else None
+
+    def _compare_numbers(self, e: Op) -> Value | None:
+        """A comparison of indices that unrolled loops have made numbers."""
+        a, b = (_as_size(x) for x in e.args)
+        if a is None or b is None:
+            return None
+        gap = self.resolve(a) - self.resolve(b)
+        if not isinstance(gap, int):
+            return None
+        return Value("true" if _COMPARE[e.name](gap, 0) else "false", "bool")
 
     def _compare_lanes(self, e: Op) -> Value | None:
         """`index < bound` over consecutive lanes as a narrow comparison with the lane number."""

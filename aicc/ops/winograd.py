@@ -49,7 +49,7 @@ Matrix = tuple[Row, ...]
 
 @cache
 def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A' [m, m+2], G [m+2, 3] and B' [m+2, m+2], such that A' ((G w) * (B' d)) correlates d with w."""
+    """A' [m, m+2], G [m+2, 3] and B' [m+2, m+2]: A' ((G w) * (B' d)) is d correlated with w."""
     points = POINTS[m]
 
     def times(a: Sequence[Fraction], root: Fraction) -> list[Fraction]:
@@ -59,7 +59,7 @@ def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
             for n in range(len(a) + 1)
         ]
 
-    after = [tuple(p**n for p in points) + (Fraction(int(n == m - 1)),) for n in range(m)]
+    after = [(*(p**n for p in points), Fraction(int(n == m - 1))) for n in range(m)]
     weights: list[Row] = []
     before: list[Row] = []
     for p in points:
@@ -109,7 +109,7 @@ def even_odd(row: Row, values: Sequence[Expr]) -> Expr:
 
 
 def paired(points: Sequence[Fraction], row: Row, values: Sequence[Expr]) -> Expr:
-    """The row times the values; rows share the sum and the difference of the values for p and -p."""
+    """The row times the values; rows share sums and differences of the values for p and -p."""
     terms: list[tuple[Fraction, Expr]] = []
     for n, factor in enumerate(row):
         mirror = points.index(-points[n]) if n < len(points) and -points[n] in points else n
@@ -133,6 +133,7 @@ def choose(index: Size, options: Sequence[Expr]) -> Expr:
 
 
 def tile_of(ctx: OpContext) -> int:
+    """Extent of the tiles of outputs."""
     m = int(ctx.attrs["tile"])
     if m not in POINTS:
         ctx.fail(f"tiles of {m} outputs are not known, but {sorted(POINTS)}")
@@ -272,7 +273,7 @@ class WinogradWeights(Operator):
 @operator("WinogradOutput", domain="aicc", inputs=2, attributes=ATTRIBUTES)
 class WinogradOutput(Operator):
     """Products [(m+2)^2, N, tiles, tiles, O] -> the convolution [N, H', W', O], without what the
-    last tiles have too much. Operand 1, the data [N, H, W, C] of the convolution, gives the sizes."""
+    last tiles have too much. Operand 1, the convolution's data [N, H, W, C], gives the sizes."""
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         t, x, m = ctx.input(0), ctx.input(1), tile_of(ctx)

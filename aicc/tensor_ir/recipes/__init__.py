@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.ir import For, Kernel, walk_stmts
+from aicc.tensor_ir.recipes.blocks import blocks, has_blocks
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
 from aicc.tensor_ir.recipes.machine import Machine
@@ -48,7 +49,7 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
     reductions = [s for s in plan.stages() if s.op is not None]
     found: list[Callable[[Plan], None]] = []
     if not reductions:
-        found.append(maps)
+        found += [blocks, maps] if has_blocks(plan) else [maps]
     if len(reductions) == 1:
         (stage,) = reductions
         buffer = stage.buffer
