@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from aicc import config
 from aicc.codegen.target import Target
 from aicc.ops import registry
 from aicc.ops.registry import Operator
+from aicc.pipeline import passes
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.schedule import schedule
 from aicc.tensor_ir.schedule_text import parse_steps, step_types
@@ -81,15 +84,18 @@ def code_of(text: str, title: str) -> str:
 # --- code -----------------------------------------------------------------------------------------
 
 
-def test_the_schedule_of_the_readme(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("path", "name"), [(README, "schedule"), (ROOT / "docs" / "operators.md", "lower")]
+)
+def test_code_prints_what_is_shown(path: Path, name: str, request: pytest.FixtureRequest) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code_after(README, "schedule:"), str(README), "exec"), {})
-    text, shown = printed.getvalue().rstrip() + "\n", code_after(README, "schedule output")
+        exec(compile(code_after(path, f"{name}:"), str(path), "exec"), {})
+    text, shown = printed.getvalue().rstrip() + "\n", code_after(path, f"{name} output")
     if request.config.getoption("--update-golden"):
-        whole = README.read_text("utf-8")
-        marker = "<!-- schedule output -->\n```\n"
-        README.write_text(whole.replace(marker + shown, marker + text, 1), "utf-8")
+        marker = f"<!-- {name} output -->\n```\n"
+        whole = path.read_text("utf-8")
+        path.write_text(whole.replace(marker + shown, marker + text, 1), "utf-8")
         return
     assert shown == text
 
@@ -181,8 +187,10 @@ def test_help_of_the_command_line() -> None:
         [sys.executable, "-m", "aicc", "--help"], capture_output=True, text=True, cwd=ROOT
     )
     assert shown.returncode == 0, shown.stderr
-    for command in re.findall(r"^aicc (\w+) MODEL", README.read_text(), re.MULTILINE):
-        assert command in shown.stdout
+    commands = re.findall(r"^aicc (\w+) [A-Z]", README.read_text("utf-8"), re.M)
+    assert len(commands) > 4
+    for command in commands:
+        assert f"\n  {command} " in shown.stdout
 
 
 # --- docs/schedule.md -----------------------------------------------------------------------------
@@ -218,7 +226,28 @@ def test_schedule_examples(request: pytest.FixtureRequest) -> None:
     assert examples > 10
 
 
-def test_every_step_is_explained() -> None:
-    headings = re.findall(r"^### (.*)$", SCHEDULES.read_text("utf-8"), re.M)
-    explained = {name for heading in headings for name in heading.split(", ")}
-    assert set(step_types()) <= explained
+def test_every_step_is_listed(section: Callable[..., None]) -> None:
+    lines = []
+    for name, kind in sorted(step_types().items()):
+        given = ", ".join(
+            f.name if f.default is MISSING else f"{f.name}={f.default or repr(f.default)}"
+            for f in fields(kind)  # type: ignore[arg-type]
+        )
+        rule = " ".join(rule_of(kind).replace("`", "").split())
+        lines.append(f"- `{name}({given})`: `{rule}`\n")
+    section(SCHEDULES, "steps", "".join(lines))
+
+
+def test_every_pass_is_listed(section: Callable[..., None]) -> None:
+    lines = ["| | pass | |", "|---|---|---|"]
+    for n, p in enumerate(passes(Target.from_name("x86-64-v3")), start=1):
+        rule = rule_of(type(p)).replace("`", "").replace("\n", " ")
+        lines.append(f"| {n:02} | `{p.name}` | {rule} |")
+    section(ROOT / "docs" / "architecture.md", "passes", "\n".join(lines) + "\n")
+
+
+def rule_of(kind: type) -> str:
+    """The first paragraph of a class's documentation."""
+    text = inspect.getdoc(kind)
+    assert text
+    return text.split("\n\n")[0]
