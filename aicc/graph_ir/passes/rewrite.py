@@ -227,13 +227,21 @@ class Editor(GraphRewriter):
             outputs = tuple(o if o in self._read else "" for o in node.outputs)
             if not any(outputs):
                 return
-            node = replace(node, outputs=outputs)
+            if not self._names_sizes(node.outputs):
+                node = replace(node, outputs=outputs)
         self._current = node
         if any(self._differs(a, b) for a, b in zip(before, node.inputs)):
             self._infer(node)
         for o, v in zip(node.outputs, self.offer(node), strict=True):
             if o:
                 self.replace(o, v)
+
+    def _names_sizes(self, outputs: Sequence[str]) -> bool:
+        """True where sizes that only a run can tell are called after the first result."""
+        owner = next(o for o in outputs if o)
+        types = [self.new.types.get(o) or self.old.types.get(o) for o in outputs if o]
+        sizes = [d for t in types if t is not None for d in t.shape]
+        return any(s.name.startswith(f"{owner}.") for d in sizes for s in symbols(d))
 
     def renamed(self, node: Node) -> Node:
         """The node over values of the new graph, its regions rewritten."""
