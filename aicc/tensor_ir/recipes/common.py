@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aicc.errors import ScheduleError
 from aicc.symbolic import (
     Dim,
@@ -18,6 +20,7 @@ from aicc.tensor_ir.analysis import Stage, writes
 from aicc.tensor_ir.ir import (
     Expr,
     For,
+    Index,
     Kernel,
     Load,
     Op,
@@ -28,8 +31,8 @@ from aicc.tensor_ir.ir import (
     walk_stmts,
 )
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.schedule import Fuse, Parallel, Split, Unroll, Vectorize
-from aicc.tensor_ir.schedule_axes import SplitAxis
+from aicc.tensor_ir.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_axes import FuseAxes, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
 
 PARALLEL_WORK = 20_000
@@ -141,17 +144,53 @@ def stride_in(kernel: Kernel, load: Load, v: Sym) -> Size | None:
 
 
 def all_linear(kernel: Kernel, names: set[str]) -> bool:
-    """True where every load inside nests writing `names` is at an offset linear in all loops."""
+    """True where every load inside nests writing `names` is at an offset linear in all loops, and every
+    condition compares such indices."""
     for s in kernel.body:
         if not names & set(writes(s)):
             continue
         for inner in walk_stmts((s,)):
             for e in stmt_exprs(inner):
-                for load in (x for x in walk_expr(e) if isinstance(x, Load)):
-                    offset = offset_of(kernel, load)
+                for x in walk_expr(e):
+                    if not isinstance(x, Load | Index):
+                        continue
+                    offset = x.size if isinstance(x, Index) else offset_of(kernel, x)
                     if any(coefficient(offset, v) is None for v in symbols(offset)):
                         return False
     return True
+
+
+def flatten_inputs(plan: Plan) -> None:
+    """Joins axes of inputs that are read at the quotient and the remainder of one index, which is
+    what joining a result's axes leaves: the joined index is plain and stays so when loops split."""
+    for b in plan.kernel.params:
+        if b.scope == "out" or b.pack:
+            continue
+        axis = 0
+        while axis < len(plan.kernel.buffer(b.name).shape) - 1:
+            divided = any(
+                _divided(i)
+                for s in plan.kernel.body
+                for x in loads_of(s)
+                if x.buffer == b.name
+                for i in x.indices[axis : axis + 2]
+            )
+            if not (divided and plan.attempt_if(_plain(b.name, axis), FuseAxes(b.name, axis))):
+                axis += 1
+
+
+def _divided(index: Size) -> bool:
+    return any(coefficient(index, v) is None for v in symbols(index))
+
+
+def _plain(buffer: str, axis: int) -> Callable[[Kernel], bool]:
+    """True where all loads of a buffer have a linear index at an axis."""
+
+    def check(kernel: Kernel) -> bool:
+        loads = [x for s in kernel.body for x in loads_of(s) if x.buffer == buffer]
+        return not any(_divided(x.indices[axis]) for x in loads)
+
+    return check
 
 
 def as_number(s: Size) -> int | None:
@@ -181,6 +220,28 @@ def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = 
     for part in (f"{name}.i", f"{name}.m"):
         if plan.has_loop(part):
             plan.do(Vectorize(part))
+
+
+def vectorise_stage(plan: Plan, buffer: str, unroll: int = 2) -> None:
+    """Vectorises the nest that computes a local map at some loop: over its last axis, or where that
+    is shorter than a vector over one in which the loads are contiguous."""
+    rank = len(plan.kernel.buffer(buffer).shape)
+    loops = [f"{buffer}.{n}" for n in range(rank) if plan.has_loop(f"{buffer}.{n}")]
+    if not loops:
+        return
+    lanes = plan.target.lanes(plan.kernel.buffer(buffer).dtype)
+    last = plan.loop(loops[-1])
+    if isinstance(last.extent, int) and last.extent < lanes:
+        for name in loops[:-1]:
+            loop = plan.loop(name)
+            loads = [x for s in last.body for x in loads_of(s)]
+            even = all(stride_in(plan.kernel, x, loop.var) in (0, 1) for x in loads)
+            wide = not isinstance(loop.extent, int) or loop.extent >= lanes
+            others = [n for n in loops if n != name]
+            if even and wide and plan.attempt(Reorder((*others, name))):
+                vector_loop(plan, name, lanes)
+                return
+    vector_loop(plan, loops[-1], lanes, unroll)
 
 
 def _exact(extent: Size, factor: int) -> bool:

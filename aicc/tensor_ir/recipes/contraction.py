@@ -21,11 +21,13 @@ from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
+    flatten_inputs,
     is_costly,
     own_axes,
     parallelise,
     stride_in,
     vector_loop,
+    vectorise_stage,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
@@ -88,6 +90,7 @@ def contraction(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`, a sum of products."""
     buffer, out = with_epilogue(plan, buffer)
     _flatten_rows(plan, buffer, out)
+    flatten_inputs(plan)
     stage = plan.stage(buffer)
     found = roles(plan, stage)
     if found is None:
@@ -332,7 +335,7 @@ class _Tiling:
         for name in reversed(depth):
             extent = plan.loop(name).extent
             room = max(1, UNROLLED // block)
-            if isinstance(extent, int) and extent <= max(room, 4):
+            if isinstance(extent, int) and extent * block <= 2 * UNROLLED:
                 plan.do(Unroll(name))
                 block *= extent
                 continue
@@ -370,10 +373,7 @@ class _Tiling:
         rows = [n for n in leading if n in self.row_axes]
         at = rows[-1] if rows else next(n for n in leading if plan.has_loop(n))
         plan.do(ComputeAt(stage.buffer, at, "stack"))
-        name = plan.newest_buffer()
-        loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
-        if loops:
-            vector_loop(plan, loops[-1], plan.target.lanes(plan.kernel.buffer(name).dtype), 2)
+        vectorise_stage(plan, plan.newest_buffer())
 
 
 def _exact(extent: Size, tile: Tile) -> bool:

@@ -16,7 +16,7 @@ from aicc.tensor_ir.recipes.common import (
     own_axes,
     parallelise,
     stride_in,
-    vector_loop,
+    vectorise_stage,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
@@ -157,7 +157,4 @@ def _stage_rows(plan: Plan, stage: Stage, leading: list[str], rows: list[str]) -
     if outer and leading.index(at) < len(leading) - 2:
         at = leading[leading.index(at)]
     plan.do(ComputeAt(stage.buffer, at, "stack"))
-    name = plan.newest_buffer()
-    loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
-    if loops:
-        vector_loop(plan, loops[-1], plan.target.lanes(plan.kernel.buffer(name).dtype), 2)
+    vectorise_stage(plan, plan.newest_buffer())
