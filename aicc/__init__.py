@@ -28,7 +28,7 @@ from aicc.model import CompiledModel, Report
 
 if TYPE_CHECKING:
     from aicc.codegen.target import Target
-    from aicc.pipeline import compile, resume
+    from aicc.driver import compile, resume
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 # What brings the compiler with it: a program that only asks for an error type starts quickly.
-_LATE = {"compile": "aicc.pipeline", "resume": "aicc.pipeline", "Target": "aicc.codegen.target"}
+_LATE = {"compile": "aicc.driver", "resume": "aicc.driver", "Target": "aicc.codegen.target"}
 
 
 def __getattr__(name: str) -> Any:

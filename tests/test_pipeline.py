@@ -10,14 +10,15 @@ import pytest
 from small_models import MODELS, feeds
 
 import aicc
-from aicc import pipeline
+from aicc import driver
 from aicc.codegen.parallel import Workers
 from aicc.codegen.target import Target
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
+from aicc.pipeline import passes
 from aicc.planned import Planned
 
-PASSES = pipeline.passes(Target.host())
+PASSES = passes(Target.host())
 NAMES = [f"{n:02}_{p.name}" for n, p in enumerate(PASSES, start=1)]
 
 
@@ -134,7 +135,7 @@ def test_the_environment_gives_defaults(monkeypatch, tmp_path):
 
 def test_other_processes_change_nothing(monkeypatch):
     counts = []
-    monkeypatch.setattr(pipeline, "MANY_NODES", 1)
+    monkeypatch.setattr(driver, "MANY_NODES", 1)
     monkeypatch.setattr(Workers, "start", lambda self, count: counts.append(count))
     monkeypatch.setenv("AICC_JOBS", "3")
     first = results(compiled("convnet"), "convnet")
@@ -142,7 +143,7 @@ def test_other_processes_change_nothing(monkeypatch):
     compiled("convnet", stop_after="plan")
     assert counts == [2]
     monkeypatch.undo()
-    monkeypatch.setattr(pipeline, "MANY_NODES", 1)
+    monkeypatch.setattr(driver, "MANY_NODES", 1)
     monkeypatch.setattr("aicc.codegen.parallel.KERNELS_PER_WORKER", 1)
     monkeypatch.setenv("AICC_JOBS", "2")
     assert same(results(compiled("convnet"), "convnet"), first)

@@ -1,0 +1,373 @@
+"""The commands: run, compile, resume, bench, inspect."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import aicc
+from aicc.cli.session import MISSING, Progress, say, session
+from aicc.cli.values import (
+    UsageError,
+    file_name,
+    files,
+    port_dict,
+    random_feed,
+    sizes,
+    summary,
+    summary_text,
+    table,
+    to_json,
+)
+from aicc.dtypes import to_numpy
+from aicc.model import CompiledModel, Report
+from aicc.runtime.feed import Port
+from aicc.runtime.program import Call
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""Compiles ONNX models to native CPU code, runs them, and shows what became of them.
+
+    Standard output has the result alone; progress, warnings and errors go to standard error.
+
+    Exit codes: 0 done; 1 the model cannot be read or compiled; 2 a wrong option, input or file;
+    3 a run was ended by its data, or by the engine; 4 a package is missing; 130 interrupted.
+    """,
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.")]
+Dims = Annotated[
+    list[str],
+    typer.Option("--dims", metavar="NAME=SIZE,...", help="Sizes that the code is fixed to."),
+]
+Sizes = Annotated[
+    list[str],
+    typer.Option(
+        "--sizes",
+        metavar="NAME=SIZE,...",
+        help="Sizes of random inputs where the model leaves them open; without it, 1 on a first "
+        "axis, else 64.",
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads of a run; all cores without it.")
+]
+TargetName = Annotated[
+    str | None, typer.Option("--target", help="The machine to compile for; this one without it.")
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Errors with their traceback.")]
+Inputs = Annotated[
+    list[str],
+    typer.Option("--input", "-i", metavar="NAME=FILE.npy", help="An input's array."),
+]
+Random = Annotated[bool, typer.Option("--random", help="Random arrays for the other inputs.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the random arrays.")]
+StopAfter = Annotated[
+    str | None, typer.Option("--stop-after", metavar="PASS", help="Ends after this pass.")
+]
+Dump = Annotated[
+    Path | None,
+    typer.Option("--dump", metavar="DIR", help="A folder for the text after each pass."),
+]
+Check = Annotated[
+    int | None,
+    typer.Option(
+        "--check",
+        min=0,
+        max=3,
+        help="Between passes: 0, 1 verify; 2 also read the text back; 3 also evaluate.",
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"aicc {aicc.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _stages(progress: Progress, what: str) -> Callable[[str, float], None]:
+    return lambda stage, seconds: progress(f"{what}: {stage} done in {seconds:.2f} s")
+
+
+def _feed(
+    ports: tuple[Port, ...], inputs: list[str], random: bool, given: list[str], seed: int
+) -> dict[str, Any]:
+    feed = files(inputs, ports)
+    missing = [p.name for p in ports if p.name not in feed]
+    if missing and not random:
+        raise UsageError(
+            f"no array for the inputs {', '.join(missing)}: give --input NAME=FILE.npy, or --random"
+        )
+    return random_feed(ports, sizes(given, "--sizes"), seed, feed) if random else feed
+
+
+@app.command()
+def run(
+    model: Model,
+    inputs: Inputs = [],  # noqa: B006 - typer copies it
+    random: Random = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where NAME.npy go.")
+    ] = None,
+    seed: Seed = 0,
+    given: Sizes = [],  # noqa: B006
+    dims: Dims = [],  # noqa: B006
+    threads: Threads = None,
+    target: TargetName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Runs a model once and shows its outputs, or writes them to files."""
+    with session(debug) as progress:
+        progress("compiling")
+        compiled = aicc.compile(
+            model,
+            threads=threads,
+            dims=sizes(dims, "--dims") or None,
+            target=target,
+            progress=_stages(progress, "compiling"),
+        )
+        feed = _feed(compiled.inputs, inputs, random, given, seed)
+        progress("running")
+        results = compiled.run(None, feed)
+        told = [summary(p.name, a) for p, a in zip(compiled.outputs, results)]
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            for t, array in zip(told, results):
+                path = output / f"{file_name(t['name'])}.npy"
+                if array.dtype.kind == "O":
+                    array = array.astype(np.str_)  # a file of objects would be a program
+                np.save(path, array, allow_pickle=False)
+                t["file"] = str(path)
+    if as_json:
+        print(to_json({"outputs": told}))
+    else:
+        for t in told:
+            print(summary_text(t) + (f"  -> {t['file']}" if "file" in t else ""))
+
+
+@app.command("compile")
+def compile_(
+    model: Model,
+    dump: Dump = None,
+    stop_after: StopAfter = None,
+    check: Check = None,
+    dims: Dims = [],  # noqa: B006
+    threads: Threads = None,
+    target: TargetName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compiles a model and shows the report; with --stop-after, the text of that stage."""
+    with session(debug) as progress:
+        progress("compiling")
+        made = aicc.compile(
+            model,
+            threads=threads,
+            dims=sizes(dims, "--dims") or None,
+            target=target,
+            dump=dump,
+            stop_after=stop_after,
+            check=check,
+            progress=_stages(progress, "compiling"),
+        )
+        result = _stage(made, dump)
+    _print_stage(result, as_json)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --dump wrote.")],
+    after: Annotated[
+        str, typer.Option("--after", metavar="PASS", help="Whose text to go on from.")
+    ],
+    dump: Dump = None,
+    stop_after: StopAfter = None,
+    check: Check = None,
+    threads: Threads = None,
+    target: TargetName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Goes on from a dumped text, edited or not, and shows what `compile` shows."""
+    with session(debug) as progress:
+        progress("compiling")
+        made = aicc.resume(
+            folder,
+            after,
+            threads=threads,
+            target=target,
+            dump=dump,
+            stop_after=stop_after,
+            check=check,
+            progress=_stages(progress, "compiling"),
+        )
+        result = _stage(made, dump)
+    _print_stage(result, as_json)
+
+
+def _stage(made: Any, dump: Path | None) -> dict[str, Any]:
+    """What is told about a compiled model, or a stage before it."""
+    result: dict[str, Any] = {}
+    if isinstance(made, CompiledModel):
+        result["report"] = made.report()
+    else:
+        result["level"] = type(made).__name__
+        if dump is None:
+            result["text"] = str(made)
+    if dump is not None:
+        result["files"] = sorted(str(p) for p in dump.glob("[0-9][0-9]_*.txt"))
+    return result
+
+
+def _print_stage(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        report = result.get("report")
+        print(to_json(result | ({"report": report.as_dict()} if report is not None else {})))
+        return
+    for part in ("report", "text"):
+        if part in result:
+            print(str(result[part]).rstrip("\n"))
+    for path in result.get("files", ()):
+        print(path)
+
+
+@app.command()
+def bench(
+    model: Model,
+    vs: Annotated[
+        str | None, typer.Option("--vs", metavar="onnxruntime", help="What to compare with.")
+    ] = None,
+    inputs: Inputs = [],  # noqa: B006
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns of each engine.")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Of each turn.")] = 0.5,
+    seed: Seed = 0,
+    given: Sizes = [],  # noqa: B006
+    dims: Dims = [],  # noqa: B006
+    threads: Threads = None,
+    target: TargetName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Times a model on random inputs, or those of --input, each engine in a process of its own."""
+    from aicc.cli.bench import measure
+    from aicc.codegen.target import usable_cores
+
+    with session(debug) as progress:
+        engines = ["aicc", *([] if vs is None else [vs])]
+        if vs not in (None, "onnxruntime"):
+            raise UsageError(f"--vs {vs!r}: aicc is compared with onnxruntime")
+        if vs is not None and importlib.util.find_spec(vs) is None:
+            say(f"error: --vs {vs} needs the package {vs}; pip install 'aicc[bench]' brings it")
+            raise typer.Exit(MISSING)
+        fixed = sizes(dims, "--dims")
+        feed = _feed(_ports(model, fixed), inputs, True, given, seed)
+        count = threads or usable_cores()
+        options = {"dims": fixed or None, "target": target}
+        timings = measure(model, feed, engines, count, options, rounds, seconds, progress)
+    first = timings[0]
+    if as_json:
+        shapes = {n: list(a.shape) for n, a in feed.items()}
+        result: dict[str, Any] = {"model": model, "threads": count, "inputs": shapes}
+        result["engines"] = [t.as_dict() for t in timings]
+        if vs is not None:
+            result["ratio"] = {"best": first.best / timings[1].best}
+            result["ratio"]["median"] = first.median / timings[1].median
+        print(to_json(result))
+        return
+    print(", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in feed.items()), end="")
+    print(f"; {count} thread{'s' if count > 1 else ''}")
+    head = ["engine", "best ms", "median ms", "runs", "load s", "peak MiB", "results"]
+    rows = []
+    for t in timings:
+        agrees = "" if t is first else t.difference or "agree"
+        row = [t.engine, f"{1e3 * t.best:.3f}", f"{1e3 * t.median:.3f}", len(t.times)]
+        rows.append([*row, f"{t.load:.2f}", t.peak >> 20, agrees])
+    print(table(head, rows))
+    if vs is not None:
+        best, median = first.best / timings[1].best, first.median / timings[1].median
+        print(f"aicc takes {best:.2f} times as long as {vs} at best, {median:.2f} in the median")
+
+
+def _ports(model: str, dims: dict[str, int]) -> tuple[Port, ...]:
+    """The inputs of a model that is not compiled."""
+    from aicc.frontend import load_model
+
+    graph = load_model(model, dims or None)
+    types = ((n, graph.types[n]) for n in graph.inputs)
+    return tuple(Port(n, to_numpy(t.dtype), t.shape) for n, t in types)
+
+
+@app.command()
+def inspect(
+    model: Model,
+    dims: Dims = [],  # noqa: B006
+    threads: Threads = None,
+    target: TargetName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Shows a model's inputs, outputs and operators, and what compiling makes of them."""
+    from aicc.frontend import load_model
+
+    with session(debug) as progress:
+        progress("reading")
+        fixed = sizes(dims, "--dims") or None
+        operators = Counter(n.op for n in load_model(model, fixed).nodes)
+        stages: dict[str, float] = {}
+
+        def note(stage: str, seconds: float) -> None:
+            stages[stage] = stages.get(stage, 0.0) + seconds
+            progress(f"compiling: {stage} done")
+
+        compiled = aicc.compile(model, threads=threads, dims=fixed, target=target, progress=note)
+        report = compiled.report()
+        kernels = Counter(s.kernel for s in compiled.program.steps if isinstance(s, Call))
+    if as_json:
+        print(to_json(_inspection(compiled, operators, stages, kernels, report)))
+        return
+    for title, ports in (("inputs", compiled.inputs), ("outputs", compiled.outputs)):
+        print(f"{title}:")
+        for p in ports:
+            print(f"  {p}")
+    print(f"\n{table(['operator', 'nodes'], operators.most_common())}")
+    print(f"\n{table(['stage', 'ms'], [(n, f'{1e3 * s:.1f}') for n, s in stages.items()])}")
+    print(f"\n{table(['kernel', 'calls'], kernels.most_common())}")
+    print(f"\n{report}")
+
+
+def _inspection(
+    compiled: CompiledModel,
+    operators: Counter[str],
+    stages: dict[str, float],
+    kernels: Counter[str],
+    report: Report,
+) -> dict[str, Any]:
+    return {
+        "inputs": [port_dict(p) for p in compiled.inputs],
+        "outputs": [port_dict(p) for p in compiled.outputs],
+        "operators": dict(operators.most_common()),
+        "stages": stages,
+        "kernels": dict(kernels.most_common()),
+        "report": report.as_dict(),
+    }

@@ -1,0 +1,267 @@
+"""Compiling a model from its file to native code, and going on from a dumped text."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import overload
+
+import onnx
+
+from aicc import config
+from aicc.build import build
+from aicc.codegen.parallel import Workers
+from aicc.codegen.target import Target, usable_cores
+from aicc.dump import read_dump
+from aicc.frontend import load_model
+from aicc.graph_ir.graph import Graph
+from aicc.graph_ir.module import Module
+from aicc.levels import LEVELS
+from aicc.lower import Fuse
+from aicc.model import CompiledModel
+from aicc.passes import Pass, find_pass, run_passes
+from aicc.pipeline import passes
+from aicc.plan import Plan
+from aicc.planned import Planned
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+Stage = Graph | Module | Planned
+"""What `stop_after` returns: the object of the level that the pass leads to."""
+Progress = Callable[[str, float], None]
+START = ("graph", "00_graph")
+"""What `resume` calls the text of the imported model."""
+MANY_NODES = 60
+"""Graphs of more nodes have kernels enough for other processes to help."""
+
+
+@overload
+def compile(
+    model: Source,
+    *,
+    threads: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: None = None,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel: ...
+
+
+@overload
+def compile(
+    model: Source,
+    *,
+    threads: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: str,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> Stage: ...
+
+
+@overload
+def compile(
+    model: Source,
+    *,
+    threads: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: str | None,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel | Stage: ...
+
+
+def compile(
+    model: Source,
+    *,
+    threads: int | None = None,
+    dims: Mapping[str, int] | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: str | None = None,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel | Stage:
+    """Compiles an ONNX model to native code for this machine.
+
+    model: a path, the bytes of a file, or an onnx.ModelProto. threads: how many a run may use
+    (default: AICC_THREADS, else the usable cores). dims: sizes for named symbols, fixed in the
+    code. target: "native", or a name that `Target.from_name` knows (default: AICC_TARGET). dump: a
+    folder for text and constants after each pass (`aicc.dump`; default: AICC_DUMP). stop_after: the
+    name of a pass, or "04_simplify" for one of several; what it returned (a Graph, a Module or a
+    Planned) is the result. check: 0 to 3, what is verified between passes (default: AICC_CHECK).
+    progress: told the name and the seconds of each stage as it ends.
+
+    Raises ModelError (and its kinds) for a model that cannot be compiled, TargetError for an
+    unknown target or one that this machine cannot run.
+    """
+    return _compile(
+        lambda machine: load_model(model, dims),
+        None,
+        threads=threads,
+        target=target,
+        dump=dump,
+        stop_after=stop_after,
+        check=check,
+        progress=progress,
+    )
+
+
+@overload
+def resume(
+    folder: str | os.PathLike[str],
+    after: str,
+    *,
+    threads: int | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: None = None,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel: ...
+
+
+@overload
+def resume(
+    folder: str | os.PathLike[str],
+    after: str,
+    *,
+    threads: int | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: str,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> Stage: ...
+
+
+@overload
+def resume(
+    folder: str | os.PathLike[str],
+    after: str,
+    *,
+    threads: int | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: str | None,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel | Stage: ...
+
+
+def resume(
+    folder: str | os.PathLike[str],
+    after: str,
+    *,
+    threads: int | None = None,
+    target: str | Target | None = None,
+    dump: str | os.PathLike[str] | None = None,
+    stop_after: str | None = None,
+    check: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel | Stage:
+    """Goes on from the text that `compile(..., dump=folder)` wrote after a pass, edited or not.
+
+    after: the name of that pass, as for `stop_after`; "graph" is the imported model. The text of a
+    module that is scheduled holds for the target that it was scheduled for. The rest as for
+    `compile`. Raises AiccError where the folder has no such text, and IRError, with the place,
+    where a text or the constants beside it cannot be read.
+    """
+
+    def load(machine: Target) -> Stage:
+        number = 0 if after in START else find_pass(passes(machine), after) + 1
+        text, constants, source = read_dump(folder, number)
+        parse = LEVELS[_level_after(passes(machine), number)].parse
+        assert parse is not None
+        read: Stage = parse(text, constants, source)
+        return read
+
+    return _compile(
+        load,
+        None if after in START else after,
+        threads=threads,
+        target=target,
+        dump=dump,
+        stop_after=stop_after,
+        check=check,
+        progress=progress,
+    )
+
+
+def _level_after(order: list[Pass], number: int) -> type:
+    done = [p.name for p in order[:number]]
+    return Planned if Plan.name in done else Module if Fuse.name in done else Graph
+
+
+def _compile(
+    load: Callable[[Target], Stage],
+    start_after: str | None,
+    *,
+    threads: int | None,
+    target: str | Target | None,
+    dump: str | os.PathLike[str] | None,
+    stop_after: str | None,
+    check: int | None,
+    progress: Progress | None,
+) -> CompiledModel | Stage:
+    machine = Target.from_name(config.get("AICC_TARGET") if target is None else target)
+    many = _threads(threads, machine)
+    seconds: dict[str, float] = {}
+
+    def note(stage: str, time_taken: float) -> None:
+        seconds[stage] = seconds.get(stage, 0.0) + time_taken
+        if progress is not None:
+            progress(stage, time_taken)
+
+    def begin(workers: Workers) -> Stage:
+        began = time.perf_counter()
+        found = load(machine)
+        if stop_after is None and _worth_workers(found):
+            # They start while the passes run.
+            workers.start((config.get("AICC_JOBS") or usable_cores()) - 1)
+        note("import", time.perf_counter() - began)
+        return found
+
+    with Workers(machine) as workers:
+        outcome = run_passes(
+            begin(workers),  # no name here keeps its weights from going
+            passes(machine),
+            LEVELS,
+            start_after=start_after,
+            stop_after=stop_after,
+            dump=config.get("AICC_DUMP") if dump is None else dump,
+            check=check,
+            on_time=note,
+        )
+        if outcome.stopped:
+            result: Stage = outcome.result
+            return result
+        return build(
+            outcome.result,
+            machine,
+            many,
+            workers=workers,
+            release=True,
+            seconds=seconds,
+            note=progress,
+        )
+
+
+def _worth_workers(found: Stage) -> bool:
+    return len(found.nodes) > MANY_NODES if isinstance(found, Graph) else len(found.kernels) > 12
+
+
+def _threads(threads: int | None, target: Target) -> int:
+    if threads is None:
+        threads = config.get("AICC_THREADS") or target.cores
+    if threads < 1:
+        raise ValueError(f"threads is 1 or more, not {threads}")
+    return threads
+
+
