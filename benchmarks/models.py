@@ -7,7 +7,8 @@
 
 Every engine runs in its own process, pinned to as many cores as it has threads, and rounds of the
 engines alternate. `ratio` is the best time of aicc over the best time of the other one: below 1,
-aicc is faster.
+aicc is faster. `median`, GFLOP/s and compile time are aicc's. MB is the most memory that an engine's
+process held at once, Python, loading and compiling included.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             ("GFLOP/s", 7),
             ("% of limit", 10),
             ("compile s", 9),
-            ("MB", 6),
+            *((f"{name} MB", len(name) + 3) for name in engines),
             ("same", -4),
         ]
     )
@@ -115,7 +116,7 @@ def show(
         rate and f"{rate / 1e9:.0f}",
         rate and limit_flops and f"{100 * rate / limit_flops:.0f}",
         None if own.error else f"{own.load:.1f}",
-        None if own.error else own.peak_bytes >> 20,
+        *(None if m.error else m.peak_bytes >> 20 for m in measured.values()),
         "yes" if same else "NO",
     )
     for m in measured.values():
