@@ -1,0 +1,530 @@
+"""Each schedule step on a small kernel: the text before and after, and what both compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from schedule_kernels import GRID, MAP, MAP_N, PRODUCT, ROWS, STARTED, SUM, TRIANGLE, TWO, WINDOW
+
+from aicc.dtypes import to_numpy
+from aicc.symbolic import evaluate
+from aicc.tensor_ir.interp import run
+from aicc.tensor_ir.ir import Kernel
+from aicc.tensor_ir.packing import pack_array
+from aicc.tensor_ir.parse import parse_kernel
+from aicc.tensor_ir.schedule import schedule
+from aicc.tensor_ir.schedule_text import parse_steps, print_steps
+from aicc.tensor_ir.verify import verify
+
+# Name, kernel, steps, and the statements and local buffers that they make.
+CASES = [
+    (
+        "split_exact",
+        MAP,
+        "split(i, 5)",
+        """
+  for i.o in 0..2:
+    for i.i in 0..5: y[i.o*5 + i.i] = x[i.o*5 + i.i]*2.0
+""",
+    ),
+    (
+        "split_guard",
+        MAP,
+        "split(i, 4, guard)",
+        """
+  for i.o in 0..3:
+    for i.i in 0..4:
+      if index(i.o*4 + i.i) < 10:i64:
+        y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+""",
+    ),
+    (
+        "split_peel",
+        MAP,
+        "split(i, 4, peel)",
+        """
+  for i.o in 0..2:
+    for i.i in 0..4: y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+  for i.t in 0..2: y[i.t + 8] = x[i.t + 8]*2.0
+""",
+    ),
+    (
+        "split_mask",
+        MAP,
+        "split(i, 4, mask)",
+        """
+  for i.o in 0..2:
+    for i.i in 0..4: y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+  for i.m in 0..4:
+    if index(i.m + 8) < 10:i64:
+      y[i.m + 8] = x[i.m + 8]*2.0
+""",
+    ),
+    (
+        "split_symbolic_guard",
+        MAP_N,
+        "split(i, 4, guard)",
+        """
+  for i.o in 0..(n + 3)//4:
+    for i.i in 0..4:
+      if index(i.o*4 + i.i) < index(n):
+        y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+""",
+    ),
+    (
+        "split_symbolic_peel",
+        MAP_N,
+        "split(i, 4, peel)",
+        """
+  for i.o in 0..n//4:
+    for i.i in 0..4: y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+  for i.t in 0..n%4: y[(n//4)*4 + i.t] = x[(n//4)*4 + i.t]*2.0
+""",
+    ),
+    (
+        "split_symbolic_mask",
+        MAP_N,
+        "split(i, 4, mask)",
+        """
+  for i.o in 0..n//4:
+    for i.i in 0..4: y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+  if index((n//4)*4) < index(n):
+    for i.m in 0..4:
+      if index((n//4)*4 + i.m) < index(n):
+        y[(n//4)*4 + i.m] = x[(n//4)*4 + i.m]*2.0
+""",
+    ),
+    (
+        "split_by_more_than_there_are",
+        MAP,
+        "split(i, 16, mask)",
+        """
+  for i.m in 0..16:
+    if index(i.m) < 10:i64:
+      y[i.m] = x[i.m]*2.0
+""",
+    ),
+    (
+        "split_by_more_than_there_are_peels_all",
+        MAP,
+        "split(i, 16, peel)",
+        """
+  for i.t in 0..10: y[i.t] = x[i.t]*2.0
+""",
+    ),
+    (
+        "split_widens_loops_inside",
+        TRIANGLE,
+        "split(i, 2, guard)",
+        """
+  for i.o in 0..3:
+    for i.i in 0..2:
+      if index(i.o*2 + i.i) < 5:i64:
+        y[i.o*2 + i.i] = 0.0
+        for k in 0..i.o*2 + i.i + 1: y[i.o*2 + i.i] += x[k]
+""",
+    ),
+    (
+        "split_renames_the_loops_of_the_tail",
+        TRIANGLE,
+        "split(i, 2, peel)",
+        """
+  for i.o in 0..2:
+    for i.i in 0..2:
+      y[i.o*2 + i.i] = 0.0
+      for k: 0..4 in 0..i.o*2 + i.i + 1: y[i.o*2 + i.i] += x[k]
+  for i.t in 0..1:
+    y[i.t + 4] = 0.0
+    for k.t in 0..i.t + 5: y[i.t + 4] += x[k.t]
+""",
+    ),
+    (
+        "split_keeps_a_loop_parallel",
+        MAP,
+        "parallel(i); split(i, 4, peel)",
+        """
+  parallel i.o in 0..2:
+    for i.i in 0..4: y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+  parallel i.t in 0..2: y[i.t + 8] = x[i.t + 8]*2.0
+""",
+    ),
+    (
+        "fuse",
+        GRID,
+        "fuse(i, j)",
+        """
+  for i.j in 0..n*6: y[i.j%6, i.j//6] = x[i.j//6, i.j%6] + cast.f32(index(i.j//6))
+""",
+    ),
+    (
+        "reorder",
+        GRID,
+        "reorder(j, i)",
+        """
+  for j in 0..6:
+    for i in 0..n: y[j, i] = x[i, j] + cast.f32(index(i))
+""",
+    ),
+    (
+        "reorder_with_a_loop_between",
+        PRODUCT,
+        "decompose_reduction(i); reorder(k, i)",
+        """
+  const b: f32[5, 6]
+  temp r: f32[4, 6]
+  for i.s in 0..4:
+    for j.s in 0..6: r[i.s, j.s] = 0.0
+  for k in 0..5:
+    for j in 0..6:
+      for i in 0..4: r[i, j] += a[i, k]*b[k, j]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "unroll",
+        MAP,
+        "unroll(i)",
+        """
+  unroll i in 0..10: y[i] = x[i]*2.0
+""",
+    ),
+    (
+        "vectorize",
+        MAP,
+        "split(i, 5); vectorize(i.i)",
+        """
+  for i.o in 0..2:
+    vector i.i in 0..5: y[i.o*5 + i.i] = x[i.o*5 + i.i]*2.0
+""",
+    ),
+    (
+        "vectorize_a_reduction",
+        SUM,
+        "split(k, 4, mask); vectorize(k.i); vectorize(k.m)",
+        """
+  y[] = 0.0
+  for k.o in 0..n//4:
+    vector k.i in 0..4: y[] += x[k.o*4 + k.i]
+  if index((n//4)*4) < index(n):
+    vector k.m in 0..4:
+      if index((n//4)*4 + k.m) < index(n):
+        y[] += x[(n//4)*4 + k.m]
+""",
+    ),
+    (
+        "parallel",
+        GRID,
+        "parallel(i)",
+        """
+  parallel i in 0..n:
+    for j in 0..6: y[j, i] = x[i, j] + cast.f32(index(i))
+""",
+    ),
+    (
+        "parallel_after_fusing",
+        GRID,
+        "fuse(i, j); parallel(i.j)",
+        """
+  parallel i.j in 0..n*6: y[i.j%6, i.j//6] = x[i.j//6, i.j%6] + cast.f32(index(i.j//6))
+""",
+    ),
+    (
+        "decompose_reduction",
+        PRODUCT,
+        "decompose_reduction(i)",
+        """
+  const b: f32[5, 6]
+  temp r: f32[4, 6]
+  for i.s in 0..4:
+    for j.s in 0..6: r[i.s, j.s] = 0.0
+  for i in 0..4:
+    for j in 0..6:
+      for k in 0..5: r[i, j] += a[i, k]*b[k, j]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "decompose_reduction_of_the_inner_loop",
+        PRODUCT,
+        "decompose_reduction(j)",
+        """
+  const b: f32[5, 6]
+  temp r: f32[4, 6]
+  for i in 0..4:
+    for j.s in 0..6: r[i, j.s] = 0.0
+    for j in 0..6:
+      for k in 0..5: r[i, j] += a[i, k]*b[k, j]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "inline",
+        ROWS,
+        "inline(e)",
+        """
+  temp top: f32[n]
+  for i in 0..n:
+    top[i] = -inf
+    for k in 0..m: top[i] max= x[i, k]
+  for u in 0..n:
+    for v in 0..m: y[u, v] = x[u, v] - top[u] + (x[u, 0] - top[u])
+""",
+    ),
+    (
+        "inline_twice",
+        TWO,
+        "inline(t)",
+        """
+  for u in 0..n - 3: y[u] = x[u]*x[u] + x[u + 3]*x[u + 3]
+  for v in 0..n: z[v] = x[n - v - 1]*x[n - v - 1]
+""",
+    ),
+    (
+        "compute_at_a_row",
+        ROWS,
+        "compute_at(e, u); compute_at(top, u)",
+        """
+  stack e.u: f32[1, m]
+  stack top.u: f32[1]
+  for u in 0..n:
+    top.u[0] = -inf
+    for top.u.k0 in 0..m: top.u[0] max= x[u, top.u.k0]
+    for e.u.1 in 0..m: e.u[0, e.u.1] = x[u, e.u.1] - top.u[0]
+    for v in 0..m: y[u, v] = e.u[0, v] + e.u[0, 0]
+""",
+    ),
+    (
+        "compute_at_a_row_of_a_fused_loop",
+        ROWS,
+        "inline(e); compute_at(top, u)",
+        """
+  stack top.u: f32[1]
+  for u in 0..n:
+    top.u[0] = -inf
+    for top.u.k0 in 0..m: top.u[0] max= x[u, top.u.k0]
+    for v in 0..m: y[u, v] = x[u, v] - top.u[0] + (x[u, 0] - top.u[0])
+""",
+    ),
+    (
+        "compute_at_a_halo",
+        WINDOW,
+        "split(u, 4, peel); compute_at(r, u.o); compute_at(p, u.o)",
+        """
+  temp p: f32[n + 2]
+  temp r: f32[n]
+  stack r.u.o: f32[4]
+  stack p.u.o: f32[6]
+  for a in 0..n + 2: p[a] = select(index(a) > 0:i64, x[a - 1], 0.0)
+  for i in 0..n:
+    r[i] = 0.0
+    for k in 0..3: r[i] += p[i + k]
+  for u.o in 0..n//4:
+    for p.u.o.0 in 0..6:
+      p.u.o[p.u.o.0] = select(index(u.o*4 + p.u.o.0) > 0:i64, x[u.o*4 + p.u.o.0 - 1], 0.0)
+    for r.u.o.0 in 0..4:
+      r.u.o[r.u.o.0] = 0.0
+      for r.u.o.k0 in 0..3: r.u.o[r.u.o.0] += p.u.o[r.u.o.0 + r.u.o.k0]
+    for u.i in 0..4: y[u.o*4 + u.i] = r.u.o[u.i]
+  for u.t in 0..n%4: y[(n//4)*4 + u.t] = r[(n//4)*4 + u.t]
+""",
+    ),
+    (
+        "compute_at_every_point",
+        WINDOW,
+        "compute_at(p, i)",
+        """
+  temp r: f32[n]
+  stack p.i: f32[3]
+  for i in 0..n:
+    for p.i.0 in 0..3: p.i[p.i.0] = select(index(i + p.i.0) > 0:i64, x[i + p.i.0 - 1], 0.0)
+    r[i] = 0.0
+    for k in 0..3: r[i] += p.i[k]
+  for u in 0..n: y[u] = r[u]
+""",
+    ),
+    (
+        "compute_at_a_guarded_consumer",
+        PRODUCT,
+        "split(v, 4, guard); reorder(v.o, u); compute_at(r, v.o)",
+        """
+  const b: f32[5, 6]
+  stack r.v.o: f32[4, 4]
+  for v.o in 0..2:
+    for r.v.o.0 in 0..4:
+      for r.v.o.1 in 0..4:
+        if index(v.o*4 + r.v.o.1) < 6:i64:
+          r.v.o[r.v.o.0, r.v.o.1] = 0.0
+          for r.v.o.k0 in 0..5:
+            r.v.o[r.v.o.0, r.v.o.1] += a[r.v.o.0, r.v.o.k0]*b[r.v.o.k0, v.o*4 + r.v.o.1]
+    for u in 0..4:
+      for v.i in 0..4:
+        if index(v.o*4 + v.i) < 6:i64:
+          y[u, v.o*4 + v.i] = max(r.v.o[u, v.i], 0.0)
+""",
+    ),
+    (
+        "compute_at_two_consumers",
+        TWO,
+        ("split(u, 4, peel); compute_at(t, u.o); split(v, 2, peel); compute_at(t, v.o, register)"),
+        """
+  temp t: f32[n]
+  stack t.u.o: f32[7]
+  register t.v.o: f32[2]
+  for i in 0..n: t[i] = x[i]*x[i]
+  for u.o in 0..(n + 1)//4 - 1:
+    for t.u.o.0 in 0..7: t.u.o[t.u.o.0] = x[u.o*4 + t.u.o.0]*x[u.o*4 + t.u.o.0]
+    for u.i in 0..4: y[u.o*4 + u.i] = t.u.o[u.i] + t.u.o[u.i + 3]
+  for u.t in 0..(n + 1)%4:
+    y[((n + 1)//4)*4 + u.t - 4] = t[((n + 1)//4)*4 + u.t - 4] + t[((n + 1)//4)*4 + u.t - 1]
+  for v.o in 0..n//2:
+    for t.v.o.0 in 0..2: t.v.o[t.v.o.0] = x[-v.o*2 + n + t.v.o.0 - 2]*x[-v.o*2 + n + t.v.o.0 - 2]
+    for v.i in 0..2: z[v.o*2 + v.i] = t.v.o[-v.i + 1]
+  for v.t in 0..n%2: z[(n//2)*2 + v.t] = t[-(n//2)*2 + n - v.t - 1]
+""",
+    ),
+    (
+        "compute_at_a_register_tile",
+        PRODUCT,
+        "split(v, 3); reorder(v.o, u, v.i); compute_at(r, v.o, register)",
+        """
+  const b: f32[5, 6]
+  register r.v.o: f32[4, 3]
+  for v.o in 0..2:
+    for r.v.o.0 in 0..4:
+      for r.v.o.1 in 0..3:
+        r.v.o[r.v.o.0, r.v.o.1] = 0.0
+        for r.v.o.k0 in 0..5:
+          r.v.o[r.v.o.0, r.v.o.1] += a[r.v.o.0, r.v.o.k0]*b[r.v.o.k0, v.o*3 + r.v.o.1]
+    for u in 0..4:
+      for v.i in 0..3: y[u, v.o*3 + v.i] = max(r.v.o[u, v.i], 0.0)
+""",
+    ),
+    (
+        "cache_write",
+        STARTED,
+        "cache_write(y)",
+        """
+  temp y.acc: f32[3]
+  for i in 0..3:
+    y.acc[i] = x[i, 0]
+    for k in 0..4: y.acc[i] += x[i, k]
+  for i.w in 0..3: y[i.w] = y.acc[i.w]
+""",
+    ),
+    (
+        "cache_read",
+        PRODUCT,
+        "cache_read(b, i, [1, 0])",
+        """
+  const b: f32[5, 6]
+  temp r: f32[4, 6]
+  temp b.c: f32[6, 5]
+  for b.c.0 in 0..6:
+    for b.c.1 in 0..5: b.c[b.c.0, b.c.1] = b[b.c.1, b.c.0]
+  for i in 0..4:
+    for j in 0..6:
+      r[i, j] = 0.0
+      for k in 0..5: r[i, j] += a[i, k]*b.c[j, k]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "cache_read_at",
+        PRODUCT,
+        "cache_read(a); compute_at(a.c, i)",
+        """
+  const b: f32[5, 6]
+  temp r: f32[4, 6]
+  stack a.c.i: f32[1, 5]
+  for i in 0..4:
+    for a.c.i.1 in 0..5: a.c.i[0, a.c.i.1] = a[i, a.c.i.1]
+    for j in 0..6:
+      r[i, j] = 0.0
+      for k in 0..5: r[i, j] += a.c.i[0, k]*b[k, j]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "pack",
+        PRODUCT,
+        'pack(b, "1/4 0 1%4")',
+        """
+  const b: f32[2, 5, 4] pack="1/4 0 1%4"
+  temp r: f32[4, 6]
+  for i in 0..4:
+    for j in 0..6:
+      r[i, j] = 0.0
+      for k in 0..5: r[i, j] += a[i, k]*b[j//4, k, j%4]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "rfactor",
+        SUM,
+        "rfactor(k, 4)",
+        """
+  register y.r: f32[4]
+  y[] = 0.0
+  for k.s in 0..4: y.r[k.s] = 0.0
+  for k.o in 0..n//4:
+    for k.i in 0..4: y.r[k.i] += x[k.o*4 + k.i]
+  for k.f in 0..4: y[] += y.r[k.f]
+  for k.t in 0..n%4: y[] += x[(n//4)*4 + k.t]
+""",
+    ),
+    (
+        "rfactor_exact",
+        STARTED,
+        "rfactor(k, 2)",
+        """
+  register y.r: f32[2]
+  for i in 0..3:
+    y[i] = x[i, 0]
+    for k.s in 0..2: y.r[k.s] = 0.0
+    for k.o in 0..2:
+      for k.i in 0..2: y.r[k.i] += x[i, k.o*2 + k.i]
+    for k.f in 0..2: y[i] += y.r[k.f]
+""",
+    ),
+]
+
+
+def results(kernel: Kernel, arrays: dict[str, np.ndarray], sizes: dict[str, int]) -> dict:
+    """What the kernel's results hold after a run on copies of the arrays, packed as it asks."""
+    given = {}
+    for b in kernel.params:
+        shape = tuple(evaluate(d, sizes) for d in b.shape)
+        if b.scope == "out":
+            given[b.name] = np.zeros(shape, to_numpy(b.dtype))
+        else:
+            given[b.name] = pack_array(arrays[b.name], b.pack) if b.pack else arrays[b.name]
+    run(kernel, given, sizes)
+    return {b.name: given[b.name] for b in kernel.params if b.scope == "out"}
+
+
+@pytest.mark.parametrize("before, steps, after", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_step(before: str, steps: str, after: str) -> None:
+    kernel = parse_kernel(before)
+    made = schedule(kernel, parse_steps(steps))
+    verify(made)
+    lines = str(made).splitlines()
+    shown = [x for x in lines if not x.startswith(("kernel", "  in ", "  out "))]
+    assert "\n".join(shown) == after.strip("\n")
+    assert parse_steps(print_steps(parse_steps(steps))) == parse_steps(steps)
+    for n, m in ((4, 3), (5, 1), (9, 8)):
+        sizes = {s.name: {"n": n, "m": m}[s.name] for s in kernel.sizes}
+        rng = np.random.default_rng(n)
+        arrays = {
+            b.name: rng.integers(-5, 6, [evaluate(d, sizes) for d in b.shape]).astype(np.float32)
+            for b in kernel.params
+        }
+        want = results(kernel, arrays, sizes)
+        got = results(made, arrays, sizes)
+        for name, a in want.items():
+            np.testing.assert_array_equal(a, got[name])
