@@ -1,7 +1,7 @@
 """Element types: one table shared by every level.
 
-Names follow the text forms: f64 f32 f16 bf16, i8..i64, u8..u64, bool, str (host only). A bool is one
-byte, 0 or 1. numpy has no bf16 of its own; `ml_dtypes`, which onnx depends on, provides it.
+Names follow the text forms: f64 f32 f16 bf16, i8..i64, u8..u64, bool, str (host only). A bool is
+one byte, 0 or 1. numpy has no bf16 of its own; `ml_dtypes`, which onnx depends on, provides it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ ALL = (*NUMERIC, "bool", "str")
 
 
 def to_numpy(dtype: str) -> np.dtype[Any]:
-    return np.dtype(_NUMPY[dtype])
+    """The numpy dtype of a name."""
+    made: np.dtype[Any] = np.dtype(_NUMPY[dtype])
+    return made
 
 
 def from_numpy(dtype: Any) -> str:
@@ -66,12 +68,15 @@ def from_numpy(dtype: Any) -> str:
 
 
 def nbytes(dtype: str) -> int:
+    """Bytes of one element in memory."""
     return _BYTES[dtype]
 
 
 def is_float(dtype: str) -> bool:
+    """True for the floating-point types."""
     return dtype in FLOATS
 
 
 def is_signed(dtype: str) -> bool:
+    """True for the types that have negative values."""
     return dtype in FLOATS or dtype in SIGNED

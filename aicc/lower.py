@@ -238,8 +238,8 @@ def _describe_reduction(
 
 
 def _reads_own(s: Stage, reduction: Stage) -> bool:
-    """True where each result of `s` reads one element of the reduction of its own: at the same index,
-    or moved to another place."""
+    """True where each result of `s` reads one element of the reduction of its own: at the same
+    index, or moved to another place."""
     loads = [x for x in walk_expr(s.value) if isinstance(x, Load)]
     own = [x for x in loads if x.buffer == reduction.buffer]
     if all(_access(x, s.axes) == "same" for x in own):
@@ -318,8 +318,8 @@ class Coster:
 
 @dataclass(frozen=True)
 class Fuse:
-    """Graph -> Module: each group of nodes that `Fuser` finds becomes a call of one unscheduled kernel;
-    equal kernels are there once. Views and host operators stay nodes."""
+    """Graph -> Module: each group of nodes that `Fuser` finds becomes a call of one unscheduled
+    kernel; equal kernels are there once. Views and host operators stay nodes."""
 
     machine: Machine
     name: ClassVar[str] = "fuse"

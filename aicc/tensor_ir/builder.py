@@ -61,7 +61,7 @@ class Tensor:
         )
 
     def broadcast(self, indices: Sequence[Size]) -> Expr:
-        """The element for an index of a larger shape, by the numpy rule: trailing axes, 1 repeats."""
+        """The element for an index of a larger shape, by numpy's rule: trailing axes, 1 repeats."""
         own = indices[len(indices) - self.rank :]
         return self[tuple(0 if d == 1 else i for i, d in zip(own, self.shape, strict=True))]
 

@@ -23,7 +23,8 @@ Invariants, held by `verify`:
   belongs to one iteration of a parallel loop, and is undefined when the iteration begins.
 - A load or store has as many indices as its buffer has dimensions, and none that is known to lie
   outside the shape whenever the kernel runs. (Whether a *conditional* access is inside depends on
-  its condition; the interpreter finds those that are not.) `in` and `const` buffers are not written.
+  its condition; the interpreter finds those that are not.) `in` and `const` buffers are not
+  written.
 - Types: a load has its buffer's type, a stored value its buffer's, an operation the type that
   `scalar.result_type` gives it, of operands that it takes (`and or xor not` bools; bit operations
   integers; arithmetic numbers; `max min select` and comparisons anything; the rest floats).
@@ -161,6 +162,7 @@ class Op(Expr):
 
 
 def const(value: int | float | bool, dtype: str) -> Const:
+    """A literal of `dtype`."""
     from aicc.dtypes import is_float
 
     return Const(float(value) if is_float(dtype) else int(value), dtype)
@@ -199,14 +201,17 @@ def call(name: str, *args: ExprLike) -> Expr:
 
 
 def binary(name: str, a: ExprLike, b: ExprLike) -> Expr:
+    """`call` of two operands."""
     return call(name, a, b)
 
 
 def cast(e: Expr, dtype: str) -> Expr:
+    """`e` converted to `dtype`."""
     return e if e.dtype == dtype else call(f"cast.{dtype}", e)
 
 
 def select(cond: Expr, a: ExprLike, b: ExprLike) -> Expr:
+    """`a` where `cond` holds, else `b`; loads of the other one are not performed."""
     dtype = next(x.dtype for x in (a, b) if isinstance(x, Expr))
     x, y = as_expr(a, dtype), as_expr(b, dtype)
     return Op("select", (cond, x, y), dtype)
@@ -219,6 +224,8 @@ REDUCTIONS = ("add", "mul", "max", "min", "and", "or")
 
 
 class Stmt:
+    """A statement."""
+
     def __str__(self) -> str:
         from aicc.tensor_ir.text import print_stmt
 
@@ -242,6 +249,8 @@ class For(Stmt):
 
 @node
 class Store(Stmt):
+    """`buffer[indices] = value`."""
+
     buffer: str
     indices: tuple[Size, ...]
     value: Expr
@@ -259,6 +268,8 @@ class Reduce(Stmt):
 
 @node
 class If(Stmt):
+    """`then` where `cond` holds, else `orelse`."""
+
     cond: Expr
     then: tuple[Stmt, ...]
     orelse: tuple[Stmt, ...] = ()
@@ -266,6 +277,8 @@ class If(Stmt):
 
 @node
 class While(Stmt):
+    """`body` again and again while `cond` holds."""
+
     cond: Expr
     body: tuple[Stmt, ...]
 
@@ -358,7 +371,8 @@ def expr_sizes(e: Expr) -> tuple[Size, ...]:
 
 
 def walk_expr(e: Expr) -> list[Expr]:
-    """`e` and all expressions inside it, also those inside opaque indices, each once, parents first.
+    """`e` and all expressions inside it, also those inside opaque indices, each once, parents
+    first.
 
     Expressions share parts: a walk that visited a part once per use would take exponential time.
     """
@@ -438,6 +452,7 @@ def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
 
 
 def children(s: Stmt) -> tuple[Stmt, ...]:
+    """The statements directly inside one statement."""
     if isinstance(s, For | While):
         return s.body
     if isinstance(s, If):
@@ -496,6 +511,7 @@ def map_exprs(
 
 
 def substitute_body(body: tuple[Stmt, ...], mapping: Mapping[Sym, Size]) -> tuple[Stmt, ...]:
+    """Statements with symbols replaced in all sizes."""
     return map_exprs(body, lambda e: None, lambda s: substitute(s, mapping))
 
 

@@ -30,8 +30,8 @@ def stage_nest(stage: Stage) -> Stmt:
     else:
         assert stage.init is not None
         update: Stmt = Reduce(stage.buffer, index, stage.op, stage.value)
-        for v, extent in reversed(stage.reduce):
-            update = For(v, 0, extent, "for", (update,))
+        for k, extent in reversed(stage.reduce):
+            update = For(k, 0, extent, "for", (update,))
         body = (Store(stage.buffer, index, stage.init), update)
     for v, extent in reversed(stage.axes):
         if v is not None:

@@ -15,11 +15,11 @@ from aicc.tensor_ir.ir import (
     Index,
     Kernel,
     Op,
+    Reduce,
     Stmt,
     Store,
     While,
     map_expr,
-    stmt_exprs,
     substitute_body,
     walk_expr,
     walk_stmts,
@@ -86,7 +86,7 @@ def _decided_body(body: tuple[Stmt, ...], ranges: Ranges) -> tuple[Stmt, ...]:
                 out.append(
                     If(s.cond, _decided_body(s.then, ranges), _decided_body(s.orelse, ranges))
                 )
-        elif stmt_exprs(s) and hasattr(s, "value"):
+        elif isinstance(s, Store | Reduce):
             out.append(replace(s, value=_decided(s.value, ranges)))
         else:
             out.append(s)

@@ -8,9 +8,9 @@ reads its operands (`Description`, from the lowered loop nests):
     map                   chains of maps
     movement              transposes and the like are read in place by the kernel that follows
 
-A group has one result, so that nothing but that goes to memory. Joining never makes a cycle. Where
-joining is possible, a cost callback decides: nodes join if one kernel is estimated to take no longer
-than two.
+A group has one result, so that nothing but that goes to memory. Joining never makes a cycle.
+Where joining is possible, a cost callback decides: nodes join if one kernel is estimated to take no
+longer than two.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Description:
     """What a node's lowered kernel is.
 
     kind: the shape of its loops. reads: how operands are read, by position (maps; for rows only the
-    operand whose rows are reduced). movement: it only moves elements. epilogue: what follows the reduction reads
+    operand whose rows are reduced). movement: it only moves elements. epilogue: what follows the
+    reduction reads
     it at the same element, so that more may follow.
     """
 
@@ -111,7 +112,8 @@ class _Fusion:
         self._release_views()
         ordered = sorted(self.groups.values(), key=lambda g: max(g.nodes))
         return Grouping(
-            tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered), tuple(self.reasons)
+            tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered),
+            tuple(self.reasons),
         )
 
     # starting and joining
@@ -165,8 +167,8 @@ class _Fusion:
         return False
 
     def _try_closure(self, g: int, i: int) -> bool:
-        """Adds node i to group g, then whatever consumes its inner values, until one result is left;
-        all or nothing."""
+        """Adds node i to group g, then whatever consumes its inner values, until one result is
+        left; all or nothing."""
         group = self.groups[g]
         before = Group(group.kind, list(group.nodes), group.domain, group.movement, group.reduced)
         queue = [i]

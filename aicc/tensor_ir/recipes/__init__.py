@@ -1,4 +1,4 @@
-"""Which schedule a kernel gets: from its structure, its sizes and the machine; never from its name."""
+"""Which schedule a kernel gets: from its structure, its sizes and the machine, never its name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aicc.tensor_ir.recipes.contraction import contraction, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.recurrence import recurrence, serial_loops
 from aicc.tensor_ir.recipes.rows import rows
 from aicc.tensor_ir.recipes.window import column_axis, window
 from aicc.tensor_ir.schedule import Step
@@ -48,6 +49,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         return [plain]
     reductions = [s for s in plan.stages() if s.op is not None]
     found: list[Callable[[Plan], None]] = []
+    if serial_loops(plan.kernel):
+        found.append(recurrence)
     if not reductions:
         found += [blocks, maps] if has_blocks(plan) else [maps]
     if len(reductions) == 1:

@@ -6,7 +6,8 @@ each is computed once per block, in registers.
         y[block] = h(u..)
 
 The result's stage reads the last of the shared values at `v // m` and `v % m`: blocks of m along
-the axis v; or at indices that no operand is read at. Lanes run along the last axis.
+the axis v; or at indices that no operand is read at. Lanes run along the last axis of the shared
+values, wherever the result has it.
 """
 
 from __future__ import annotations
@@ -82,13 +83,13 @@ def blocks(plan: Plan) -> None:
     if len(loads) != 1 or plan.kernel.buffer(final.buffer).scope != "out":
         raise ScheduleError(f"{last.buffer} is not read once\n{plan.kernel}")
     lanes = lanes_of(plan, final)
-    lane = final.axes[-1][0]
-    if lane is None or loads[0].indices[-1] != Dim((((lane,), 1),), 0):
+    lane = _lane(final, loads[0])
+    if lane is None:
         raise ScheduleError(f"the last axis has no lanes\n{plan.kernel}")
     for stage in chain:
         _check_lanes(plan, stage)
         plan.do(PadAxis(stage.buffer, len(stage.axes) - 1, lanes))
-    over, within = _axes(final, loads[0], _addressing(plan, chain))
+    over, within = _axes(final, lane, loads[0], _addressing(plan, chain))
     outer, inner = _split(plan, final.buffer, over, within, lane, lanes)
     at = outer[-1]
     for stage in reversed(chain):
@@ -97,6 +98,14 @@ def blocks(plan: Plan) -> None:
         plan.do(Unroll(name))
     plan.do(Vectorize(inner[-1]))
     parallelise(plan, *outer[:-1])
+
+
+def _lane(final: Stage, load: Load) -> Sym | None:
+    """The result's variable that runs along the last axis of the shared values."""
+    for v, _ in final.axes:
+        if v is not None and load.indices[-1] == Dim((((v,), 1),), 0):
+            return v
+    return None
 
 
 def _check_lanes(plan: Plan, stage: Stage) -> None:
@@ -122,18 +131,18 @@ def _addressing(plan: Plan, chain: list[Stage]) -> list[bool]:
 
 
 def _axes(
-    final: Stage, load: Load, addressing: list[bool]
+    final: Stage, lane: Sym, load: Load, addressing: list[bool]
 ) -> tuple[list[tuple[str, int]], list[str]]:
     """The result's loops: (name, extent of its blocks) of those that go over blocks, and the names
-    of those that go over what is in one. The last axis is in neither."""
+    of those that go over what is in one. `lane` is in neither."""
     quotients = _quotients(load)
     moving: set[Sym] = set()
     for index, counted in zip(load.indices, addressing, strict=True):
         moving |= symbols(index) if counted else set()
     outer: list[tuple[str, int]] = []
     inner: list[str] = []
-    for v, extent in final.axes[:-1]:
-        if v is None:
+    for v, extent in final.axes:
+        if v is None or v == lane:
             continue
         if v in quotients and v in moving:
             outer.append((v.name, quotients[v]))

@@ -12,7 +12,6 @@ from aicc.symbolic import (
     Size,
     Sym,
     coefficient,
-    product,
     recombine,
     symbols,
 )
@@ -20,11 +19,13 @@ from aicc.tensor_ir.analysis import Stage, writes
 from aicc.tensor_ir.ir import (
     Expr,
     For,
+    If,
     Index,
     Kernel,
     Load,
     Op,
     Stmt,
+    While,
     loads_of,
     stmt_exprs,
     walk_expr,
@@ -39,8 +40,8 @@ PARALLEL_WORK = 20_000
 """Scalar operations below which sharing out a loop costs more than it gains."""
 
 COSTLY = frozenset(
-    ("exp", "log", "tanh", "erf", "sin", "cos", "tan", "pow", "div", "sqrt", "asin", "acos")
-    + ("atan", "sinh", "cosh", "asinh", "acosh", "atanh", "mod", "floormod")
+    {"exp", "log", "tanh", "erf", "sin", "cos", "tan", "pow", "div", "sqrt", "mod", "floormod"}
+    | {"asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"}
 )
 """Operations worth computing once rather than at each use."""
 
@@ -51,6 +52,7 @@ def is_movement(stage: Stage) -> bool:
 
 
 def is_costly(e: Expr) -> bool:
+    """True where an expression has a costly operation."""
     return any(isinstance(x, Op) and x.name in COSTLY for x in walk_expr(e))
 
 
@@ -140,12 +142,13 @@ def offset_of(kernel: Kernel, load: Load) -> Size:
 
 
 def stride_in(kernel: Kernel, load: Load, v: Sym) -> Size | None:
+    """Elements between what neighbouring values of `v` load; None where that varies."""
     return coefficient(offset_of(kernel, load), v)
 
 
 def all_linear(kernel: Kernel, names: set[str]) -> bool:
-    """True where every load inside nests writing `names` is at an offset linear in all loops, and every
-    condition compares such indices."""
+    """True where every load inside nests writing `names` is at an offset linear in all loops, and
+    every condition compares such indices."""
     for s in kernel.body:
         if not names & set(writes(s)):
             continue
@@ -194,11 +197,12 @@ def _plain(buffer: str, axis: int) -> Callable[[Kernel], bool]:
 
 
 def as_number(s: Size) -> int | None:
+    """A size that is known, else None."""
     return s if isinstance(s, int) else None
 
 
 def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = "mask") -> None:
-    """Splits a loop into vectors, `unroll` of them per iteration, and what is left as `tail` says."""
+    """Splits a loop into vectors, `unroll` of them per iteration; `tail` says what of the rest."""
     loop = plan.loop(name)
     extent = loop.extent
     if isinstance(extent, int) and extent <= lanes:
@@ -254,9 +258,9 @@ def work_of(body: tuple[Stmt, ...]) -> Size:
     for s in body:
         if isinstance(s, For):
             total = total + s.extent * work_of(s.body)
-        elif hasattr(s, "body"):
+        elif isinstance(s, While):
             total = total + work_of(s.body)
-        elif hasattr(s, "then"):
+        elif isinstance(s, If):
             total = total + work_of((*s.then, *s.orelse))
         else:
             n = 1
@@ -291,12 +295,8 @@ def parallelise(plan: Plan, *fusable: str) -> None:
     plan.attempt(Parallel(name))
 
 
-def elements(shape: tuple[Size, ...]) -> Size:
-    return product(shape)
-
-
 def lanes_of(plan: Plan, stage: Stage) -> int:
-    """Lanes of the widest element type that a stage handles, so that every vector fits a register."""
+    """Lanes of the widest element type that a stage handles: every vector fits a register."""
     dtypes = {plan.kernel.buffer(stage.buffer).dtype}
     dtypes |= {x.dtype for x in loads_of(plan.kernel.body[stage.position])}
     return min(plan.target.lanes(d) for d in dtypes if d != "bool") if dtypes - {"bool"} else 16

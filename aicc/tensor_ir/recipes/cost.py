@@ -9,10 +9,25 @@ cache level that holds them all. Symbols count as `NOMINAL`. Only ratios of esti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from aicc.dtypes import nbytes
 from aicc.symbolic import Size, evaluate, symbols
-from aicc.tensor_ir.analysis import readers, stage_of, stages
-from aicc.tensor_ir.ir import For, If, Kernel, Load, Op, Reduce, Stmt, Store, While, walk_expr
+from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
+from aicc.tensor_ir.ir import (
+    Expr,
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Stmt,
+    Store,
+    While,
+    children,
+    walk_expr,
+)
 from aicc.tensor_ir.recipes.common import COSTLY, is_costly
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.schedule_stages import Inline
@@ -28,26 +43,63 @@ EXPANDED = 12.0
 BYTES_PER_CYCLE = ((0.5, "l1d", 64.0), (0.5, "l2", 24.0), (0.5, "l3", 12.0))
 """(share of a cache that data may fill, cache, bytes it delivers per cycle)."""
 MEMORY_BYTES_PER_CYCLE = 6.0
+REREAD = 1.5
+"""How often the elements of a stage are read where it is computed only once, at least."""
 
 
-def estimate(kernel: Kernel, machine: Machine) -> float:
-    """Seconds for one run of an unscheduled kernel on one core."""
+def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
+    """Seconds for one run of an unscheduled kernel on one core.
+
+    cold: constants come from memory, since those of the whole model do not stay in the caches.
+    """
     for stage in reversed(stages(kernel)):
-        if stage.op is not None or kernel.buffer(stage.buffer).scope != "temp":
-            continue
-        value = stage_of(kernel, stage.buffer)
-        again = len(readers(kernel, stage.buffer)) > 1
-        if value is not None and not (again and is_costly(value.value)):
-            kernel = Inline(stage.buffer).apply(kernel)
+        if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
+            value = stage_of(kernel, stage.buffer)
+            if value is not None and not _kept(kernel, value):
+                kernel = Inline(stage.buffer).apply(kernel)
     lanes = machine.lanes("f32")
     cycles = sum(_cycles(s, 1.0) for s in kernel.body) / lanes
-    moved = float(sum(_count(b.shape) * nbytes(b.dtype) for b in kernel.params))
+    size = {b.name: _count(b.shape) * nbytes(b.dtype) for b in kernel.params}
+    constants = sum(size[b.name] for b in kernel.params if b.scope == "const") if cold else 0
+    moved = float(sum(size.values()) - constants)
     rate = MEMORY_BYTES_PER_CYCLE
     for share, cache, bytes_per_cycle in BYTES_PER_CYCLE:
         if moved <= share * int(getattr(machine, cache)):
             rate = bytes_per_cycle
             break
-    return CYCLE * (max(cycles, moved / rate) + CALL)
+    transfer = moved / rate + constants / MEMORY_BYTES_PER_CYCLE
+    return CYCLE * (max(cycles, transfer) + CALL)
+
+
+def constants_stay(constants: int, machine: Machine) -> bool:
+    """True where a model's constants, in bytes, stay in the last cache from run to run."""
+    return constants <= machine.l3 // 2
+
+
+def _kept(kernel: Kernel, stage: Stage) -> bool:
+    """True for a stage that is computed once, and not at each of the places that read it: what is
+    costly and read by several stages, or whose elements are read more than once."""
+    if isinstance(stage.value, Load):
+        return False
+    positions = readers(kernel, stage.buffer)
+    if len(positions) > 1 and is_costly(stage.value):
+        return True
+    reads = 0
+    for s in (kernel.body[n] for n in positions):
+        for loops, value in _stores(s, 1):
+            places = {x for x in walk_expr(value) if isinstance(x, Load)}
+            reads += loops * sum(x.buffer == stage.buffer for x in places)
+    return reads > REREAD * _count(tuple(e for _, e in stage.axes))
+
+
+def _stores(s: Stmt, times: int) -> Iterator[tuple[int, Expr]]:
+    """What is stored by a statement and those inside it, with how often."""
+    if isinstance(s, Store | Reduce):
+        yield times, s.value
+    if isinstance(s, For):
+        times *= max(0, _number(s.extent))
+    for c in children(s):
+        yield from _stores(c, times)
 
 
 def _number(s: Size) -> int:
@@ -62,7 +114,7 @@ def _count(shape: tuple[Size, ...]) -> int:
 
 
 def _cycles(s: Stmt, times: float) -> float:
-    """Cycles of one lane, two instructions a cycle; sizes of inner loops may vary with outer ones."""
+    """Cycles of one lane, two instructions a cycle."""
     if isinstance(s, For):
         inner = times * max(0, _number(s.extent))
         return sum(_cycles(c, inner) for c in s.body)
@@ -72,12 +124,53 @@ def _cycles(s: Stmt, times: float) -> float:
         return sum(_cycles(c, times * NOMINAL) for c in s.body)
     if not isinstance(s, Store | Reduce):
         return times
-    work = 1.0
-    for e in walk_expr(s.value):
-        if isinstance(e, Op):
-            work += EXPANDED if e.name in COSTLY else 1.0
-        elif isinstance(e, Load):
-            work += 0.5
+    if isinstance(s, Reduce) and _contracts(s):
+        return times / 2  # one instruction: tiles in registers share the loads
+    work = 1.0 + _work(s.value, set())
     if isinstance(s, Reduce) and isinstance(s.value, Op) and s.value.name == "mul":
         work -= 1.0  # multiplied and added by one instruction
     return times * work / 2
+
+
+def _contracts(s: Reduce) -> bool:
+    """True for a sum of products whose last result axis only one factor depends on."""
+    e = s.value
+    if s.op != "add" or not isinstance(e, Op) or e.name != "mul":
+        return False
+    a, b = e.args
+    own = next((symbols(i) for i in reversed(s.indices) if symbols(i)), frozenset())
+    both = isinstance(a, Load) and isinstance(b, Load)
+    return both and bool(own & a.size_symbols()) != bool(own & b.size_symbols())
+
+
+def _work(e: Expr, seen: set[Expr]) -> float:
+    """Instructions for the parts of an expression that were not seen yet; indices are free."""
+    if e in seen or not isinstance(e, Op | Load):
+        return 0.0
+    seen.add(e)
+    if isinstance(e, Load):
+        return 0.5
+    if e.name == "select" and _by_index(e):
+        return _chosen(e, seen)
+    own = EXPANDED if e.name in COSTLY else 1.0
+    return own + sum(_work(a, seen) for a in e.args)
+
+
+def _chosen(e: Op, seen: set[Expr]) -> float:
+    """A choice by indices: what its options take on average, as of equal shares. An option without
+    work is what lies beyond a border: rare."""
+    options: list[Expr] = []
+    rest: Expr = e
+    while isinstance(rest, Op) and rest.name == "select" and _by_index(rest):
+        options.append(rest.args[1])
+        rest = rest.args[2]
+    options.append(rest)
+    found = [_work(x, set(seen)) for x in options]
+    some = [w for w in found if w]
+    for x in options:
+        seen.update(walk_expr(x))
+    return sum(some) / len(some) if some else 0.0
+
+
+def _by_index(e: Op) -> bool:
+    return not any(isinstance(x, Load) for x in walk_expr(e.args[0]))

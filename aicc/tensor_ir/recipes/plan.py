@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aicc.tensor_ir.recipes.machine import Machine
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.analysis import Stage, find_loop, stage_of, stages
 from aicc.tensor_ir.ir import For, Kernel
+from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.schedule import Step
 
 

@@ -99,9 +99,9 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
     _compute(plan, buffer, main, row, f"{c}.i", row_axis, column)
     if tail:
         rest = f"{rows[-1]}.t"
-        size = plan.loop(rest).extent
-        if isinstance(size, int):
-            plan.do(Split(rest, size, "exact"))
+        left = plan.loop(rest).extent
+        if isinstance(left, int):
+            plan.do(Split(rest, left, "exact"))
             _compute(plan, buffer, f"{rest}.o", f"{rest}.i", f"{c}.i.t", row_axis, column)
         else:
             _compute(plan, buffer, rest, "", f"{c}.i.t", row_axis, column)
