@@ -1,0 +1,339 @@
+"""Loops whose iterations build on each other, with products inside: recurrent cells.
+
+    for step:                                  serial: what follows is one iteration
+        for panel of columns:
+            for tile of rows:
+                acc[R, G, V vectors] = 0
+                for k: acc += h[rows, k] * w[k, G, columns]
+                states = f(acc, ...)
+
+A product inside reads states of the iteration before, [rows, k], and weights [k, G, columns] with G
+sums (gates) for each column. A panel has all gates of its columns, so that what follows the product
+needs no other panel; its weights, packed, are one contiguous piece of memory that all rows read
+while it is in the cache. Rows left over, and a single one, are tiles of one row: the matrix-vector
+product that runs at the speed of the memory that holds the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aicc.errors import ScheduleError
+from aicc.symbolic import Sym, divides, symbols
+from aicc.tensor_ir.analysis import Stage, reads, stages, writes
+from aicc.tensor_ir.ir import For, Kernel, Load, Stmt, loads_of, walk_stmts
+from aicc.tensor_ir.recipes.common import parallelise, stride_in, vector_loop
+from aicc.tensor_ir.recipes.contraction import product_of
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_axes import PadAxis
+from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
+from aicc.tensor_ir.schedule_text import print_steps
+from aicc.tensor_ir.schedule_within import Within, focus
+
+CHAINS = 8
+"""Independent sums of a tile of one row: what hides the latency of a multiply-add."""
+UNROLLED = 64
+"""Multiply-adds in the innermost unrolled block, about."""
+
+
+def serial_loops(kernel: Kernel) -> list[For]:
+    """The loops, outermost first, whose body is several nests of which one is a product."""
+    found: list[For] = []
+    for s in walk_stmts(kernel.body):
+        if not isinstance(s, For) or s.kind != "for":
+            continue
+        if sum(isinstance(c, For) for c in s.body) < 2:
+            continue
+        if any(_product(stage) is not None for stage in stages(focus(kernel, s))):
+            found.append(s)
+    return found
+
+
+def recurrence(plan: Plan) -> None:
+    """Schedules a kernel with products inside serial loops."""
+    loops = [f.var.name for f in serial_loops(plan.kernel)]
+    if not loops:
+        raise ScheduleError(f"no loop has a product inside\n{plan.kernel}")
+    for name in loops:
+        inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
+        found = [p for s in inner.stages() if (p := _product(s)) is not None]
+        for product in found:
+            product.choose(inner)
+            _pack(plan, product)
+        inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
+        products = {p.buffer for p in found}
+        others = tuple(s for s in inner.kernel.body if not products & {*reads(s), *writes(s)})
+        for product in found:
+            _Cell(inner, product).run()
+        for nest in _innermost(others):
+            _vectors(inner, nest)
+        plan.do(Within(name, print_steps(inner.steps)))
+    heads = [s.var.name for s in plan.kernel.body if isinstance(s, For)]
+    for nest in _innermost(plan.kernel.body, set(loops)):
+        _vectors(plan, nest)
+    for name in heads:
+        if plan.has_loop(name):
+            parallelise(plan, name)
+
+
+@dataclass
+class _Product:
+    """stage: B[.., g, .., j] = sum over k of left * right. column: the axis j, which the right
+    operand has contiguous. gates: the axes that only the right operand has; row: the one, or none,
+    that only the left one has."""
+
+    stage: Stage
+    column: int
+    gates: tuple[int, ...]
+    row: int | None
+    left: Load
+    right: Load
+    sums: int
+    vectors: int = 1
+    rows: int = 1
+
+    @property
+    def buffer(self) -> str:
+        return self.stage.buffer
+
+    def choose(self, plan: Plan) -> None:
+        """Picks the tile: vectors of columns per gate, and rows."""
+        lanes = plan.target.lanes(plan.kernel.buffer(self.buffer).dtype)
+        columns = self.stage.axes[self.column][1]
+        vectors = max(1, CHAINS // self.sums)
+        if isinstance(columns, int):
+            vectors = min(vectors, -(-columns // lanes))
+        block = self.sums * vectors
+        rows = max(1, (plan.target.vector_registers - 2) // (block + 1))
+        if self.row is not None:
+            extent = self.stage.axes[self.row][1]
+            rows = min(rows, extent) if isinstance(extent, int) else rows
+        self.vectors, self.rows = vectors, 1 if self.row is None else rows
+        self.lanes = lanes
+        self.columns = lanes * vectors
+
+
+def _product(stage: Stage) -> _Product | None:
+    """The parts of a stage that is a sum of products, None for others."""
+    operands = product_of(stage)
+    column = next((n for n in reversed(range(len(stage.axes))) if stage.axes[n][0]), None)
+    if operands is None or column is None or column != len(stage.axes) - 1:
+        return None
+    left, right = operands
+    v = stage.axes[column][0]
+    assert v is not None
+    if v in left.size_symbols():
+        left, right = right, left
+    if v in left.size_symbols() or v not in right.size_symbols():
+        return None
+    rows: list[int] = []
+    gates: list[int] = []
+    sums = 1
+    for n, (w, extent) in enumerate(stage.axes[:column]):
+        if w is None:
+            continue
+        in_left, in_right = w in left.size_symbols(), w in right.size_symbols()
+        if in_left and not in_right:
+            rows.append(n)
+        elif in_right and not in_left and isinstance(extent, int):
+            gates.append(n)
+            sums *= extent
+        else:
+            return None
+    if len(rows) > 1 or sums > 16:
+        return None
+    row = rows[0] if rows else None
+    return _Product(stage, column, tuple(gates), row, left, right, sums)
+
+
+def _pack(plan: Plan, p: _Product) -> None:
+    """Lays constant weights out as panels: [.., columns/T, k, gates, T]."""
+    b = plan.kernel.buffer(p.right.buffer)
+    if b.scope != "const" or b.pack:
+        return
+    v = p.stage.axes[p.column][0]
+    place = {w: 1 for w, _ in p.stage.reduce}
+    place |= {w: 2 for n in p.gates if (w := p.stage.axes[n][0]) is not None}
+    axis = next(n for n, i in enumerate(p.right.indices) if v in symbols(i))
+    if symbols(p.right.indices[axis]) != {v}:
+        return
+
+    def depth(n: int) -> int:
+        return max((place.get(w, 0) for w in symbols(p.right.indices[n])), default=0)
+
+    others = sorted((n for n in range(len(b.shape)) if n != axis), key=depth)
+    ahead = [str(n) for n in others if depth(n) == 0]
+    inside = [str(n) for n in others if depth(n) > 0]
+    words = [*ahead, f"{axis}/{p.columns}", *inside, f"{axis}%{p.columns}"]
+    plan.do(Pack(b.name, " ".join(words)))
+
+
+class _Cell:
+    """One product and the nest that reads it, inside one iteration."""
+
+    def __init__(self, plan: Plan, product: _Product) -> None:
+        self.plan, self.p = plan, product
+
+    def run(self) -> None:
+        plan, p = self.plan, self.p
+        nest = self._reader()
+        row, column = self._loops(nest)
+        extent = p.stage.axes[p.column][1]
+        exact = divides(p.columns, extent)
+        plan.do(PadAxis(p.buffer, p.column, p.columns))
+        plan.do(CacheRead(p.buffer))
+        staged = plan.newest_buffer()
+        panel, inside = f"{column}.o", f"{column}.i"
+        plan.do(Split(column, p.columns, "exact" if exact else "guard"))
+        if not row:
+            self._compute(staged, panel, "", inside)
+            return
+        plan.do(Reorder((panel, row, inside)))
+        plan.do(Split(row, p.rows, "peel"))
+        if plan.has_loop(f"{row}.o"):
+            self._compute(staged, f"{row}.o", f"{row}.i", inside)
+        rest = f"{row}.t"
+        if plan.has_loop(rest):
+            left = plan.loop(rest).extent
+            if isinstance(left, int):
+                plan.do(Split(rest, left, "exact"))
+                self._compute(staged, f"{rest}.o", f"{rest}.i", f"{inside}.t")
+            else:
+                self._compute(staged, rest, "", f"{inside}.t")
+
+    def _reader(self) -> For:
+        """The one nest that reads the product."""
+        body = self.plan.kernel.body
+        found = [s for s in body if self.p.buffer in reads(s)]
+        if len(found) != 1 or not isinstance(found[0], For):
+            raise ScheduleError(f"{len(found)} nests read {self.p.buffer}\n{self.plan.kernel}")
+        return found[0]
+
+    def _loops(self, nest: For) -> tuple[str, str]:
+        """The reader's loops over the product's rows ("" for none) and columns."""
+        p = self.p
+        loads = {x for x in loads_of(nest) if x.buffer == p.buffer}
+        chain: list[For] = [nest]
+        while len(chain[-1].body) == 1 and isinstance(chain[-1].body[0], For):
+            chain.append(chain[-1].body[0])
+        names = []
+        for axis in (p.row, p.column):
+            at = set() if axis is None else {v for x in loads for v in symbols(x.indices[axis])}
+            names.append([f for f in chain if f.var in at])
+        rows, columns = names
+        if len(columns) != 1 or len(rows) > 1 or len(chain) != len(rows) + 1:
+            raise ScheduleError(f"{p.buffer} is not read column by column\n{self.plan.kernel}")
+        return rows[0].var.name if rows else "", columns[0].var.name
+
+    def _compute(self, staged: str, at: str, row: str, column: str) -> None:
+        """Computes the product of one tile in registers inside the loop `at`, and leaves it in
+        memory for the nest that goes over the tile's rows and columns."""
+        plan, p = self.plan, self.p
+        plan.do(ComputeAt(staged, at, "stack"))
+        copy = plan.newest_buffer()
+        plan.do(ComputeAt(p.buffer, at, "register"))
+        acc = plan.newest_buffer()
+        axes = [*p.gates, p.column, *([] if p.row is None else [p.row])]
+        loops = [f"{acc}.{n}" for n in axes if plan.has_loop(f"{acc}.{n}")]
+        first = min(loops, key=lambda n: int(n.rsplit(".", 1)[1]))
+        depth = [f"{acc}.k{n}" for n in range(len(p.stage.reduce)) if plan.has_loop(f"{acc}.k{n}")]
+        plan.do(DecomposeReduction(first))
+        self._unroll_depth(depth, p.rows if row else 1)
+        for name, suffix in ((acc, ""), (acc, ".s"), (copy, "")):
+            self._tile(name, suffix, depth if (name, suffix) == (acc, "") else [])
+        vector_loop(plan, column, p.lanes)
+
+    def _tile(self, buffer: str, suffix: str, depth: list[str]) -> None:
+        """Reduction, gates, vectors, rows, lanes: each vector of weights is loaded once and used
+        for all rows."""
+        plan, p = self.plan, self.p
+
+        def loop(axis: int) -> str:
+            return f"{buffer}.{axis}{suffix}"
+
+        column = loop(p.column)
+        outer = [loop(n) for n in p.gates if plan.has_loop(loop(n))]
+        rows = [] if p.row is None or not plan.has_loop(loop(p.row)) else [loop(p.row)]
+        lane = column
+        vectors: list[str] = []
+        if p.vectors > 1:
+            plan.do(Split(column, p.lanes))
+            vectors, lane = [f"{column}.o"], f"{column}.i"
+        inside = [*(f"{d}.o" for d in depth), *depth, *(f"{d}.i" for d in depth)]
+        ks = [n for n in inside if plan.has_loop(n) and self._around(n, lane)]
+        plan.do(Reorder((*ks, *outer, *vectors, *rows, lane)))
+        for n in (*outer, *vectors, *rows):
+            plan.do(Unroll(n))
+        plan.do(Vectorize(lane))
+        for d in depth:
+            for n in (f"{d}.t",):
+                if plan.has_loop(n):
+                    self._tail(buffer, n)
+
+    def _around(self, outer: str, inner: str) -> bool:
+        return any(
+            isinstance(s, For) and s.var.name == inner for s in walk_stmts((self.plan.loop(outer),))
+        )
+
+    def _tail(self, buffer: str, depth: str) -> None:
+        """The reduction steps that unrolling leaves."""
+        plan, p = self.plan, self.p
+        column = f"{buffer}.{p.column}.t"
+        lane = column
+        vectors: list[str] = []
+        if p.vectors > 1:
+            plan.do(Split(column, p.lanes))
+            vectors, lane = [f"{column}.o"], f"{column}.i"
+        axes = [*p.gates, *([] if p.row is None else [p.row])]
+        others = [n for a in axes if plan.has_loop(n := f"{buffer}.{a}.t")]
+        plan.do(Reorder((depth, *others, *vectors, lane)))
+        for n in (*others, *vectors):
+            plan.do(Unroll(n))
+        plan.do(Vectorize(lane))
+
+    def _unroll_depth(self, depth: list[str], rows: int) -> None:
+        """Unrolls the innermost reduction loop, which comes first in the tile."""
+        plan, p = self.plan, self.p
+        if not depth:
+            return
+        acc = depth[-1].rsplit(".", 1)[0]
+        axes = sorted([*p.gates, p.column, *([] if p.row is None else [p.row])])
+        around = [n for a in axes if plan.has_loop(n := f"{acc}.{a}")]
+        plan.do(Reorder((*depth, *around)))
+        extent = plan.loop(depth[-1]).extent
+        room = max(1, UNROLLED // (p.sums * p.vectors * rows))
+        for factor in (8, 4, 2):
+            if factor <= room and divides(factor, extent):
+                plan.do(Split(depth[-1], factor), Unroll(f"{depth[-1]}.i"))
+                return
+
+
+def _innermost(body: tuple[Stmt, ...], without: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+    """Names of the serial loops that contain no loop, those inside `without` left out."""
+    found: list[str] = []
+    for s in body:
+        if not isinstance(s, For) or s.var.name in without or s.kind != "for":
+            continue
+        if any(isinstance(x, For) for x in s.body):
+            found += _innermost(s.body, without)
+        else:
+            found.append(s.var.name)
+    return found
+
+
+def _vectors(plan: Plan, name: str) -> None:
+    """Vectorises a loop over contiguous elements, where that is legal."""
+    loop = plan.loop(name)
+    v: Sym = loop.var
+    loads = [x for s in loop.body for x in loads_of(s) if v in x.size_symbols()]
+    if any(stride_in(plan.kernel, x, v) != 1 for x in loads):
+        return
+    dtypes = {plan.kernel.buffer(x.buffer).dtype for x in loads} or {"f32"}
+    lanes = min(plan.target.lanes(d) for d in dtypes if d != "bool")
+    kernel, n = plan.kernel, len(plan.steps)
+    try:
+        vector_loop(plan, name, lanes, 2)
+    except ScheduleError:
+        plan.kernel = kernel
+        del plan.steps[n:]
