@@ -189,7 +189,7 @@ class _Parameters:
 
 
 class _Decomposition:
-    """One node as a MatMul and a time loop; directions of different activations have a loop each."""
+    """One node as a MatMul and a time loop; directions of other activations have a loop each."""
 
     def __init__(
         self, op: _Recurrent, ctx: OpContext, g: GraphRewriter, inputs: Sequence[str]
@@ -205,18 +205,31 @@ class _Decomposition:
         if not isinstance(directions, int) or not isinstance(hidden, int):
             return None
         self.directions, self.hidden = directions, hidden
-        x = self._steps_first(self._wide(0))
+        self._find_input()
         r = self._recurrent_weights()
-        loops = self._loops()
-        parts = [self._loop(x, r, d, count, word) for d, count, word in loops]
+        parts = [self._loop(r, d, count, word) for d, count, word in self._loops()]
         made = []
         for n in range(self.ctx.n_outputs):
             whole = [p[n] for p in parts]
-            y = whole[0] if len(whole) == 1 else self._concat(whole, 1 if n == 0 else 0)
-            if self.batch_first:
-                y = self.g.op("Transpose", y, perm=(2, 0, 1, 3) if n == 0 else (1, 0, 2))
+            y = whole[0] if len(whole) == 1 else self._concat(whole, 2 if n == 0 else 0)
+            if n == 0:
+                y = self.g.op(
+                    "Transpose", y, perm=(1, 0, 2, 3) if self.batch_first else (0, 2, 1, 3)
+                )
+            elif self.batch_first:
+                y = self.g.op("Transpose", y, perm=(1, 0, 2))
             made.append(y if self._kept else self.g.op("Cast", y, to=self.dtype))
         return made
+
+    def _find_input(self) -> None:
+        """x with its rows in the order of memory: the product of what was transposed, read in the
+        other order by the time loop, spares a copy and keeps the rows one matrix."""
+        self.x, self.x_batch_first = self.inputs[0], self.batch_first
+        before = self.g.made_by(self.x, "Transpose")
+        if before is not None and tuple(before.attr("perm")) == (1, 0, 2):
+            self.x, self.x_batch_first = before.inputs[0], not self.batch_first
+        if not self._kept:
+            self.x = self.g.op("Cast", self.x, to="f32")
 
     def _loops(self) -> list[tuple[int, int, str]]:
         """(first direction, number of directions, `direction`) of each loop."""
@@ -226,13 +239,13 @@ class _Decomposition:
             return [(0, 1, "forward"), (1, 1, "reverse")]
         return [(0, len(functions), word)]
 
-    def _loop(self, x: str, r: str, d: int, count: int, word: str) -> list[str]:
+    def _loop(self, r: str, d: int, count: int, word: str) -> list[str]:
         """The results of the loop over `count` directions from `d`."""
         g, ctx = self.g, self.ctx
         columns = self.gates * self.hidden
         w = self._directions(self._wide(1), d, count)
         w = g.op("Transpose", self._shaped(w, count * columns, -1), perm=(1, 0))
-        product = g.op("MatMul", x, w)
+        product = g.op("MatMul", self.x, w)
         more: list[str] = []
         if ctx.has(3):
             product = g.op("Add", product, self._bias(d, count))
@@ -246,6 +259,7 @@ class _Decomposition:
             **as_attributes(self.op._activations(ctx)[d]),
             "clip": float(ctx.attrs["clip"] or 0.0),
             "direction": word,
+            "batch_first": int(self.x_batch_first),
             **self.op.loop_attributes(ctx),
         }
         if self.op.name == "GRU":
@@ -289,9 +303,6 @@ class _Decomposition:
     def _state(self, i: int) -> str:
         s = self._wide(i)
         return self.g.op("Transpose", s, perm=(1, 0, 2)) if self.batch_first else s
-
-    def _steps_first(self, x: str) -> str:
-        return self.g.op("Transpose", x, perm=(1, 0, 2)) if self.batch_first else x
 
     # small steps
 

@@ -5,10 +5,11 @@
         states[b, j] = f(gates[b, :, j] + x[t, b, :, j], states[b, j])
 
 Shapes, with S steps, B samples, H hidden units, G gates and D directions: x [S, B, D*G*H], the
-product of the inputs with their weights and all biases; r [D, H, G, H], from unit to gate to unit;
-lengths [B]; states [D, B, H]; results Y [S, D, B, H] and the final states. A sample's steps beyond
-its length leave its states as they are and are 0 in Y. Direction 1, or the only one where the
-attribute `direction` is "reverse", runs from the last step to the first.
+product of the inputs with their weights and all biases ([B, S, D*G*H] with the attribute
+`batch_first`); r [D, H, G, H], from unit to gate to unit; lengths [B]; states [D, B, H]; results
+Y [S, B, D, H] and the final states. A sample's steps beyond its length leave its states as they are
+and are 0 in Y. Direction 1, or the only one where the attribute `direction` is "reverse", runs from
+the last step to the first.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _ATTRIBUTES = {
     "activation_alpha": (),
     "activation_beta": (),
     "activations": (),
+    "batch_first": 0,
     "clip": 0.0,
     "direction": "forward",
 }
@@ -62,7 +64,8 @@ class Cell:
         self.operands = [*operands, *(None,) * (8 - len(operands))]
         x = self.operand(X)
         self.x = x
-        self.steps, self.batch, _ = x.shape
+        self.batch_first = bool(ctx.attrs["batch_first"])
+        self.steps, self.batch = _rows(ctx, x.shape)
         self.directions, self.hidden, _, _ = self.operand(R).shape
         self.dtype = x.dtype
         self.functions = _functions(ctx)
@@ -72,6 +75,10 @@ class Cell:
         found = self.operands[i]
         assert found is not None
         return found
+
+    def sequence(self) -> Tensor:
+        shape = (self.steps, self.batch, self.directions, self.hidden)
+        return self.b.temp("y", self.dtype, shape)
 
     def states(self, name: str = "state") -> Tensor:
         return self.b.temp(name, self.dtype, (self.directions, self.batch, self.hidden))
@@ -150,7 +157,11 @@ class Cell:
 
     def from_input(self, p: Place, gate: int) -> Expr:
         column = (p.d * self.gates + gate) * self.hidden + p.j
-        return self.x[p.at, p.b, column]
+        return self.x[(p.b, p.at, column) if self.batch_first else (p.at, p.b, column)]
+
+    def emit(self, y: Tensor, p: Place, value: Expr) -> None:
+        """Y at the step that an iteration is about; 0 beyond the length of the sample."""
+        self.b.store(y, (p.at, p.b, p.d, p.j), value)
 
     def clip(self, x: Expr) -> Expr:
         return clipped(x, self.limit)
@@ -159,6 +170,11 @@ class Cell:
         """`new` where the sample has this step, else `old`."""
         active = self.active(p, t)
         return new if active is None else select(active, new, as_expr(old, self.dtype))
+
+
+def _rows(ctx: OpContext, shape: Sequence[Size]) -> tuple[Size, Size]:
+    """Steps and samples of x."""
+    return (shape[1], shape[0]) if ctx.attrs["batch_first"] else (shape[0], shape[1])
 
 
 def _functions(ctx: OpContext) -> list[Activation]:
@@ -193,22 +209,24 @@ class Steps(Operator):
         agree(ctx, r.shape[0], directions, "directions of r")
         agree(ctx, r.shape[3], hidden, "hidden units of r")
         agree(ctx, x.shape[2], hidden * (directions * self.gates), "gates of x")
-        steps, batch, _ = x.shape
+        steps, batch = _rows(ctx, x.shape)
         state = TensorType(x.dtype, (directions, batch, hidden))
-        y = TensorType(x.dtype, (steps, directions, batch, hidden))
+        y = TensorType(x.dtype, (steps, batch, directions, hidden))
         return [y, *(state,) * self.states][: ctx.n_outputs]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         operands = (*inputs, *(None,) * (8 - len(inputs)))
         x, r, lengths = operands[:3]
         assert x is not None and r is not None
+        if ctx.attrs["batch_first"]:
+            x = x.swapaxes(0, 1)
         steps, batch, _ = x.shape
         directions, hidden = r.shape[:2]
         lens = np.full(batch, steps) if lengths is None else lengths.astype(np.int64)
         if np.any(lens < 0) or np.any(lens > steps):
             ctx.fail(f"sequence lengths {lens.tolist()} exceed the {steps} steps")
         gates = x.reshape(steps, batch, directions, self.gates, hidden)
-        y = np.zeros((steps, directions, batch, hidden), x.dtype)
+        y = np.zeros((steps, batch, directions, hidden), x.dtype)
         finals = np.zeros((self.states, directions, batch, hidden), x.dtype)
         for d in range(directions):
             backward = d == 1 or ctx.attrs["direction"] == "reverse"
@@ -220,7 +238,7 @@ class Steps(Operator):
                 times = range(lens[n])
                 for t in reversed(times) if backward else times:
                     state = self.step(ctx, operands, d, gates[t, n, d], state)
-                    y[t, d, n] = state[0]
+                    y[t, n, d] = state[0]
                 finals[:, d, n] = state
         return [y, *finals][: ctx.n_outputs]
 
@@ -252,6 +270,11 @@ class Steps(Operator):
             given = self._operands(attrs, 5, batch, 1, 37)
             weights = (1, *range(3 + self.states, len(given)))
             yield Case(f"batch{batch}", given, attrs, n, weights, atol=1e-5)
+        x, *rest = self._operands(attrs, 4, 3, 2, 5)
+        assert x is not None
+        turned = (np.ascontiguousarray(x.swapaxes(0, 1)), *rest)
+        where = {**attrs, "direction": "bidirectional", "batch_first": 1}
+        yield Case("batch_first", turned, where, n, atol=1e-5)
 
     def _operands(
         self, attrs: Mapping[str, Any], steps: int, batch: int, d: int, hidden: int
@@ -296,7 +319,7 @@ class RNNSteps(Steps):
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         c = Cell(ctx, b, inputs, 1)
-        y = b.temp("y", c.dtype, (c.steps, c.directions, c.batch, c.hidden))
+        y = c.sequence()
         h, new = c.states(), c.states("new")
         (f,) = c.functions
         c.check_lengths()
@@ -308,7 +331,7 @@ class RNNSteps(Steps):
                     at = (d, p.b, p.j)
                     value = f.scalar(c.clip(gates[p.b, 0, p.j] + c.from_input(p, 0)))
                     b.store(new, at, c.kept(p, t, value, h[at]))
-                    b.store(y, (p.at, *at), c.kept(p, t, new[at], 0.0))
+                    c.emit(y, p, c.kept(p, t, new[at], 0.0))
                 c.copy(d, h, new)
         return [y, h][: ctx.n_outputs]
 
@@ -356,7 +379,7 @@ class GRUSteps(Steps):
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         c = Cell(ctx, b, inputs, 3)
-        y = b.temp("y", c.dtype, (c.steps, c.directions, c.batch, c.hidden))
+        y = c.sequence()
         h = c.states()
         linear = bool(ctx.attrs["linear_before_reset"])
         c.check_lengths()
@@ -379,7 +402,7 @@ class GRUSteps(Steps):
             inner = reset * (inner if bias is None else inner + bias[d, p.j])
             candidate = g.scalar(c.clip(c.from_input(p, 2) + inner))
             c.b.store(new, at, c.kept(p, t, (1.0 - z) * candidate + z * h[at], h[at]))
-            c.b.store(y, (p.at, *at), c.kept(p, t, new[at], 0.0))
+            c.emit(y, p, c.kept(p, t, new[at], 0.0))
         c.copy(d, h, new)
 
     @staticmethod
@@ -399,7 +422,7 @@ class GRUSteps(Steps):
             z = update[at]
             value = g.scalar(c.clip(candidate[p.b, 0, p.j] + c.from_input(p, 2)))
             c.b.store(h, at, c.kept(p, t, (1.0 - z) * value + z * h[at], h[at]))
-            c.b.store(y, (p.at, *at), c.kept(p, t, h[at], 0.0))
+            c.emit(y, p, c.kept(p, t, h[at], 0.0))
 
     def _recurrent_gates(self, attrs: Mapping[str, Any]) -> int:
         return 3 if attrs.get("linear_before_reset") else 2
@@ -448,7 +471,7 @@ class LSTMSteps(Steps):
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         c = Cell(ctx, b, inputs, 4)
-        y = b.temp("y", c.dtype, (c.steps, c.directions, c.batch, c.hidden))
+        y = c.sequence()
         h, cell, new = c.states(), c.states("cell"), c.states("new")
         f, g, squash = c.functions
         peepholes = c.operands[5]
@@ -473,7 +496,7 @@ class LSTMSteps(Steps):
                     b.store(cell, at, c.kept(p, t, value, cell[at]))
                     o = f.scalar(gate(1, 1))
                     b.store(new, at, c.kept(p, t, o * squash.scalar(cell[at]), h[at]))
-                    b.store(y, (p.at, *at), c.kept(p, t, new[at], 0.0))
+                    c.emit(y, p, c.kept(p, t, new[at], 0.0))
                 c.copy(d, h, new)
         return [y, h, cell][: ctx.n_outputs]
 

@@ -130,6 +130,10 @@ class GraphRewriter:
     def type_of(self, value: str) -> TensorType:
         raise NotImplementedError
 
+    def made_by(self, value: str, op: str | None = None) -> Any:
+        """The node that defines `value`, where it is known and is an `op`; else None."""
+        return None
+
 
 class Operator:
     """The rules of one operator. All are without state; `ctx` says what they are applied to."""
@@ -235,7 +239,13 @@ def all_operators() -> Iterator[Operator]:
     yield from (_REGISTRY[k] for k in sorted(_REGISTRY))
 
 
-def _load_all() -> None:
-    from aicc import ops
+_loaded = False
 
-    ops.load()
+
+def _load_all() -> None:
+    global _loaded
+    if not _loaded:
+        from aicc import ops
+
+        ops.load()
+        _loaded = True

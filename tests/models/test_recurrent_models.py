@@ -1,0 +1,107 @@
+"""Recurrent networks, compiled once for all lengths and batches, against onnxruntime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import aicc
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+FEATURES = 10
+
+
+def network(
+    op: str, hidden: int, direction: str = "forward", lengths: bool = False, **attrs: Any
+) -> onnx.ModelProto:
+    """Two layers as exporters write them, batch first outside, steps first inside."""
+    rng = np.random.default_rng(0)
+    d = 2 if direction == "bidirectional" else 1
+    nodes, weights = [helper.make_node("Transpose", ["x"], ["x0"], perm=[1, 0, 2])], []
+
+    def weight(name: str, *shape: int) -> str:
+        data = rng.normal(0, 1 / np.sqrt(shape[-1]), shape).astype(np.float32)
+        weights.append(numpy_helper.from_array(data, name))
+        return name
+
+    def ints(name: str, *values: int) -> str:
+        weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    size = FEATURES
+    for n in range(2):
+        g = GATES[op] * hidden
+        operands = [f"x{n}", weight(f"w{n}", d, g, size), weight(f"r{n}", d, g, hidden)]
+        operands += [weight(f"b{n}", d, 2 * g), "lengths" if lengths else ""]
+        results = [f"y{n}", f"h{n}", *([f"c{n}"] if op == "LSTM" else [])]
+        kind = {"hidden_size": hidden, "direction": direction, **attrs}
+        nodes.append(helper.make_node(op, operands, results, name=f"{op}{n}", **kind))
+        nodes.append(helper.make_node("Transpose", [f"y{n}"], [f"t{n}"], perm=[0, 2, 1, 3]))
+        shape = ints(f"s{n}", 0, 0, -1)
+        nodes.append(helper.make_node("Reshape", [f"t{n}", shape], [f"x{n + 1}"]))
+        size = d * hidden
+    nodes.append(helper.make_node("Transpose", ["x2"], ["y"], perm=[1, 0, 2]))
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "seq", FEATURES])]
+    if lengths:
+        inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]))
+    outputs = ["y", "h0", "h1", *(["c1"] if op == "LSTM" else [])]
+    infos = [onnx.ValueInfoProto(name=name) for name in outputs]
+    graph = helper.make_graph(nodes, "recurrent", inputs, infos, weights)
+    opset = [helper.make_opsetid("", 17)]
+    made = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+CASES = [
+    ("LSTM", 16, "forward", False, {}),
+    ("LSTM", 21, "bidirectional", True, {}),
+    ("LSTM", 40, "reverse", False, {"clip": 2.0}),
+    ("GRU", 16, "forward", True, {"linear_before_reset": 1}),
+    ("GRU", 33, "bidirectional", False, {"linear_before_reset": 1}),
+    ("GRU", 20, "bidirectional", True, {}),
+    ("RNN", 48, "bidirectional", False, {}),
+    ("RNN", 7, "reverse", True, {"activations": ["Relu"]}),
+    ("LSTM", 8, "bidirectional", False, {"activations": ["HardSigmoid", "Tanh", "Relu"] * 2}),
+    ("RNN", 12, "bidirectional", False, {"activations": ["Relu", "Tanh"]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "hidden", "direction", "lengths", "attrs"), CASES, ids=lambda v: str(v)
+)
+def test_against_onnxruntime(
+    op: str, hidden: int, direction: str, lengths: bool, attrs: dict[str, Any]
+) -> None:
+    model = network(op, hidden, direction, lengths, **attrs)
+    other = session(model)
+    compiled = aicc.compile(model, threads=1)
+    shared = aicc.compile(model, threads=2)
+    assert compiled.report().host_ops == ()
+    rng = np.random.default_rng(1)
+    for batch, seq in ((1, 9), (2, 1), (3, 5), (7, 4), (1, 30)):
+        feed = {"x": rng.normal(size=(batch, seq, FEATURES)).astype(np.float32)}
+        if lengths:
+            feed["lengths"] = rng.integers(1, seq + 1, batch).astype(np.int32)
+        expected = other.run(None, feed)
+        actual = compiled.run(None, feed)
+        for a, e, b in zip(actual, expected, shared.run(None, feed), strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
+            assert np.array_equal(a, b)  # bit for bit, whatever the number of threads
+
+
+def test_a_length_beyond_the_steps_ends_the_run() -> None:
+    compiled = aicc.compile(network("GRU", 8, lengths=True), threads=1)
+    feed = {"x": np.zeros((2, 3, FEATURES), np.float32), "lengths": np.array([3, 4], np.int32)}
+    with pytest.raises(aicc.ExecutionError, match=r"GRU0.*a length exceeds the steps"):
+        compiled.run(None, feed)
