@@ -39,6 +39,7 @@ from aicc.tensor_ir.ir import (
     Store,
     children,
     loads_of,
+    remembered,
     walk_stmts,
 )
 
@@ -133,15 +134,19 @@ def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
 # --- reads and writes ---------------------------------------------------------------------------
 
 
-def writes(s: Stmt) -> list[str]:
+def writes(s: Stmt) -> tuple[str, ...]:
     """Buffers that a statement or what is inside it stores to, each once, in order."""
-    found = [x.buffer for x in walk_stmts((s,)) if isinstance(x, Store | Reduce)]
-    return list(dict.fromkeys(found))
+    return remembered(s, "_writes", _writes)
 
 
-def reads(s: Stmt) -> list[str]:
+def _writes(s: Stmt) -> tuple[str, ...]:
+    own = (s.buffer,) if isinstance(s, Store | Reduce) else ()
+    return tuple(dict.fromkeys([*own, *(b for c in children(s) for b in writes(c))]))
+
+
+def reads(s: Stmt) -> tuple[str, ...]:
     """Buffers that a statement or what is inside it loads from, each once, in order."""
-    return list(dict.fromkeys(x.buffer for x in loads_of(s)))
+    return remembered(s, "_reads", lambda x: tuple(dict.fromkeys(e.buffer for e in loads_of(x))))
 
 
 def readers(kernel: Kernel, buffer: str) -> list[int]:

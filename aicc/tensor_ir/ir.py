@@ -40,7 +40,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, dataclass_transform
 
-from aicc.symbolic import Dim, Size, Sym, opaque, substitute, symbols
+from aicc.symbolic import Dim, Size, Sym, map_opaque, opaque, opaques, substitute, symbols
 
 T = TypeVar("T")
 
@@ -376,8 +376,6 @@ def walk_expr(e: Expr) -> list[Expr]:
 
     Expressions share parts: a walk that visited a part once per use would take exponential time.
     """
-    from aicc.symbolic import opaques
-
     found: dict[Expr, None] = {}
 
     def visit(x: Expr) -> None:
@@ -430,8 +428,6 @@ def _mapped(e: Expr, fn: ExprMap, size: SizeMap, memo: dict[Expr, Expr]) -> Expr
 
 def map_size(s: Size, fn: ExprMap, size: SizeMap) -> Size:
     """`size(s)`, after `fn` has replaced expressions inside opaque atoms."""
-    from aicc.symbolic import map_opaque, opaques
-
     if not isinstance(s, int) and opaques(s):
 
         def payload(p: Expr) -> Expr | Size:
@@ -515,17 +511,32 @@ def substitute_body(body: tuple[Stmt, ...], mapping: Mapping[Sym, Size]) -> tupl
     return map_exprs(body, lambda e: None, lambda s: substitute(s, mapping))
 
 
-def loads_of(s: Stmt | Expr) -> list[Load]:
+def loads_of(s: Stmt | Expr) -> tuple[Load, ...]:
     """All loads in a statement and below it, also those inside opaque indices."""
+    return remembered(s, "_loads", _loads_of)
+
+
+def _loads_of(s: Any) -> tuple[Load, ...]:
     if isinstance(s, Expr):
-        return [e for e in walk_expr(s) if isinstance(e, Load)]
+        return tuple(e for e in walk_expr(s) if isinstance(e, Load))
     found: list[Load] = []
-    for sub in walk_stmts((s,)):
-        for e in stmt_exprs(sub):
-            found.extend(loads_of(e))
-        sizes = sub.indices if isinstance(sub, Store | Reduce) else ()
-        if isinstance(sub, For):
-            sizes = (sub.lo, sub.hi)
-        for size in sizes:
+    for e in stmt_exprs(s):
+        found.extend(loads_of(e))
+    sizes = s.indices if isinstance(s, Store | Reduce) else ()
+    if isinstance(s, For):
+        sizes = (s.lo, s.hi)
+    for size in sizes:
+        if not isinstance(size, int) and opaques(size):
             found.extend(loads_of(Index(size)))
+    for inner in children(s):
+        found.extend(loads_of(inner))
+    return tuple(found)
+
+
+def remembered(x: Any, name: str, compute: Callable[[Any], T]) -> T:
+    """`compute(x)`, once for each node: nodes do not change, and schedules keep most of them."""
+    found: T | None = x.__dict__.get(name)
+    if found is None:
+        found = compute(x)
+        object.__setattr__(x, name, found)
     return found
