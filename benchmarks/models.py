@@ -7,8 +7,8 @@
 
 Every engine runs in its own process, pinned to as many cores as it has threads, and rounds of the
 engines alternate. `ratio` is the best time of aicc over the best time of the other one: below 1,
-aicc is faster. `median`, GFLOP/s and compile time are aicc's. MB is the most memory that an engine's
-process held at once, Python, loading and compiling included.
+aicc is faster. `median`, GFLOP/s and compile time are aicc's. MB is the most memory that an
+engine's process held at once, Python, loading and compiling included.
 """
 
 from __future__ import annotations

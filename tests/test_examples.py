@@ -53,13 +53,11 @@ def test_read_the_ir(target: str) -> None:
     assert re.search("fmla" if target == "aarch64" else "mul|fma", machine_code)
 
 
-def test_file_types(tmp_path: Path) -> None:
+def test_file_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("magika", reason="the model of this example is in the package magika")
-    page = tmp_path / "page"
-    page.write_text("<!doctype html>\n<html><head><title>x</title></head><body>" + "<p>x</p>" * 99)
-    program = tmp_path / "program"
-    program.write_text("import sys\n\n\ndef main() -> int:\n    return len(sys.argv)\n" * 9)
-    found = dict(
-        re.findall(r"^(\S+): (\w+) \(", run("file_types.py", str(page), str(program)), re.M)
-    )
-    assert found == {str(page): "html", str(program): "python"}
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from sample_files import write_samples
+
+    truth = {str(path): label for path, label in write_samples(tmp_path).items()}
+    found = re.findall(r"^(\S+): (\w+) \(", run("file_types.py", *truth), re.M)
+    assert dict(found) == truth
