@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
+import pkgutil
 import re
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from aicc.codegen.target import Target
 from aicc.ops import registry
 from aicc.ops.registry import Operator
 from aicc.pipeline import passes
+from aicc.tensor_ir import recipes
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.schedule import schedule
 from aicc.tensor_ir.schedule_text import parse_steps, step_types
@@ -153,6 +156,15 @@ def test_list_of_operators(section: Callable[..., None]) -> None:
     section(ROOT / "docs" / "operators.md", "operators", "\n".join(lines))
 
 
+def test_host_operators_are_named() -> None:
+    bullet = re.search(
+        r"^- \*\*Host operators\*\*:(.*?)^- ", README.read_text("utf-8"), re.M | re.S
+    )
+    assert bullet
+    hosts = {op.name for op in registry.all_operators() if operator_kind(op).startswith("host")}
+    assert set(re.findall(r"`(\w+)`", bullet[1])) == hosts
+
+
 def test_links_lead_somewhere() -> None:
     for path in (README, *sorted((ROOT / "docs").glob("*.md"))):
         text = path.read_text("utf-8")
@@ -166,8 +178,6 @@ def test_links_lead_somewhere() -> None:
 
 
 def _resolves(dotted: str) -> bool:
-    import importlib
-
     parts = dotted.split(".")
     for n in range(len(parts), 0, -1):
         try:
@@ -236,6 +246,15 @@ def test_every_step_is_listed(section: Callable[..., None]) -> None:
         rule = " ".join(rule_of(kind).replace("`", "").split())
         lines.append(f"- `{name}({given})`: `{rule}`\n")
     section(SCHEDULES, "steps", "".join(lines))
+
+
+def test_every_recipe_is_listed(section: Callable[..., None]) -> None:
+    parts = []
+    for module in sorted(m.name for m in pkgutil.iter_modules(recipes.__path__)):
+        found = importlib.import_module(f"{recipes.__name__}.{module}")
+        if callable(getattr(found, module, None)):  # the others are what recipes are made with
+            parts.append(f"**{module}**\n```\n{inspect.getdoc(found)}\n```\n")
+    section(SCHEDULES, "recipes", "\n".join(parts))
 
 
 def test_every_pass_is_listed(section: Callable[..., None]) -> None:
