@@ -142,9 +142,9 @@ def test_compile_up_to_a_pass(mlp, tmp_path):
     assert made["level"] == "Module" and "f32[2, 12]" in made["text"]
     files = told("compile", mlp, "--stop-after", "fuse", "--dump", tmp_path)["files"]
     assert [os.path.basename(f) for f in files][:2] == ["00_graph.txt", "01_fold.txt"]
-    went_on = told("resume", tmp_path, "--after", "fuse", "--threads", "1")
+    went_on = told("resume", tmp_path, "fuse", "--threads", "1")
     assert went_on["report"]["name"] == "mlp"
-    text = told("resume", tmp_path, "--after", "fuse", "--stop-after", "plan")["text"]
+    text = told("resume", tmp_path, "fuse", "--stop-after", "plan")["text"]
     assert "program @mlp" in text
 
 
@@ -154,7 +154,7 @@ def test_refusals_of_compile(mlp, tmp_path):
     assert "not an ONNX model" in refused(1, "compile", tmp_path / "bad.onnx")
     assert "there is no pass 'polish'" in refused(1, "compile", mlp, "--stop-after", "polish")
     assert "unknown target 'abacus'" in refused(1, "compile", mlp, "--target", "abacus")
-    assert "cannot read" in refused(1, "resume", tmp_path / "nowhere", "--after", "fold")
+    assert "cannot read" in refused(1, "resume", tmp_path / "nowhere", "fold")
     made = call("compile", tmp_path / "none.onnx", "--debug")
     assert isinstance(made.exception, aicc.ModelError)
 
