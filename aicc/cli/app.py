@@ -198,9 +198,7 @@ def compile_(
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What --dump wrote.")],
-    after: Annotated[
-        str, typer.Option("--after", metavar="PASS", help="Whose text to go on from.")
-    ],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="The pass whose text it is.")],
     dump: Dump = None,
     stop_after: StopAfter = None,
     check: Check = None,
