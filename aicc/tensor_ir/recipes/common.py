@@ -182,6 +182,22 @@ def flatten_inputs(plan: Plan) -> None:
                 axis += 1
 
 
+def divisors(index: Size, v: Sym) -> set[int]:
+    """The numbers that an index divides the plain variable `v` by."""
+    if isinstance(index, int):
+        return set()
+    found: set[int] = set()
+    plain = Dim((((v,), 1),), 0)
+    for monomial, _ in index.terms:
+        for a in monomial:
+            if isinstance(a, FloorDiv | Mod) and isinstance(a.den, int):
+                if a.num == plain:
+                    found.add(a.den)
+                else:
+                    found |= divisors(a.num, v)
+    return found
+
+
 def _divided(index: Size) -> bool:
     return any(coefficient(index, v) is None for v in symbols(index))
 

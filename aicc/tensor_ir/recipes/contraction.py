@@ -17,10 +17,11 @@ from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, symbols
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Load, Op
+from aicc.tensor_ir.ir import Load, Op, walk_expr
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
+    divisors,
     flatten_inputs,
     is_costly,
     own_axes,
@@ -91,6 +92,7 @@ def contraction(plan: Plan, buffer: str) -> None:
     buffer, out = with_epilogue(plan, buffer)
     _flatten_rows(plan, buffer, out)
     flatten_inputs(plan)
+    _split_depth(plan, buffer)
     stage = plan.stage(buffer)
     found = roles(plan, stage)
     if found is None:
@@ -123,6 +125,16 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         )
         if not joined:
             axis += 1
+
+
+def _split_depth(plan: Plan, buffer: str) -> None:
+    """Splits a reduction that reads at quotients and remainders of its index (joined heads), so that
+    every load is linear in the loops."""
+    for v, extent in plan.stage(buffer).reduce:
+        loads = [x for x in walk_expr(plan.stage(buffer).value) if isinstance(x, Load)]
+        factors = {d for x in loads for i in x.indices for d in divisors(i, v)}
+        if len(factors) == 1 and divides(min(factors), extent):
+            plan.attempt(Split(v.name, min(factors)))
 
 
 def _adjacent(plan: Plan, buffer: str, out: str, axis: int) -> int | None:
@@ -312,7 +324,6 @@ class _Tiling:
         inner = [m_loop, n_loop] if m_loop else [n_loop]
         plan.do(Reorder((*depth, *inner)))
         assert isinstance(rows, int)
-        self._unroll_depth(depth, rows * tile.vectors)
         loops += [(m_loop, n_loop), (f"{m_loop}.s" if m_loop else "", f"{n_loop}.s")]
         for m, n in loops:
             if m and not (self.staged and m == row):
@@ -323,6 +334,8 @@ class _Tiling:
                 plan.do(Split(n, tile.lanes), Vectorize(f"{n}.i"))
                 if not (self.staged and m == row):
                     plan.do(Unroll(f"{n}.o"))
+        # Last, so that the copy of the tile in a tail of the reduction is in registers too.
+        self._unroll_depth(depth, rows * tile.vectors)
 
     def _tile_loops(self, buffer: str) -> tuple[str, str]:
         """The loops over a tile's rows ("" for a single row) and columns."""
