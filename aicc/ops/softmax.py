@@ -71,7 +71,9 @@ class Softmax(_Distribution):
         axes = g.constant(self._axes(ctx), "i64")
         keep = {"keepdims": 1, "noop_with_empty_axes": 1}
         e = g.op("Exp", g.op("Sub", inputs[0], g.op("ReduceMax", inputs[0], axes, **keep)))
-        return [g.op("Div", e, g.op("ReduceSum", e, axes, **keep))]
+        # One division per row; rounding differs from a division per element by one ulp at most.
+        scale = g.op("Reciprocal", g.op("ReduceSum", e, axes, **keep))
+        return [g.op("Mul", e, scale)]
 
 
 @operator("LogSoftmax", since=1, inputs=1, attributes=_ATTRIBUTES)

@@ -128,8 +128,8 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
 
 
 def _split_depth(plan: Plan, buffer: str) -> None:
-    """Splits a reduction that reads at quotients and remainders of its index (joined heads), so that
-    every load is linear in the loops."""
+    """Splits a reduction that reads at quotients and remainders of its index (joined heads), so
+    that every load is linear in the loops."""
     for v, extent in plan.stage(buffer).reduce:
         loads = [x for x in walk_expr(plan.stage(buffer).value) if isinstance(x, Load)]
         factors = {d for x in loads for i in x.indices for d in divisors(i, v)}

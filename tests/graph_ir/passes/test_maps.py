@@ -3,9 +3,9 @@ import pytest
 
 from aicc.graph_ir.graph import Graph, make_node
 from aicc.graph_ir.infer import constant_type, context, infer_node
+from aicc.graph_ir.passes.maps import is_elementwise
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.graph_ir.passes.maps import is_elementwise
 from aicc.symbolic import sym
 
 N, M = sym("n", 1), sym("m", 1)
