@@ -39,6 +39,12 @@ def _count(text: str) -> int:
     return value
 
 
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("0 or 1 is expected")
+    return text == "1"
+
+
 VARIABLES: dict[str, Variable] = {
     v.name: v
     for v in (
@@ -52,6 +58,13 @@ VARIABLES: dict[str, Variable] = {
         Variable("AICC_THREADS", 0, _count, "threads of a model; 0 is as many as the process has"),
         Variable("AICC_JOBS", 0, _count, "processes that compile; 0 is as many as usable cores"),
         Variable("AICC_TARGET", "native", str, "the machine to compile for"),
+        Variable(
+            "AICC_WINOGRAD",
+            True,
+            _switch,
+            "1: 3x3 convolutions by Winograd's method where that is faster; 0: only direct sums, "
+            "whose rounding errors are smaller",
+        ),
         Variable("AICC_DUMP", None, Path, "a folder for the text after each pass"),
     )
 }

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel, Load, Op, walk_expr
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
-from aicc.tensor_ir.recipes.cost import estimate
+from aicc.tensor_ir.recipes.cost import constants_stay, estimate
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.schedule_stages import Inline
 
@@ -285,12 +286,17 @@ class Coster:
         self._machine = machine
         self._describer = describer
         self._known: dict[Any, float] = {}
+        self._cold: WeakKeyDictionary[Graph, bool] = WeakKeyDictionary()
 
     def __call__(self, graph: Graph, nodes: Sequence[Node]) -> float:
-        key = self._key(graph, nodes)
+        cold = self._cold.get(graph)
+        if cold is None:
+            size = sum(data.nbytes for data in graph.constants.values())
+            cold = self._cold[graph] = not constants_stay(size, self._machine)
+        key = cold, self._key(graph, nodes)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._estimate(graph, nodes)
+            found = self._known[key] = self._estimate(graph, nodes, cold)
         return found
 
     def _key(self, graph: Graph, nodes: Sequence[Node]) -> Any:
@@ -308,12 +314,12 @@ class Coster:
             for n in nodes
         )
 
-    def _estimate(self, graph: Graph, nodes: Sequence[Node]) -> float:
+    def _estimate(self, graph: Graph, nodes: Sequence[Node], cold: bool) -> float:
         if not _needs_kernel(graph, nodes):
             return 0.0
         inside = {v for n in nodes for v in n.inputs}
         live = [o for n in nodes for o in n.outputs if o and o not in inside]
-        return estimate(lower_group(graph, nodes, live, "k").kernel, self._machine)
+        return estimate(lower_group(graph, nodes, live, "k").kernel, self._machine, cold)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ model file --load_model--> Graph --graph passes--> Graph --fuse--> Module --sche
 
 from __future__ import annotations
 
+from aicc import config
 from aicc.codegen.target import Target
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.decompose import Decompose
@@ -13,7 +14,8 @@ from aicc.graph_ir.passes.fold import Fold
 from aicc.graph_ir.passes.layout import ChooseLayout
 from aicc.graph_ir.passes.reorder import Reorder
 from aicc.graph_ir.passes.simplify import Simplify
-from aicc.lower import Fuse, Schedule
+from aicc.graph_ir.passes.winograd import TILES, Winograd
+from aicc.lower import Coster, Describer, Fuse, Schedule
 from aicc.passes import Pass
 from aicc.plan import Plan
 
@@ -30,8 +32,14 @@ def passes(target: Target) -> list[Pass]:
         Simplify(),  # transposes that met cancel or fold into constants
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),
+        _winograd(target),  # fewer multiplications for 3x3 windows, where estimated to be faster
         Fuse(target),  # groups of nodes become kernels; from here on a Module
         Reorder(time_budget=0.3),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
         Plan(),  # buffers get their places, calls become steps; from here on a Program
     ]
+
+
+def _winograd(target: Target) -> Winograd:
+    tiles = TILES if config.get("AICC_WINOGRAD") else ()
+    return Winograd(Coster(target, Describer()), tiles)

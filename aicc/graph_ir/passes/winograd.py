@@ -1,0 +1,134 @@
+"""Winograd's convolution where it is estimated to be faster than the direct sum."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from aicc.graph_ir.graph import Graph, Node
+from aicc.graph_ir.passes.rewrite import Editor
+from aicc.graph_ir.types import TensorType
+from aicc.ops import registry
+from aicc.ops.registry import OpContext
+from aicc.symbolic import Size, ceildiv
+
+log = logging.getLogger("aicc")
+
+Cost = Callable[[Graph, Sequence[Node]], float]
+"""Estimated seconds of nodes as one kernel."""
+TILES = (2, 4)
+"""Extents of the tiles of outputs that are tried, in order."""
+GAIN = 1.1
+"""How many times as fast as what was found before a tile has to be: the larger it is, the larger
+are its weights and its rounding errors."""
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """3x3 convolutions of stride 1 become transforms and matrix products where that is faster.
+
+    before: %y = Conv(%x, @w) {channels_last=1, pads=[1,1,1,1]}
+    after:  %v = aicc::WinogradInput(%x) {tile=4, pads=[1,1,1,1]}  %m = MatMul(%v, @u)
+            %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1]}
+
+    cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
+    The data have to be float32 and the weights constant; results differ from those of the direct
+    sum in rounding, see `aicc.ops.winograd.POINTS`.
+    """
+
+    cost: Cost
+    tiles: tuple[int, ...] = TILES
+    name: ClassVar[str] = "winograd"
+
+    def __call__(self, graph: Graph) -> Graph:
+        if not self.tiles or not any(n.op == "Conv" for n in graph.nodes):
+            return graph
+        return Editor(graph, self._rule).run()
+
+    def _rule(self, ed: Editor, node: Node) -> list[str] | None:
+        if node.op != "Conv" or not _fits(ed, node):
+            return None
+        pads = _pads(node)
+        if pads is None:
+            return None
+        direct = seconds = self.cost(ed.new, [node])
+        chosen = 0
+        for tile in self.tiles:
+            estimated = self._seconds(ed, node, tile, pads)
+            log.debug(
+                "winograd: %%%s: %.1f us by tiles of %d, %.1f us directly",
+                node.outputs[0],
+                1e6 * estimated,
+                tile,
+                1e6 * direct,
+            )
+            if estimated * GAIN < seconds:
+                chosen, seconds = tile, estimated
+        return _transformed(ed, node, chosen, pads) if chosen else None
+
+    def _seconds(self, ed: Editor, node: Node, tile: int, pads: tuple[int, ...]) -> float:
+        """Estimated time of the three kernels for a convolution."""
+        x, data = ed.type_of(node.inputs[0]), ed.constant_of(node.inputs[1])
+        assert data is not None
+        result = ed.type_of(node.outputs[0])
+        tiles: tuple[Size, ...] = tuple(ceildiv(n, tile) for n in result.shape[1:3])
+        lead = ((tile + 2) ** 2, x.shape[0], *tiles)
+        filters, channels = data.shape[:2]
+        weights = ((tile + 2) ** 2, 1, 1, channels, filters)
+        types = {
+            "x": x,
+            "v": TensorType(x.dtype, (*lead, channels)),
+            "u": TensorType(x.dtype, weights),
+            "m": TensorType(x.dtype, (*lead, filters)),
+            "y": result,
+        }
+        sketch = Graph("winograd", types=types, constants=dict(ed.new.constants))
+        sketch.constants["u"] = np.broadcast_to(np.float32(0), weights)
+        attrs = (("pads", pads), ("tile", tile))
+        nodes = (
+            Node("aicc::WinogradInput", ("x",), ("v",), attrs),
+            Node("MatMul", ("v", "u"), ("m",)),
+            Node("aicc::WinogradOutput", ("m", "x"), ("y",), attrs),
+        )
+        return sum(self.cost(sketch, [n]) for n in nodes)
+
+
+def _fits(ed: Editor, node: Node) -> bool:
+    """True for a 3x3 convolution of float32 data, channels last, with constant weights, in one
+    group, without gaps, bias or strides."""
+    if not node.attr("channels_last", 0) or node.attr("group", 1) != 1:
+        return False
+    if len(node.inputs) > 2 and node.inputs[2]:
+        return False
+    if any(v != 1 for name in ("strides", "dilations") for v in node.attr(name, ())):
+        return False
+    weights = ed.constant_of(node.inputs[1])
+    x = ed.type_of(node.inputs[0])
+    return weights is not None and weights.shape[2:] == (3, 3) and x.dtype == "f32"
+
+
+def _pads(node: Node) -> tuple[int, ...] | None:
+    """Zeros before and after each spatial axis; None for a mode that is not known."""
+    mode = node.attr("auto_pad", "NOTSET")
+    mode = mode.decode() if isinstance(mode, bytes) else str(mode)
+    if mode == "NOTSET":
+        return tuple(node.attr("pads", ())) or (0,) * 4
+    return {"VALID": (0,) * 4, "SAME_UPPER": (1,) * 4, "SAME_LOWER": (1,) * 4}.get(mode)
+
+
+def _transformed(ed: Editor, node: Node, tile: int, pads: tuple[int, ...]) -> list[str]:
+    """The three nodes, and the transformed weights as a constant."""
+    x, w = node.inputs[:2]
+    transform = ed.make("aicc::WinogradWeights", w, tile=tile)
+    operator = registry.get(transform.op)
+    (weights,) = operator.reference(
+        OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)]), ed.constant_of(w)
+    )
+    u = ed.constant(weights, base=w)
+    v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads)
+    products = ed.op("MatMul", v, u)
+    return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads)]

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from pass_builder import Build, applied, ops
+
+from aicc.codegen.target import Target
+from aicc.graph_ir.passes.winograd import Winograd
+from aicc.lower import Coster, Describer
+
+THREE = ["aicc::WinogradInput", "MatMul", "aicc::WinogradOutput"]
+
+
+def by_tile(best):
+    """A cost that makes tiles of `best` the fastest; 0 for the direct sum."""
+
+    def cost(graph, nodes):
+        (node,) = nodes
+        if node.op == "Conv":
+            return 3.0
+        tile = {16: 2, 36: 4}[graph.types[node.inputs[0]].shape[0]] if node.op == "MatMul" else 0
+        return 0.0 if not tile else 1.0 if tile == best else 10.0
+
+    return cost
+
+
+def convolution(height=9, width=6, pads=(1, 1, 1, 1), **attrs):
+    b = Build("conv")
+    x = b.input("x", 2, height, width, 5)
+    return b, b("Conv", x, b.weights(7, 5, 3, 3), pads=pads, channels_last=1, **attrs)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 3)])
+def test_a_convolution_becomes_transforms_and_products(tile, pads, golden):
+    b, y = convolution(pads=pads)
+    after = applied(b.done(b("Relu", y)), Winograd(by_tile(tile)))
+    assert ops(after) == [*THREE, "Relu"]
+    assert after.nodes[0].attr("tile") == tile
+    (weights,) = after.constants.values()
+    assert weights.shape == ((tile + 2) ** 2, 1, 1, 5, 7) and weights.dtype == np.float32
+    if tile == 4 and pads == (1, 1, 1, 1):
+        golden("winograd", str(after))
+
+
+@pytest.mark.parametrize("mode", ["VALID", "SAME_UPPER", "SAME_LOWER"])
+def test_automatic_pads(mode):
+    b, y = convolution(auto_pad=mode, pads=())
+    assert ops(applied(b.done(y), Winograd(by_tile(4)))) == THREE
+
+
+def test_sizes_that_a_run_tells():
+    from aicc.symbolic import sym
+
+    b = Build()
+    x = b.input("x", sym("n"), sym("h", lo=1), sym("w", lo=1), 3)
+    y = b("Conv", x, b.weights(4, 3, 3, 3), pads=(1, 1, 1, 1), channels_last=1)
+    assert ops(applied(b.done(y), Winograd(by_tile(4)))) == THREE
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"strides": (2, 2)},
+        {"strides": (1, 2)},
+        {"dilations": (2, 2)},
+    ],
+)
+def test_other_windows_stay(attrs):
+    b, y = convolution(**attrs)
+    assert ops(applied(b.done(y), Winograd(by_tile(4)))) == ["Conv"]
+
+
+def test_what_is_no_3x3_convolution_of_constant_weights_stays():
+    b = Build()
+    x = b.input("x", 1, 8, 8, 4)
+    grouped = b("Conv", x, b.weights(4, 1, 3, 3), group=4, channels_last=1)
+    larger = b("Conv", x, b.weights(4, 4, 5, 5), channels_last=1)
+    biased = b("Conv", x, b.weights(4, 4, 3, 3), b.weights(4), channels_last=1)
+    free = b("Conv", x, b.input("w", 4, 4, 3, 3), channels_last=1)
+    first = b("Conv", b.input("z", 1, 4, 8, 8), b.weights(4, 4, 3, 3))
+    graph = b.done(grouped, larger, biased, free, first)
+    assert ops(applied(graph, Winograd(by_tile(4)))) == ["Conv"] * 5
+
+
+def test_the_direct_sum_stays_where_it_is_faster_and_where_no_tile_is_allowed():
+    b, y = convolution()
+    graph = b.done(y)
+    assert ops(applied(graph, Winograd(by_tile(0)))) == ["Conv"]
+    assert Winograd(by_tile(4), tiles=())(graph) is graph
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "tile"),
+    [(56, 64, 4), (28, 128, 4), (7, 512, 2), (112, 3, 0), (1, 512, 0)],
+)
+def test_estimates_of_kernels_decide(size, channels, tile):
+    """Few channels do not pay for the transforms, nor do tiles that are mostly overhang, nor
+    weights that are too large for the caches."""
+    target = Target.from_name("x86-64-v4")
+    b = Build()
+    x = b.input("x", 1, size, size, channels)
+    w = b.const(np.zeros((channels, channels, 3, 3), np.float32))
+    y = b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1)
+    after = Winograd(Coster(target, Describer()))(b.done(y))
+    assert ops(after) == (THREE if tile else ["Conv"])
+    if tile:
+        assert after.nodes[0].attr("tile") == tile

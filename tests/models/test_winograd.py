@@ -1,0 +1,132 @@
+"""Winograd's convolution as native code: its error against float64, beside that of the direct sum,
+and small networks against onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import aicc
+from aicc import pipeline
+from aicc.graph_ir.passes.winograd import Winograd
+
+BOUND = 8.0
+"""How many times the error of the direct sum is allowed."""
+
+
+def chain(size, channels, width=None, residual=False):
+    """Convolutions with bias and ReLU, and a sum with the input where `residual`."""
+    rng = np.random.default_rng(channels * size)
+    nodes, constants, value = [], [], "x"
+    for n, (c, o) in enumerate(zip(channels, channels[1:])):
+        w = rng.standard_normal((o, c, 3, 3)) * np.sqrt(2 / (9 * c))
+        constants += [
+            numpy_helper.from_array(w.astype(np.float32), f"w{n}"),
+            numpy_helper.from_array(rng.standard_normal(o).astype(np.float32), f"b{n}"),
+        ]
+        conv = f"c{n}"
+        pads = [1, 1, 1, 1]
+        nodes.append(helper.make_node("Conv", [value, f"w{n}", f"b{n}"], [conv], pads=pads))
+        if residual:
+            nodes.append(helper.make_node("Add", [conv, value], [f"a{n}"]))
+            conv = f"a{n}"
+        nodes.append(helper.make_node("Relu", [conv], [f"r{n}"]))
+        value = f"r{n}"
+    shape = [1, channels[0], size, width or size]
+    return model(nodes, shape, [1, channels[-1], size, width or size], value, constants)
+
+
+def model(nodes, x_shape, y_shape, y, constants):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, x_shape)
+    graph = helper.make_graph(
+        nodes, "g", [x], [helper.make_tensor_value_info(y, TensorProto.FLOAT, y_shape)], constants
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(made)
+    return made
+
+
+def compiled(made, monkeypatch, tile, threads=1):
+    """The model with every convolution that fits in tiles of `tile`; 0 for direct sums."""
+
+    def cost(graph, nodes):
+        return 2.0 if nodes[0].op == "Conv" else 0.0
+
+    def passes(target):
+        order = original(target)
+        at = next(n for n, p in enumerate(order) if isinstance(p, Winograd))
+        return [*order[:at], Winograd(cost, (tile,) if tile else ()), *order[at + 1 :]]
+
+    original = pipeline.passes
+    with monkeypatch.context() as m:
+        m.setattr("aicc.driver.passes", passes)
+        return aicc.compile(made, threads=threads)
+
+
+def exact(x, w):
+    big = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    taps = np.lib.stride_tricks.sliding_window_view(big, (3, 3), (2, 3))
+    return np.einsum("nchwpq,ocpq->nohw", taps, w.astype(np.float64), optimize=True)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize(
+    ("size", "channels", "filters"), [(24, 16, 16), (20, 64, 48), (14, 256, 64), (8, 512, 32)]
+)
+def test_the_error_is_bounded_by_that_of_the_direct_sum(tile, size, channels, filters, monkeypatch):
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal((filters, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
+    w = w.astype(np.float32)
+    x = np.maximum(rng.standard_normal((1, channels, size, size)), 0).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    made = model([node], x.shape, [1, filters, size, size], "y", [numpy_helper.from_array(w, "w")])
+    truth = exact(x, w)
+    errors = {}
+    for t in (0, tile):
+        native = compiled(made, monkeypatch, t)
+        names = " ".join(step.what for step in native.profile({"x": x}))
+        assert ("winograd" in names) == bool(t)
+        (y,) = native.run(None, {"x": x})
+        gap = np.abs(y - truth)
+        errors[t] = np.sqrt(np.mean(gap**2)), gap.max()
+    assert errors[tile][0] <= 0.5 * BOUND * errors[0][0]
+    assert errors[tile][1] <= BOUND * errors[0][1]
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("residual", [False, True])
+def test_networks_against_onnxruntime(tile, residual, monkeypatch):
+    ort = pytest.importorskip("onnxruntime")
+    channels = (20, 20, 20) if residual else (5, 24, 17, 32)
+    made = chain(11, channels, width=14, residual=residual)
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(2).standard_normal((1, channels[0], 11, 14)).astype(np.float32)
+    (want,) = session.run(None, {"x": x})
+    native = compiled(made, monkeypatch, tile)
+    steps = [s.what for s in native.profile({"x": x})]
+    assert sum("winogradoutput" in s for s in steps) == len(channels) - 1
+    # What follows each convolution is part of its last kernel.
+    assert not any(s.startswith(("add", "relu")) for s in steps)
+    (y,) = native.run(None, {"x": x})
+    np.testing.assert_allclose(y, want, rtol=2e-4, atol=2e-4)
+
+
+def test_results_are_the_same_for_every_number_of_threads(monkeypatch):
+    made = chain(33, (32, 48, 32))
+    x = np.random.default_rng(3).standard_normal((1, 32, 33, 33)).astype(np.float32)
+    one, two = (compiled(made, monkeypatch, 4, threads=t).run(None, {"x": x})[0] for t in (1, 2))
+    assert one.tobytes() == two.tobytes()
+
+
+def test_the_environment_turns_it_off(monkeypatch):
+    made = chain(28, (64, 64))
+    x = np.zeros((1, 64, 28, 28), np.float32)
+    found = {}
+    for setting in ("0", "1"):
+        monkeypatch.setenv("AICC_WINOGRAD", setting)
+        steps = aicc.compile(made, threads=1).profile({"x": x})
+        found[setting] = any("winograd" in s.what for s in steps)
+    assert not found["0"]
+    assert found["1"]
