@@ -3,6 +3,8 @@ and small networks against onnxruntime."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -20,7 +22,7 @@ def chain(size, channels, width=None, residual=False):
     """Convolutions with bias and ReLU, and a sum with the input where `residual`."""
     rng = np.random.default_rng(channels * size)
     nodes, constants, value = [], [], "x"
-    for n, (c, o) in enumerate(zip(channels, channels[1:])):
+    for n, (c, o) in enumerate(pairwise(channels)):
         w = rng.standard_normal((o, c, 3, 3)) * np.sqrt(2 / (9 * c))
         constants += [
             numpy_helper.from_array(w.astype(np.float32), f"w{n}"),
