@@ -19,7 +19,9 @@ from aicc.symbolic import Dim, Size, evaluate, sym
 from aicc.tensor_ir import interp
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel
+from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.text import print_kernel
 
 EPSILON = {"f64": 0.0, "f32": 0.0, "f16": 2e-3, "bf16": 1.6e-2}
 """Least tolerance, relative and absolute, of a type: two units in the last place near 1."""
@@ -191,23 +193,36 @@ def _interpret(kernel: Kernel, arrays: dict[str, Array], sizes: dict[str, int]) 
     interp.run(kernel, arrays, sizes)
 
 
-def _native(kernel: Kernel, arrays: dict[str, Array], sizes: dict[str, int]) -> None:
-    """The kernel as its recipe schedules it, compiled."""
-    made = scheduled(kernel, HOST)[0]
-    given = for_kernel(made, arrays, sizes)
-    native = Native(made, HOST)
-    try:
-        assert native(given, sizes) == 0, f"a check failed in\n{made}"
-    finally:
-        native.close()
-    for b in made.params:
-        if b.scope == "out":
-            arrays[b.name][...] = given[b.name].reshape(arrays[b.name].shape)
+def _native(target: Target) -> RunKernel:
+    """Kernels as their recipe schedules them, read back from their text, compiled."""
+
+    def run(kernel: Kernel, arrays: dict[str, Array], sizes: dict[str, int]) -> None:
+        made = parse_kernel(print_kernel(scheduled(kernel, target)[0]))
+        given = for_kernel(made, arrays, sizes)
+        native = Native(made, target)
+        try:
+            assert native(given, sizes) == 0, f"a check failed in\n{made}"
+        finally:
+            native.close()
+        for b in made.params:
+            if b.scope == "out":
+                arrays[b.name][...] = given[b.name].reshape(arrays[b.name].shape)
+
+    return run
 
 
-HOST = Target.host()
-EXECUTORS: dict[str, Executor] = {"interpreter": _by(_interpret), "native": _by(_native)}
+EXECUTORS: dict[str, Executor] = {
+    "interpreter": _by(_interpret),
+    "native": _by(_native(Target.host())),
+}
 """What must agree with `reference`; another one is another function that runs a kernel."""
+
+OTHER_TARGETS: dict[str, Executor] = {
+    name: _by(_native(Target.from_name(name)))
+    for name in ("x86-64-v3", "x86-64")
+    if not Target.from_name(name).missing_on_host()
+}
+"""Smaller instruction sets that this machine runs too."""
 
 
 # --- comparing ----------------------------------------------------------------------------------
