@@ -18,7 +18,7 @@ from aicc.codegen.threadpool import pool_text
 from aicc.dtypes import is_float, to_numpy
 from aicc.symbolic import evaluate
 from aicc.tensor_ir.interp import run
-from aicc.tensor_ir.ir import Kernel
+from aicc.tensor_ir.ir import For, Kernel, walk_stmts
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.verify import verify
 
@@ -81,6 +81,11 @@ class Native:
             destroy = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
             destroy(self.library.address("aicc_pool_destroy"))(self.pool)
         self.library.close()
+
+
+def loops(kernel: Kernel) -> list[str]:
+    """The names of all loops, outer ones first."""
+    return [s.var.name for s in walk_stmts(kernel.body) if isinstance(s, For)]
 
 
 def shape_of(kernel: Kernel, name: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
