@@ -368,7 +368,8 @@ class KernelFunction(Expressions):
         name = f"{self.kernel.name}.{self.fn.fresh('parallel')}"
         shared = [b for b in self.kernel.buffers if b.name in self.pointers]
         values = [("ptr", self.pointers[b.name]) for b in shared]
-        values += [("i64", self.variables[v]) for v in self.kernel.sizes]
+        known = list(self.variables)  # sizes, and the loops around
+        values += [("i64", self.variables[v]) for v in known]
         values += [("i64", self.size(s.lo))]
         status = self.fn.at_entry("alloca i32, align 4")
         values += [("ptr", status)]
@@ -377,7 +378,7 @@ class KernelFunction(Expressions):
             slot = self.fn.value(f"getelementptr i64, ptr {args}, i64 {n}")
             self.fn.emit(f"store {t} {v}, ptr {slot}, align 8")
         self.fn.emit(f"store i32 0, ptr {status}, align 4")
-        may_fail = self._parallel_body(name, s, shared)
+        may_fail = self._parallel_body(name, s, shared, known)
         count = self.size(s.extent)
         self.fn.call(
             "void",
@@ -393,7 +394,7 @@ class KernelFunction(Expressions):
             self._return(code)
             self.fn.label(f"{after}.ok")
 
-    def _parallel_body(self, name: str, s: For, shared: list[Buffer]) -> bool:
+    def _parallel_body(self, name: str, s: For, shared: list[Buffer], known: list[Sym]) -> bool:
         """Writes the function of a parallel loop; whether it may leave a code that is not 0."""
         header = f"define internal void {symbol(name)}(ptr %args, i64 %begin, i64 %end) nounwind"
         fn = FunctionWriter(self.fn.module, header)
@@ -409,8 +410,9 @@ class KernelFunction(Expressions):
 
         for b in shared:
             body.pointers[b.name] = argument("ptr")
-        for v in self.kernel.sizes:
+        for v in known:
             body.variables[v] = argument("i64")
+        body.constants = dict(self.constants)
         lo = argument("i64")
         body.status = argument("ptr")
         body._allocate([s])

@@ -17,7 +17,7 @@ from typing import Any
 
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, loop_var, proves_le, substitute, sym, symbols
-from aicc.tensor_ir.analysis import bound_variables, find_loop
+from aicc.tensor_ir.analysis import bound_variables, enclosing, find_loop
 from aicc.tensor_ir.dependence import (
     accesses,
     loaded_by,
@@ -36,7 +36,10 @@ from aicc.tensor_ir.ir import (
     Store,
     While,
     call,
+    children,
+    loads_of,
     map_body,
+    stmt_exprs,
     substitute_body,
     walk_stmts,
 )
@@ -346,10 +349,11 @@ class Vectorize(Step):
 class Parallel(Step):
     """for i in 0..n: S   ->   parallel i in 0..n: S, iterations shared out between threads.
 
-    Stack and register buffers used inside belong to one iteration from then on. Precondition: no
-    other loop is around it; no iteration touches what another writes, not even to reduce into it
-    (so that results do not depend on the number of threads); a stack or register buffer is not used
-    outside of the loop, and each iteration stores to it before it reads from it.
+    Stack and register buffers used inside belong to one iteration from then on. Precondition: all
+    loops around it are serial, and none inside is parallel already; no iteration touches what
+    another writes, not even to reduce into it (so that results do not depend on the number of
+    threads); a stack or register buffer is not used outside of the loop, and each iteration stores
+    to it before it reads from it.
     """
 
     loop: str
@@ -357,16 +361,12 @@ class Parallel(Step):
 
     def apply(self, kernel: Kernel) -> Kernel:
         f = require_loop(self, kernel, self.loop)
-        if not any(s is f for s in kernel.body):
-            raise self.fail(kernel, "a loop inside another cannot be parallel")
+        around = [s for s in enclosing(kernel, f) if isinstance(s, For)]
+        inside = [s for s in walk_stmts(f.body) if isinstance(s, For)]
+        if any(s.kind != "for" for s in around) or any(s.kind == "parallel" for s in inside):
+            raise self.fail(kernel, "a loop around it is not serial, or one inside is parallel")
         private = frozenset(b.name for b in kernel.buffers if b.scope in ("stack", "register"))
-        outside = {a.buffer for a in accesses([s for s in kernel.body if s is not f])}
-        outside -= {
-            a.buffer
-            for s in kernel.body
-            if isinstance(s, For) and s.kind == "parallel"
-            for a in accesses((s,))
-        }
+        outside = _outside(kernel.body, f)
         first: dict[str, str] = {}
         for a in accesses(f.body):
             first.setdefault(a.buffer, a.kind)
@@ -379,6 +379,22 @@ class Parallel(Step):
         if why:
             raise self.fail(kernel, why)
         return replace_loop(kernel, f, (replace(f, kind="parallel"),))
+
+
+def _outside(body: Iterable[Stmt], loop: For) -> set[str]:
+    """Buffers that statements touch outside of `loop` and of parallel loops."""
+    found: set[str] = set()
+    for s in body:
+        if s is loop or (isinstance(s, For) and s.kind == "parallel"):
+            continue
+        if children(s):
+            found |= {x.buffer for e in stmt_exprs(s) for x in loads_of(e)}
+            if isinstance(s, For):
+                found |= loaded_by((s.lo, s.hi))
+            found |= _outside(children(s), loop)
+        else:
+            found |= {a.buffer for a in accesses((s,))}
+    return found
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class Within(Step):
 
     steps: their text, as in `split(i, 6); unroll(i.i)`. Precondition: the loop is no vector; that
     of each step holds for one iteration, whatever the variables of the loops around; parameters
-    keep their shapes and layouts, and no buffer's shape depends on the iteration.
+    keep their shapes and layouts, no buffer's shape depends on the iteration, and no loop becomes
+    parallel (which asks for what happens outside).
     """
 
     loop: str
@@ -101,6 +102,6 @@ class Within(Step):
         if any(kernel.buffer(n).scope in PARAM_SCOPES for n in gone):
             raise self.fail(kernel, "a parameter would go")
         if any(s.kind == "parallel" for s in walk_stmts(after.body) if isinstance(s, For)):
-            raise self.fail(kernel, "a loop inside another cannot be parallel")
+            raise self.fail(kernel, "a loop inside cannot become parallel")
         made = replace_loop(kernel, loop, (replace(loop, body=after.body),))
         return replace(made, buffers=tuple(buffers))

@@ -57,6 +57,7 @@ class _Verifier:
         # Where each per-thread buffer is used: False outside parallel loops, True inside.
         self._in_parallel: dict[str, bool] = {}
         self._parallel = False
+        self._serial = True  # whether all loops around are `for`
 
     def _fail(self, message: str) -> NoReturn:
         raise IRError(f"{message}, in\n{print_kernel(self._kernel, self._at)}")
@@ -71,7 +72,7 @@ class _Verifier:
             self._bound.add(s)
         for b in self._kernel.buffers:
             self._buffer(b)
-        self._body(self._kernel.body, loops=0, sure=True)
+        self._body(self._kernel.body, sure=True)
 
     def _buffer(self, b: Buffer) -> None:
         if b.name in self._buffers:
@@ -93,13 +94,13 @@ class _Verifier:
             if hi is not None and hi < 0:
                 self._fail(f"{text}: a dimension is negative")
 
-    # statements; `loops` around, `sure`: executed whenever the kernel runs
+    # statements; `sure`: executed whenever the kernel runs
 
-    def _body(self, body: tuple[Stmt, ...], loops: int, sure: bool, vector: bool = False) -> None:
+    def _body(self, body: tuple[Stmt, ...], sure: bool, vector: bool = False) -> None:
         for s in body:
             self._at = s
             if isinstance(s, For):
-                self._for(s, loops, sure, vector)
+                self._for(s, sure, vector)
             elif isinstance(s, Store | Reduce):
                 self._store(s, sure)
             elif isinstance(s, If | While | Check):
@@ -107,22 +108,24 @@ class _Verifier:
                 if s.cond.dtype != "bool":
                     self._fail(f"the condition has type {s.cond.dtype}, not bool")
                 if isinstance(s, If):
-                    self._body(s.then, loops, False, vector)
-                    self._body(s.orelse, loops, False, vector)
+                    self._body(s.then, False, vector)
+                    self._body(s.orelse, False, vector)
                 elif isinstance(s, While):
                     if vector:
                         self._fail("a loop inside a vector loop")
-                    self._body(s.body, loops + 1, False)
+                    outside, self._serial = self._serial, False
+                    self._body(s.body, False)
+                    self._serial = outside
             else:
                 self._fail(f"{type(s).__name__} is no statement of the tensor IR")
 
-    def _for(self, s: For, loops: int, sure: bool, vector: bool) -> None:
+    def _for(self, s: For, sure: bool, vector: bool) -> None:
         if s.kind not in KINDS:
             self._fail(f"no kind of loop is called {s.kind!r}")
         if vector:
             self._fail("a loop inside a vector loop")
-        if s.kind == "parallel" and loops:
-            self._fail("a parallel loop inside another loop")
+        if s.kind == "parallel" and not self._serial:
+            self._fail("a parallel loop inside a loop that is not serial")
         if s.kind == "vector" and not isinstance(s.extent, int):
             self._fail(f"the vector loop has the extent {s.extent}, which is no constant")
         self._size(s.lo, sure)
@@ -135,9 +138,11 @@ class _Verifier:
             self._fail(f"{s.var} may rise above its range, which ends at {s.var.hi}")
         self._names.add(s.var.name)
         self._bound.add(s.var)
-        outside, self._parallel = self._parallel, self._parallel or s.kind == "parallel"
-        self._body(s.body, loops + 1, sure and proves_lt(s.lo, s.hi), s.kind == "vector")
-        self._parallel = outside
+        outside = self._parallel, self._serial
+        self._parallel = self._parallel or s.kind == "parallel"
+        self._serial = self._serial and s.kind == "for"
+        self._body(s.body, sure and proves_lt(s.lo, s.hi), s.kind == "vector")
+        self._parallel, self._serial = outside
         self._bound.remove(s.var)
         self._names.remove(s.var.name)
 

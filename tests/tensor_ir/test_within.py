@@ -93,7 +93,7 @@ def test_buffers_that_pass_between_iterations_stay() -> None:
         ("inline(state)", "state is a result of the kernel"),
         ("fuse_axes(x, 1)", "x would change outside of the loop"),
         ("split(t, 2)", "there is no loop over t"),
-        ("parallel(i)", "a loop inside another cannot be parallel"),
+        ("parallel(i)", "a loop inside cannot become parallel"),
     ],
 )
 def test_refusals(steps: str, why: str) -> None:

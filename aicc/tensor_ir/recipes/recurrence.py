@@ -11,7 +11,8 @@ A product inside reads states of the iteration before, [rows, k], and weights [k
 sums (gates) for each column. A panel has all gates of its columns, so that what follows the product
 needs no other panel; its weights, packed, are one contiguous piece of memory that all rows read
 while it is in the cache. Rows left over, and a single one, are tiles of one row: the matrix-vector
-product that runs at the speed of the memory that holds the weights.
+product that runs at the speed of the memory that holds the weights. Where no outer loop is shared
+out between threads, panels are, in each iteration anew.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from aicc.tensor_ir.ir import For, Kernel, Load, Stmt, loads_of, walk_stmts
 from aicc.tensor_ir.recipes.common import parallelise, stride_in, vector_loop
 from aicc.tensor_ir.recipes.contraction import product_of
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule import DecomposeReduction, Parallel, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 from aicc.tensor_ir.schedule_text import print_steps
@@ -35,6 +36,8 @@ CHAINS = 8
 """Independent sums of a tile of one row: what hides the latency of a multiply-add."""
 UNROLLED = 64
 """Multiply-adds in the innermost unrolled block, about."""
+SHARED_WORK = 100_000
+"""Multiply-adds of one iteration of the serial loop from which on threads share its panels."""
 
 
 def serial_loops(kernel: Kernel) -> list[For]:
@@ -55,6 +58,7 @@ def recurrence(plan: Plan) -> None:
     loops = [f.var.name for f in serial_loops(plan.kernel)]
     if not loops:
         raise ScheduleError(f"no loop has a product inside\n{plan.kernel}")
+    shared: list[str] = []
     for name in loops:
         inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
         found = [p for s in inner.stages() if (p := _product(s)) is not None]
@@ -64,17 +68,27 @@ def recurrence(plan: Plan) -> None:
         inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
         products = {p.buffer for p in found}
         others = tuple(s for s in inner.kernel.body if not products & {*reads(s), *writes(s)})
+        panels: list[str] = []
         for product in found:
-            _Cell(inner, product).run()
+            panel = _Cell(inner, product).run()
+            if product.work >= SHARED_WORK:
+                panels.append(panel)
         for nest in _innermost(others):
             _vectors(inner, nest)
         plan.do(Within(name, print_steps(inner.steps)))
-    heads = [s.var.name for s in plan.kernel.body if isinstance(s, For)]
+        shared += panels
+    heads = [
+        s.var.name
+        for s in plan.kernel.body
+        if isinstance(s, For) and any(plan.loop(n) in walk_stmts((s,)) for n in loops)
+    ]
     for nest in _innermost(plan.kernel.body, set(loops)):
         _vectors(plan, nest)
     for name in heads:
         if plan.has_loop(name):
             parallelise(plan, name)
+    for panel in shared:
+        plan.attempt(Parallel(panel))
 
 
 @dataclass
@@ -96,6 +110,14 @@ class _Product:
     @property
     def buffer(self) -> str:
         return self.stage.buffer
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds for one row, as far as sizes are numbers."""
+        total = self.sums
+        for extent in (self.stage.axes[self.column][1], *(e for _, e in self.stage.reduce)):
+            total *= extent if isinstance(extent, int) else 1
+        return total
 
     def choose(self, plan: Plan) -> None:
         """Picks the tile: vectors of columns per gate, and rows."""
@@ -175,7 +197,8 @@ class _Cell:
     def __init__(self, plan: Plan, product: _Product) -> None:
         self.plan, self.p = plan, product
 
-    def run(self) -> None:
+    def run(self) -> str:
+        """The name of the loop over panels, whose iterations may run at the same time."""
         plan, p = self.plan, self.p
         nest = self._reader()
         row, column = self._loops(nest)
@@ -188,7 +211,7 @@ class _Cell:
         plan.do(Split(column, p.columns, "exact" if exact else "guard"))
         if not row:
             self._compute(staged, panel, "", inside)
-            return
+            return panel
         plan.do(Reorder((panel, row, inside)))
         plan.do(Split(row, p.rows, "peel"))
         if plan.has_loop(f"{row}.o"):
@@ -201,6 +224,7 @@ class _Cell:
                 self._compute(staged, f"{rest}.o", f"{rest}.i", f"{inside}.t")
             else:
                 self._compute(staged, rest, "", f"{inside}.t")
+        return panel
 
     def _reader(self) -> For:
         """The one nest that reads the product."""
