@@ -32,7 +32,7 @@ from aicc.tensor_ir.recipes.common import (
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.tiles import Tile, choose_tile
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
@@ -168,7 +168,8 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         lanes = plan.target.lanes(found.right.dtype)
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
-    return choose_tile(plan.target, dtype, rows, as_number(columns), depth, stride, multiple)
+    problem = Problem(rows, as_number(columns), depth, stride, multiple)
+    return choose_tile(plan.target, dtype, problem)
 
 
 def _right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:

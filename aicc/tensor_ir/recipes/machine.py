@@ -13,6 +13,9 @@ class Machine(Protocol):
     def vector_registers(self) -> int: ...
 
     @property
+    def has_fma(self) -> bool: ...
+
+    @property
     def l1d(self) -> int: ...
 
     @property
