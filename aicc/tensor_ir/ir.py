@@ -18,9 +18,9 @@ Invariants, held by `verify`:
   have a constant shape; only a constant has a pack.
 - A loop variable hides no size and no variable of a loop around; it is used only inside its loop,
   always with the same range, and its range covers the loop's.
-- `parallel` loops have only `for` loops around them; a `vector` loop has a constant extent and contains no
-  loop. A stack or register buffer is used either inside parallel loops or outside of them: it
-  belongs to one iteration of a parallel loop, and is undefined when the iteration begins.
+- `parallel` loops have only `for` loops around them; a `vector` loop has a constant extent and
+  contains no loop. A stack or register buffer is used either inside parallel loops or outside of
+  them: it belongs to one iteration of a parallel loop, and is undefined when the iteration begins.
 - A load or store has as many indices as its buffer has dimensions, and none that is known to lie
   outside the shape whenever the kernel runs. (Whether a *conditional* access is inside depends on
   its condition; the interpreter finds those that are not.) `in` and `const` buffers are not
