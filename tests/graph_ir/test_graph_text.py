@@ -297,3 +297,16 @@ def test_random_graphs_round_trip(chosen, data):
         g.nodes.append(make_node(data.draw(names), operands, [name], attrs))
     g.outputs = data.draw(st.lists(st.sampled_from(chosen), max_size=3))
     round_trip(g)
+
+
+def test_digests_follow_what_arrays_hold():
+    data = np.arange(100.0)
+    before = digest(data)
+    data[3] = 7
+    after = digest(data)
+    assert after != before and digest(data.copy()) == after
+    data.flags.writeable = False
+    assert digest(data) == digest(data) == after
+    data.flags.writeable = True
+    data[3] = 3
+    assert digest(data) == before
