@@ -29,7 +29,7 @@ from aicc.codegen.target import Target
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.parse import parse_kernel
-from aicc.tensor_ir.recipes.tiles import Tile, choose_tile
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile
 from aicc.tensor_ir.schedule import schedule
 from aicc.tensor_ir.schedule_text import parse_steps
 from aicc.tensor_ir.verify import verify
@@ -156,7 +156,8 @@ def main(argv: list[str] | None = None) -> None:
     o = p.parse_args(argv)
 
     target = Target.host()
-    tile = choose_tile(target, "f32", o.rows, o.columns, o.depth, row_stride=4 * o.depth)
+    problem = Problem(o.rows, o.columns, o.depth, row_stride=4 * o.depth)
+    tile = choose_tile(target, "f32", problem)
     # Whole tiles keep the schedules short. docs/schedule.md shows what split does with a rest.
     rows = -(-o.rows // tile.rows) * tile.rows
     columns = -(-o.columns // tile.columns) * tile.columns
