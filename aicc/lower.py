@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -286,13 +285,10 @@ class Coster:
         self._machine = machine
         self._describer = describer
         self._known: dict[Any, float] = {}
-        self._cold: WeakKeyDictionary[Graph, bool] = WeakKeyDictionary()
 
     def __call__(self, graph: Graph, nodes: Sequence[Node]) -> float:
-        cold = self._cold.get(graph)
-        if cold is None:
-            size = sum(data.nbytes for data in graph.constants.values())
-            cold = self._cold[graph] = not constants_stay(size, self._machine)
+        size = sum(data.nbytes for data in graph.constants.values())
+        cold = not constants_stay(size, self._machine)
         key = cold, self._key(graph, nodes)
         found = self._known.get(key)
         if found is None:

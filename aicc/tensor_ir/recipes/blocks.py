@@ -31,16 +31,13 @@ def shared(plan: Plan, stage: Stage) -> bool:
     a block: inlined, it would be computed again and again."""
     if stage.op is not None or plan.kernel.buffer(stage.buffer).scope != "temp":
         return False
-    if not any(isinstance(x, Op) and x.name in ARITHMETIC for x in walk_expr(stage.value)):
+    if not isinstance(stage.value, Op):
         return False
     for reader in plan.stages():
         loads = _loads(reader.value, stage.buffer)
         if len(loads) > 1 or any(_quotients(x) for x in loads):
             return True
     return False
-
-
-ARITHMETIC = ("add", "sub", "mul", "fma", "div")
 
 
 def _loads(e: Expr, buffer: str) -> list[Load]:
