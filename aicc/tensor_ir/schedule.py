@@ -309,7 +309,7 @@ class Reorder(Step):
 class Unroll(Step):
     """for i in 0..n: S   ->   unroll i in 0..n: S, one copy of S per iteration in the code.
 
-    Precondition: n is a number.
+    Precondition: n is a number, and no loop inside is parallel.
     """
 
     loop: str
@@ -319,6 +319,8 @@ class Unroll(Step):
         f = require_loop(self, kernel, self.loop)
         if not isinstance(f.extent, int):
             raise self.fail(kernel, f"the extent {f.extent} is not a number")
+        if any(isinstance(s, For) and s.kind == "parallel" for s in walk_stmts(f.body)):
+            raise self.fail(kernel, "only serial loops are around a parallel loop")
         return replace_loop(kernel, f, (replace(f, kind="unroll"),))
 
 

@@ -118,7 +118,8 @@ class ComputeAt(Step):
     Precondition: B is a buffer computed by one stage before the loop; what f reads does not change
     in between; the indices are monotone in the loops inside, and their ranges can be compared; the
     largest extent is known from the kernel's sizes (as a number for a register buffer); the loop is
-    no vector; B' is in memory of its own for each iteration of a parallel loop.
+    no vector; B' is in memory of its own for each iteration of a parallel loop (a "temp" is not),
+    and seen by all that read it (a stack or register buffer is not inside a parallel loop).
     """
 
     buffer: str
@@ -155,6 +156,10 @@ class ComputeAt(Step):
             raise self.fail(kernel, f"the scope is one of {', '.join(LOCAL_SCOPES)}")
         if any(f.kind == "vector" for f in around):
             raise self.fail(kernel, "a vector loop contains no other loop")
+        if self.scope != "temp":
+            for s in walk_stmts(around[-1].body):
+                if isinstance(s, For) and s.kind == "parallel" and self.buffer in reads(s):
+                    raise self.fail(kernel, f"a {self.scope} buffer is not seen inside {s.var}")
         if any(f.kind == "parallel" for f in around):
             if self.scope == "temp":
                 raise self.fail(kernel, "iterations of a parallel loop would share the buffer")

@@ -38,6 +38,7 @@ from aicc.tensor_ir.schedule import (
     Vectorize,
 )
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
+from aicc.tensor_ir.schedule_partition import Partition
 from aicc.tensor_ir.schedule_stages import (
     CacheRead,
     CacheWrite,
@@ -46,6 +47,9 @@ from aicc.tensor_ir.schedule_stages import (
     Pack,
     Rfactor,
 )
+from aicc.tensor_ir.schedule_text import print_steps
+from aicc.tensor_ir.schedule_within import Within, focus
+from aicc.tensor_ir.verify import verify
 
 N, M = sym("n", 1), sym("m", 1, 64)
 
@@ -261,7 +265,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     def pick(options: Any) -> Any:
         return draw(st.sampled_from(list(options)))
 
-    kind = draw(st.integers(0, 19))
+    kind = draw(st.integers(0, 21))
     factor = draw(st.integers(1, 5))
     if kind <= 3:
         return Split(pick(loops), factor, pick(TAILS))
@@ -277,7 +281,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         return Vectorize(pick(_leaves(kernel) or loops))
     if kind == 10:
         tops = [s.var.name for s in kernel.body if isinstance(s, For)]
-        return Parallel(pick(tops or loops))
+        return Parallel(pick(pick([tops, loops]) or loops))
     if kind == 11:
         return DecomposeReduction(pick(loops))
     if kind == 12:
@@ -298,6 +302,14 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
                 PadAxis(pick(local), 0, factor, pick(("zero", "clamp"))),
             )
         )
+    if kind == 19:
+        return Partition(pick(loops), factor)
+    if kind == 20:
+        nests = [s for s in walk_stmts(kernel.body) if isinstance(s, For)]
+        if nests:
+            loop = pick(nests)
+            inside = random_step(draw, focus(kernel, loop))
+            return Within(loop.var.name, print_steps([inside]))
     name = pick(buffers)
     rank = len(kernel.buffer(name).shape)
     axes = [str(n) for n in range(rank)]
@@ -348,6 +360,7 @@ def apply_random(draw: Any, kernel: Kernel, count: int) -> tuple[Kernel, list[St
         except ScheduleError:
             refused += 1
             continue
+        verify(kernel)
         done.append(step)
     return kernel, done, refused
 
