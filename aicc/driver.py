@@ -31,7 +31,7 @@ Stage = Graph | Module | Planned
 Progress = Callable[[str, float], None]
 START = ("graph", "00_graph")
 """What `resume` calls the text of the imported model."""
-MANY_NODES = 60
+MANY_NODES = 24
 """Graphs of more nodes have kernels enough for other processes to help."""
 
 
