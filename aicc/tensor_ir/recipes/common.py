@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import (
     Dim,
@@ -12,6 +13,7 @@ from aicc.symbolic import (
     Size,
     Sym,
     coefficient,
+    product,
     recombine,
     symbols,
 )
@@ -34,7 +36,7 @@ from aicc.tensor_ir.ir import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, SplitAxis
-from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
+from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline
 
 PARALLEL_WORK = 20_000
 """Scalar operations below which sharing out a loop costs more than it gains."""
@@ -240,6 +242,35 @@ def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = 
     for part in (f"{name}.i", f"{name}.m"):
         if plan.has_loop(part):
             plan.do(Vectorize(part))
+
+
+BANDS = 12
+"""Bands of rows that a loop is cut into at least, so that threads have equal shares."""
+
+
+def compute_rows(plan: Plan, buffer: str, at: str, leading: list[str]) -> list[str]:
+    """Computes a copy with a halo (a padded input) for the rows that iterations of `at` read: for
+    several iterations together where the copy stays in cache, since their halos overlap.
+
+    The loops around a tile, `at` replaced by the two that it was split into.
+    """
+    extent = as_number(plan.loop(at).extent) or 0
+
+    def near(kernel: Kernel) -> bool:
+        made = kernel.buffers[-1]
+        size = as_number(product(made.shape))
+        return size is not None and size * nbytes(made.dtype) <= plan.target.l2 // 4
+
+    for factor in (8, 4, 2):
+        if extent % factor == 0 and extent // factor >= BANDS:
+            steps = (Split(at, factor), ComputeAt(buffer, f"{at}.o", "stack"))
+            if plan.attempt_if(near, *steps):
+                vectorise_stage(plan, plan.newest_buffer())
+                place = leading.index(at)
+                return [*leading[:place], f"{at}.o", f"{at}.i", *leading[place + 1 :]]
+    plan.do(ComputeAt(buffer, at, "stack"))
+    vectorise_stage(plan, plan.newest_buffer())
+    return leading
 
 
 def vectorise_stage(plan: Plan, buffer: str, unroll: int = 2) -> None:

@@ -21,6 +21,7 @@ from aicc.tensor_ir.ir import Load, Op, walk_expr
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
+    compute_rows,
     divisors,
     flatten_inputs,
     is_costly,
@@ -28,7 +29,6 @@ from aicc.tensor_ir.recipes.common import (
     parallelise,
     stride_in,
     vector_loop,
-    vectorise_stage,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
@@ -369,7 +369,9 @@ class _Tiling:
             self._copy_panels(leading)
         for stage in plan.stages():
             if plan.kernel.buffer(stage.buffer).scope == "temp" and stage.op is None:
-                self._stage_rows(stage, leading)
+                rows = [n for n in leading if n in self.row_axes]
+                at = rows[-1] if rows else next(n for n in leading if plan.has_loop(n))
+                leading = compute_rows(plan, stage.buffer, at, leading)
         parallelise(plan, *leading[:2])
 
     def _copy_panels(self, leading: list[str]) -> None:
@@ -380,14 +382,6 @@ class _Tiling:
         name = plan.newest_buffer()
         last = len(plan.kernel.buffer(name).shape) - 1
         vector_loop(plan, f"{name}.{last}", self.tile.lanes)
-
-    def _stage_rows(self, stage: Stage, leading: list[str]) -> None:
-        """A padded copy of the input, computed for the rows that one outer iteration reads."""
-        plan = self.plan
-        rows = [n for n in leading if n in self.row_axes]
-        at = rows[-1] if rows else next(n for n in leading if plan.has_loop(n))
-        plan.do(ComputeAt(stage.buffer, at, "stack"))
-        vectorise_stage(plan, plan.newest_buffer())
 
 
 def _exact(extent: Size, tile: Tile) -> bool:

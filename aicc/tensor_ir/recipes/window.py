@@ -12,11 +12,11 @@ from aicc.tensor_ir.analysis import Stage
 from aicc.tensor_ir.ir import Load, walk_expr
 from aicc.tensor_ir.recipes.common import (
     as_number,
+    compute_rows,
     lanes_of,
     own_axes,
     parallelise,
     stride_in,
-    vectorise_stage,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
@@ -107,7 +107,9 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
             _compute(plan, buffer, rest, "", f"{c}.i.t", row_axis, column)
     for s in plan.stages():
         if plan.kernel.buffer(s.buffer).scope == "temp" and s.op is None:
-            _stage_rows(plan, s, leading, rows)
+            outer = [n for n in leading if n in rows and plan.has_loop(n)]
+            at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
+            leading = compute_rows(plan, s.buffer, at, leading)
     parallelise(plan, *leading[:2])
 
 
@@ -146,15 +148,3 @@ def _compute(
             plan.do(Unroll(n))
     for n in (f"{loops[-1]}.s", loops[-1], lane):
         plan.do(Vectorize(n))
-
-
-def _stage_rows(plan: Plan, stage: Stage, leading: list[str], rows: list[str]) -> None:
-    """A padded copy of the input, computed for what one outer iteration reads."""
-    outer = [n for n in leading if n in rows and plan.has_loop(n)]
-    at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
-    if plan.loop(at).kind != "for":
-        raise ScheduleError(f"no loop to compute {stage.buffer} at\n{plan.kernel}")
-    if outer and leading.index(at) < len(leading) - 2:
-        at = leading[leading.index(at)]
-    plan.do(ComputeAt(stage.buffer, at, "stack"))
-    vectorise_stage(plan, plan.newest_buffer())
