@@ -24,7 +24,19 @@ from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.analysis import reads as buffers_read
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Kernel, Load, Op, walk_expr
+from aicc.tensor_ir.ir import (
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Stmt,
+    Store,
+    children,
+    map_body,
+    walk_expr,
+)
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
 from aicc.tensor_ir.recipes.cost import constants_stay, estimate
@@ -107,10 +119,23 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
 
 
 def _without_unread(kernel: Kernel) -> Kernel:
-    """Without parameters whose elements no statement reads (shapes and axes, known by now)."""
-    read = {name for s in kernel.body for name in buffers_read(s)}
-    kept = tuple(b for b in kernel.buffers if b.scope not in ("in", "const") or b.name in read)
-    return replace(kernel, buffers=kept)
+    """Without stores that nobody reads (results of a node that are not wanted) and the loops around
+    them, and without parameters whose elements nobody reads (shapes and axes, known by now)."""
+    outs = {b.name for b in kernel.params if b.scope == "out"}
+    while True:
+        read = outs | {name for s in kernel.body for name in buffers_read(s)}
+
+        def needed(s: Stmt, read: set[str] = read) -> tuple[Stmt, ...]:
+            if isinstance(s, Store | Reduce):
+                return (s,) if s.buffer in read else ()
+            empty = isinstance(s, For | If) and not children(s)
+            return () if empty else (s,)
+
+        body = map_body(kernel.body, needed)
+        if body == kernel.body:
+            break
+        kernel = kernel.with_body(body)
+    return replace(kernel, buffers=tuple(b for b in kernel.buffers if b.name in read))
 
 
 def _literal(data: np.ndarray[Any, Any]) -> int | float | None:

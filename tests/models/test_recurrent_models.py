@@ -105,3 +105,15 @@ def test_a_length_beyond_the_steps_ends_the_run() -> None:
     feed = {"x": np.zeros((2, 3, FEATURES), np.float32), "lengths": np.array([3, 4], np.int32)}
     with pytest.raises(aicc.ExecutionError, match=r"GRU0.*a length exceeds the steps"):
         compiled.run(None, feed)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_only_the_last_state(op: str) -> None:
+    """The sequence that nobody reads is not computed either."""
+    model = network(op, 16)
+    kept = [o for o in model.graph.output if o.name == "h1"]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    x = np.random.default_rng(0).normal(size=(2, 3, FEATURES)).astype(np.float32)
+    (expected,) = session(model).run(None, {"x": x})
+    np.testing.assert_allclose(aicc.compile(model)(x), expected, rtol=1e-4, atol=1e-5)
