@@ -19,29 +19,20 @@ from aicc.graph_ir.graph import Graph, Node, make_node, reads
 from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.fuse import Access, Description, Fuser, Kind
+from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.analysis import reads as buffers_read
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import (
-    For,
-    If,
-    Kernel,
-    Load,
-    Op,
-    Reduce,
-    Stmt,
-    Store,
-    children,
-    map_body,
-    walk_expr,
-)
+from aicc.tensor_ir.ir import For, If, Kernel, Load, Op, Reduce, Stmt, Store
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
 from aicc.tensor_ir.recipes.cost import constants_stay, estimate
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.schedule_stages import Inline
+from aicc.tensor_ir.walk import children, map_body, walk_expr
+from aicc.tensor_ir.work import work
 
 log = logging.getLogger("aicc")
 
@@ -359,6 +350,7 @@ class Fuse:
         result = graph.copy()
         result.nodes = []
         kernels: dict[str, Kernel] = {}
+        works: dict[str, TensorType] = {}
         known: dict[Kernel, str] = {}
         users: dict[str, set[int]] = {}
         for g, nodes in enumerate(grouping.groups):
@@ -381,9 +373,11 @@ class Fuse:
                 name = _name(nodes, kernels)
                 known[lowered.kernel] = name
                 kernels[name] = replace(lowered.kernel, name=name)
+                works[name] = _work_attribute(lowered.kernel)
             origin = dict.fromkeys(o for node in nodes for o in node.origin)
+            attrs = {"kernel": name, "work": works[name]}
             result.nodes.append(
-                make_node(CALL, lowered.operands, lowered.results, {"kernel": name}, (), origin)
+                make_node(CALL, lowered.operands, lowered.results, attrs, (), origin)
             )
         kept = set(result.outputs) | set(result.inputs)
         for node in result.nodes:
@@ -392,6 +386,12 @@ class Fuse:
         result.types = {v: t for v, t in result.types.items() if v in kept}
         result.constants = {v: d for v, d in result.constants.items() if v in kept}
         return Module(result, kernels)
+
+
+def _work_attribute(kernel: Kernel) -> TensorType:
+    """A kernel's work as an attribute can hold it: a type whose sizes are the counts."""
+    w = work(kernel)
+    return TensorType(w.dtype, (w.operations, w.instructions, w.constants, w.moved))
 
 
 def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:

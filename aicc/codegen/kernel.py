@@ -21,21 +21,8 @@ from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import is_float, is_signed, nbytes
 from aicc.symbolic import Sym, opaques, product
 from aicc.tensor_ir.builder import identity
-from aicc.tensor_ir.ir import (
-    Buffer,
-    Check,
-    Expr,
-    For,
-    If,
-    Kernel,
-    Op,
-    Reduce,
-    Stmt,
-    Store,
-    While,
-    loads_of,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
+from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 STACK_LIMIT = 1 << 19
 """Bytes of local buffers that a function keeps on the stack; what is larger, or of unknown size,
@@ -304,12 +291,18 @@ class KernelFunction(Expressions):
             self._parallel(s)
         elif s.kind == "vector":
             self._vector(s)
-        elif self.resolve(s.extent) == 1 or (
-            s.kind == "unroll" and isinstance(self.resolve(s.extent), int)
-        ):
+        elif self._is_unrolled(s):
             self._unrolled(s)
         else:
             self._serial(s.var, *self._ends(s), s.body)
+
+    def _is_unrolled(self, s: For) -> bool:
+        """Whether copies of the body stand for a loop; not where data gives its first value, which
+        the body may change."""
+        extent = self.resolve(s.extent)
+        return not opaques(s.lo) and (
+            extent == 1 or (s.kind == "unroll" and isinstance(extent, int))
+        )
 
     def _ends(self, s: For) -> tuple[str, str]:
         """A loop's bounds. What they loaded is forgotten: it may change."""
@@ -370,7 +363,8 @@ class KernelFunction(Expressions):
         values = [("ptr", self.pointers[b.name]) for b in shared]
         known = list(self.variables)  # sizes, and the loops around
         values += [("i64", self.variables[v]) for v in known]
-        values += [("i64", self.size(s.lo))]
+        lo, hi = self._ends(s)
+        values += [("i64", lo)]
         status = self.fn.at_entry("alloca i32, align 4")
         values += [("ptr", status)]
         args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
@@ -379,7 +373,7 @@ class KernelFunction(Expressions):
             self.fn.emit(f"store {t} {v}, ptr {slot}, align 8")
         self.fn.emit(f"store i32 0, ptr {status}, align 4")
         may_fail = self._parallel_body(name, s, shared, known)
-        count = self.size(s.extent)
+        count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         self.fn.call(
             "void",
             "aicc_parallel_for",

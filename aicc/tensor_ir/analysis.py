@@ -30,18 +30,8 @@ from aicc.symbolic import (
     symbols,
     value_range,
 )
-from aicc.tensor_ir.ir import (
-    Expr,
-    For,
-    Kernel,
-    Reduce,
-    Stmt,
-    Store,
-    children,
-    loads_of,
-    remembered,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Expr, For, Kernel, Reduce, Stmt, Store
+from aicc.tensor_ir.walk import children, loads_of, remembered, walk_stmts
 
 
 @dataclass(frozen=True)

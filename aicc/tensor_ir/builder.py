@@ -227,7 +227,7 @@ def _nest(axes: list[tuple[Size, Size]], body: tuple[Stmt, ...]) -> tuple[Stmt, 
 
 def _free_symbols(body: tuple[Stmt, ...], bound: frozenset[Sym] = frozenset()) -> frozenset[Sym]:
     """Symbols used by statements that no loop around them binds."""
-    from aicc.tensor_ir.ir import children, stmt_exprs
+    from aicc.tensor_ir.walk import children, stmt_exprs
 
     free: frozenset[Sym] = frozenset()
     for s in body:

@@ -33,18 +33,8 @@ from aicc.symbolic import (
     value_range,
 )
 from aicc.tensor_ir.analysis import bounds
-from aicc.tensor_ir.ir import (
-    For,
-    If,
-    Load,
-    Reduce,
-    Stmt,
-    Store,
-    While,
-    loads_of,
-    stmt_exprs,
-    walk_expr,
-)
+from aicc.tensor_ir.ir import For, If, Load, Reduce, Stmt, Store, While
+from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr
 
 Ranges = Mapping[Sym, tuple[Size, Size]]
 

@@ -32,20 +32,8 @@ from aicc.symbolic import (
     value_range,
 )
 from aicc.tensor_ir.analysis import bounds
-from aicc.tensor_ir.ir import (
-    Buffer,
-    For,
-    Index,
-    Kernel,
-    Load,
-    Reduce,
-    Stmt,
-    Store,
-    children,
-    loads_of,
-    stmt_exprs,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Buffer, For, Index, Kernel, Load, Reduce, Stmt, Store
+from aicc.tensor_ir.walk import children, loads_of, stmt_exprs, walk_stmts
 
 Loops = tuple[For, ...]
 

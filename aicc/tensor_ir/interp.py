@@ -40,13 +40,12 @@ from aicc.tensor_ir.ir import (
     Stmt,
     Store,
     While,
-    loads_of,
-    walk_stmts,
 )
 from aicc.tensor_ir.scalar import OPS, cast_value
 from aicc.tensor_ir.scalar import evaluate as evaluate_op
 from aicc.tensor_ir.text import print_kernel
 from aicc.tensor_ir.verify import verify
+from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 Array = NDArray[Any]
 

@@ -36,11 +36,11 @@ Indices are `Size`s; an index that comes from data is an opaque `Size` around an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, dataclass_transform
 
-from aicc.symbolic import Dim, Size, Sym, map_opaque, opaque, opaques, substitute, symbols
+from aicc.symbolic import Dim, Size, Sym, opaque, substitute, symbols
 
 T = TypeVar("T")
 
@@ -95,11 +95,15 @@ class Expr:
         return call("neg", self)
 
     def substitute_sizes(self, mapping: Mapping[Sym, Size]) -> Expr:
+        from aicc.tensor_ir.walk import map_expr
+
         return map_expr(self, lambda e: None, lambda s: substitute(s, mapping))
 
     def size_symbols(self) -> frozenset[Sym]:
         found: frozenset[Sym] = self.__dict__.get("_symbols", None)  # type: ignore[assignment]
         if found is None:
+            from aicc.tensor_ir.walk import expr_sizes, walk_expr
+
             found = frozenset()
             for e in walk_expr(self):
                 for s in expr_sizes(e):
@@ -356,187 +360,3 @@ class Kernel:
         from aicc.tensor_ir.text import print_kernel
 
         return print_kernel(self)
-
-
-# --- traversal ----------------------------------------------------------------------------------
-
-
-def expr_sizes(e: Expr) -> tuple[Size, ...]:
-    """The sizes directly inside one expression node."""
-    if isinstance(e, Load):
-        return e.indices
-    if isinstance(e, Index):
-        return (e.size,)
-    return ()
-
-
-def walk_expr(e: Expr) -> list[Expr]:
-    """`e` and all expressions inside it, also those inside opaque indices, each once, parents
-    first.
-
-    Expressions share parts: a walk that visited a part once per use would take exponential time.
-    """
-    found: dict[Expr, None] = {}
-
-    def visit(x: Expr) -> None:
-        if x in found:
-            return
-        found[x] = None
-        if isinstance(x, Op):
-            for a in x.args:
-                visit(a)
-        else:
-            for s in expr_sizes(x):
-                for payload in opaques(s):
-                    visit(payload)
-
-    visit(e)
-    return list(found)
-
-
-ExprMap = Callable[[Expr], Expr | None]
-SizeMap = Callable[[Size], Size]
-
-
-def map_expr(e: Expr, fn: ExprMap, size: SizeMap, memo: dict[Expr, Expr] | None = None) -> Expr:
-    """Rebuilds `e`: `fn` may replace a node (its result is final), `size` maps every size.
-
-    `memo` remembers what shared parts became; pass one to several calls with equal functions.
-    """
-    memo = {} if memo is None else memo
-    done = memo.get(e)
-    if done is None:
-        done = memo[e] = _mapped(e, fn, size, memo)
-    return done
-
-
-def _mapped(e: Expr, fn: ExprMap, size: SizeMap, memo: dict[Expr, Expr]) -> Expr:
-    new = fn(e)
-    if new is not None:
-        return new
-    if isinstance(e, Op):
-        args = tuple(map_expr(a, fn, size, memo) for a in e.args)
-        return e if args == e.args else Op(e.name, args, e.dtype)
-    if isinstance(e, Load):
-        indices = tuple(map_size(s, fn, size) for s in e.indices)
-        return e if indices == e.indices else Load(e.buffer, indices, e.dtype)
-    if isinstance(e, Index):
-        mapped = map_size(e.size, fn, size)
-        return e if mapped == e.size else Index(mapped, e.dtype)
-    return e
-
-
-def map_size(s: Size, fn: ExprMap, size: SizeMap) -> Size:
-    """`size(s)`, after `fn` has replaced expressions inside opaque atoms."""
-    if not isinstance(s, int) and opaques(s):
-
-        def payload(p: Expr) -> Expr | Size:
-            new = map_expr(p, fn, lambda x: x)
-            return as_index(new) if isinstance(new, Index | Const) else new
-
-        s = map_opaque(s, payload)
-    return size(s)
-
-
-def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
-    """The expressions directly inside one statement."""
-    if isinstance(s, Store | Reduce):
-        return (s.value,)
-    if isinstance(s, If | While | Check):
-        return (s.cond,)
-    return ()
-
-
-def children(s: Stmt) -> tuple[Stmt, ...]:
-    """The statements directly inside one statement."""
-    if isinstance(s, For | While):
-        return s.body
-    if isinstance(s, If):
-        return (*s.then, *s.orelse)
-    return ()
-
-
-def walk_stmts(body: tuple[Stmt, ...]) -> list[Stmt]:
-    """Every statement, parents first, in program order."""
-    found: list[Stmt] = []
-    for s in body:
-        found.append(s)
-        found.extend(walk_stmts(children(s)))
-    return found
-
-
-def map_body(body: tuple[Stmt, ...], fn: Callable[[Stmt], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
-    """Rebuilds statements bottom-up: `fn` maps each rebuilt statement to its replacement."""
-    out: list[Stmt] = []
-    for s in body:
-        if isinstance(s, For | While):
-            inner = map_body(s.body, fn)
-            s = s if inner == s.body else replace(s, body=inner)
-        elif isinstance(s, If):
-            then, orelse = map_body(s.then, fn), map_body(s.orelse, fn)
-            if then != s.then or orelse != s.orelse:
-                s = replace(s, then=then, orelse=orelse)
-        out.extend(fn(s))
-    return tuple(out)
-
-
-def map_exprs(
-    body: tuple[Stmt, ...],
-    fn: ExprMap,
-    size: SizeMap = lambda s: s,
-) -> tuple[Stmt, ...]:
-    """Rebuilds all expressions and sizes of statements; see `map_expr`."""
-    memo: dict[Expr, Expr] = {}
-
-    def one(s: Stmt) -> tuple[Stmt, ...]:
-        if isinstance(s, Store | Reduce):
-            return (
-                replace(
-                    s,
-                    indices=tuple(map_size(i, fn, size) for i in s.indices),
-                    value=map_expr(s.value, fn, size, memo),
-                ),
-            )
-        if isinstance(s, For):
-            return (replace(s, lo=map_size(s.lo, fn, size), hi=map_size(s.hi, fn, size)),)
-        if isinstance(s, If | While | Check):
-            return (replace(s, cond=map_expr(s.cond, fn, size, memo)),)
-        return (s,)
-
-    return map_body(body, one)
-
-
-def substitute_body(body: tuple[Stmt, ...], mapping: Mapping[Sym, Size]) -> tuple[Stmt, ...]:
-    """Statements with symbols replaced in all sizes."""
-    return map_exprs(body, lambda e: None, lambda s: substitute(s, mapping))
-
-
-def loads_of(s: Stmt | Expr) -> tuple[Load, ...]:
-    """All loads in a statement and below it, also those inside opaque indices."""
-    return remembered(s, "_loads", _loads_of)
-
-
-def _loads_of(s: Any) -> tuple[Load, ...]:
-    if isinstance(s, Expr):
-        return tuple(e for e in walk_expr(s) if isinstance(e, Load))
-    found: list[Load] = []
-    for e in stmt_exprs(s):
-        found.extend(loads_of(e))
-    sizes = s.indices if isinstance(s, Store | Reduce) else ()
-    if isinstance(s, For):
-        sizes = (s.lo, s.hi)
-    for size in sizes:
-        if not isinstance(size, int) and opaques(size):
-            found.extend(loads_of(Index(size)))
-    for inner in children(s):
-        found.extend(loads_of(inner))
-    return tuple(found)
-
-
-def remembered(x: Any, name: str, compute: Callable[[Any], T]) -> T:
-    """`compute(x)`, once for each node: nodes do not change, and schedules keep most of them."""
-    found: T | None = x.__dict__.get(name)
-    if found is None:
-        found = compute(x)
-        object.__setattr__(x, name, found)
-    return found

@@ -27,15 +27,8 @@ from aicc.tensor_ir.dependence import (
     why_not_threads,
     written_by,
 )
-from aicc.tensor_ir.ir import (
-    For,
-    If,
-    Index,
-    Kernel,
-    Stmt,
-    Store,
-    While,
-    call,
+from aicc.tensor_ir.ir import For, If, Index, Kernel, Stmt, Store, While, call
+from aicc.tensor_ir.walk import (
     children,
     loads_of,
     map_body,

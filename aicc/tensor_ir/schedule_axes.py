@@ -6,20 +6,9 @@ from dataclasses import dataclass, replace
 
 from aicc.symbolic import Dim, Size, Sym, ceildiv, divides, minimum, recombine, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
-from aicc.tensor_ir.ir import (
-    Expr,
-    For,
-    Kernel,
-    Load,
-    Reduce,
-    Stmt,
-    Store,
-    const,
-    map_expr,
-    map_exprs,
-    select,
-)
+from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Reduce, Stmt, Store, const, select
 from aicc.tensor_ir.schedule import Step, below, fresh_variable, provably_inside, unused_names
+from aicc.tensor_ir.walk import map_expr, map_exprs
 
 
 def stage_nest(stage: Stage) -> Stmt:

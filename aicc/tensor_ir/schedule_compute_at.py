@@ -42,9 +42,6 @@ from aicc.tensor_ir.ir import (
     Stmt,
     Store,
     call,
-    map_expr,
-    map_exprs,
-    walk_stmts,
 )
 from aicc.tensor_ir.schedule import (
     Step,
@@ -54,6 +51,7 @@ from aicc.tensor_ir.schedule import (
     require_loop,
     unused_names,
 )
+from aicc.tensor_ir.walk import map_expr, map_exprs, walk_stmts
 
 
 def redirect(

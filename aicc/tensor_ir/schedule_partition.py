@@ -7,23 +7,7 @@ from dataclasses import dataclass, replace
 
 from aicc.symbolic import Size, Sym, proves_le, proves_lt, substitute, value_range
 from aicc.tensor_ir.analysis import bounds
-from aicc.tensor_ir.ir import (
-    Const,
-    Expr,
-    For,
-    If,
-    Index,
-    Kernel,
-    Op,
-    Reduce,
-    Stmt,
-    Store,
-    While,
-    map_expr,
-    substitute_body,
-    walk_expr,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Const, Expr, For, If, Index, Kernel, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.schedule import (
     Step,
     fresh_variable,
@@ -32,6 +16,7 @@ from aicc.tensor_ir.schedule import (
     require_loop,
     unused_names,
 )
+from aicc.tensor_ir.walk import map_expr, substitute_body, walk_expr, walk_stmts
 
 Ranges = Mapping[Sym, tuple[Size, Size]]
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")

@@ -16,20 +16,7 @@ from aicc.tensor_ir.analysis import (
     writes,
 )
 from aicc.tensor_ir.builder import identity
-from aicc.tensor_ir.ir import (
-    Buffer,
-    Expr,
-    For,
-    Kernel,
-    Load,
-    Reduce,
-    Stmt,
-    Store,
-    map_body,
-    map_expr,
-    map_exprs,
-    substitute_body,
-)
+from aicc.tensor_ir.ir import Buffer, Expr, For, Kernel, Load, Reduce, Stmt, Store
 from aicc.tensor_ir.schedule import (
     Step,
     fresh_variable,
@@ -42,6 +29,7 @@ from aicc.tensor_ir.schedule_compute_at import (
     fresh_buffer,
     require_same_sources,
 )
+from aicc.tensor_ir.walk import map_body, map_expr, map_exprs, substitute_body
 
 __all__ = ["CacheRead", "CacheWrite", "ComputeAt", "Inline", "Pack", "Rfactor", "fresh_buffer"]
 

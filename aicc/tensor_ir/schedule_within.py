@@ -8,8 +8,9 @@ from aicc.errors import ScheduleError
 from aicc.symbolic import symbols
 from aicc.tensor_ir.analysis import enclosing, reads, stage_of, writes
 from aicc.tensor_ir.dependence import loaded_by
-from aicc.tensor_ir.ir import PARAM_SCOPES, Buffer, For, Kernel, Stmt, children, walk_stmts
+from aicc.tensor_ir.ir import PARAM_SCOPES, Buffer, For, Kernel, Stmt
 from aicc.tensor_ir.schedule import Step, replace_loop, require_loop, schedule
+from aicc.tensor_ir.walk import children, walk_stmts
 
 
 def focus(kernel: Kernel, loop: For) -> Kernel:

@@ -18,9 +18,10 @@ from aicc.codegen.threadpool import pool_text
 from aicc.dtypes import is_float, to_numpy
 from aicc.symbolic import evaluate
 from aicc.tensor_ir.interp import run
-from aicc.tensor_ir.ir import For, Kernel, walk_stmts
+from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.verify import verify
+from aicc.tensor_ir.walk import walk_stmts
 
 Array = np.ndarray[Any, Any]
 PAGE = mmap.PAGESIZE

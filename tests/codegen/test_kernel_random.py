@@ -17,7 +17,8 @@ from native_kernel import check, sample
 from aicc.codegen.target import Target
 from aicc.dtypes import FLOATS
 from aicc.tensor_ir.dependence import why_not_lanes, why_not_threads
-from aicc.tensor_ir.ir import Expr, For, Kernel, Op, Stmt, map_body, map_expr, map_exprs
+from aicc.tensor_ir.ir import Expr, For, Kernel, Op, Stmt
+from aicc.tensor_ir.walk import map_body, map_expr, map_exprs
 
 sys.path.append(str(Path(__file__).parent.parent / "tensor_ir"))
 from kernel_strategies import kernels, random_arrays

@@ -11,21 +11,7 @@ from hypothesis import strategies as st
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, sym
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import (
-    Expr,
-    For,
-    Index,
-    Kernel,
-    Reduce,
-    Stmt,
-    as_index,
-    call,
-    const,
-    map_body,
-    select,
-    substitute_body,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Expr, For, Index, Kernel, Reduce, Stmt, as_index, call, const, select
 from aicc.tensor_ir.schedule import (
     TAILS,
     DecomposeReduction,
@@ -50,6 +36,7 @@ from aicc.tensor_ir.schedule_stages import (
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within, focus
 from aicc.tensor_ir.verify import verify
+from aicc.tensor_ir.walk import map_body, substitute_body, walk_stmts
 
 N, M = sym("n", 1), sym("m", 1, 64)
 

@@ -23,10 +23,10 @@ from aicc.tensor_ir.ir import (
     as_index,
     call,
     const,
-    walk_stmts,
 )
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.text import print_expr, print_kernel, print_stmt
+from aicc.tensor_ir.walk import walk_stmts
 
 CONV = """\
 kernel @conv_relu_0(n: 1.., m: 1..64)

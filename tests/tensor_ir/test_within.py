@@ -9,7 +9,7 @@ from aicc.codegen.target import Target
 from aicc.errors import ScheduleError
 from aicc.symbolic import evaluate
 from aicc.tensor_ir.interp import run
-from aicc.tensor_ir.ir import For, Kernel, walk_stmts
+from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.recipes import scheduled
@@ -18,6 +18,7 @@ from aicc.tensor_ir.schedule import Step, schedule
 from aicc.tensor_ir.schedule_text import parse_steps, print_steps
 from aicc.tensor_ir.schedule_within import Within, focus
 from aicc.tensor_ir.verify import verify
+from aicc.tensor_ir.walk import walk_stmts
 
 RECURRENT = """
 kernel @recurrent(b: 0..)

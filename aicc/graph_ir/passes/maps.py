@@ -10,18 +10,8 @@ from aicc.ops import registry
 from aicc.ops.registry import OpContext
 from aicc.symbolic import Dim, Size, Sym, minimum, symbols
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import (
-    Check,
-    For,
-    Kernel,
-    Load,
-    Stmt,
-    Store,
-    expr_sizes,
-    loads_of,
-    walk_expr,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Check, For, Kernel, Load, Stmt, Store
+from aicc.tensor_ir.walk import expr_sizes, loads_of, walk_expr, walk_stmts
 
 _BY_AXIS = frozenset({"axis", "axes", "perm", "equation", "channels_last"})
 """Attributes that tell axes apart, even where sizes of 1 hide that."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from aicc.errors import ScheduleError
-from aicc.tensor_ir.ir import For, Kernel, walk_stmts
+from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.recipes.blocks import blocks, has_blocks
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
@@ -17,6 +17,7 @@ from aicc.tensor_ir.recipes.recurrence import recurrence, serial_loops
 from aicc.tensor_ir.recipes.rows import rows
 from aicc.tensor_ir.recipes.window import column_axis, window
 from aicc.tensor_ir.schedule import Step
+from aicc.tensor_ir.walk import walk_stmts
 
 log = logging.getLogger("aicc")
 

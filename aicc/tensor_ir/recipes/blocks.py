@@ -15,12 +15,13 @@ from __future__ import annotations
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, FloorDiv, Mod, Sym, symbols
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Expr, Load, Op, loads_of, walk_expr
+from aicc.tensor_ir.ir import Expr, Load, Op
 from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise, stride_in
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import ComputeAt, Inline
+from aicc.tensor_ir.walk import loads_of, walk_expr
 
 REGISTER_VALUES = 256
 """Vectors that one stage may hold per block."""

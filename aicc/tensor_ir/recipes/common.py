@@ -18,25 +18,12 @@ from aicc.symbolic import (
     symbols,
 )
 from aicc.tensor_ir.analysis import Stage, writes
-from aicc.tensor_ir.ir import (
-    Expr,
-    For,
-    If,
-    Index,
-    Kernel,
-    Load,
-    Op,
-    Stmt,
-    While,
-    loads_of,
-    stmt_exprs,
-    walk_expr,
-    walk_stmts,
-)
+from aicc.tensor_ir.ir import Expr, For, If, Index, Kernel, Load, Op, Stmt, While
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline
+from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
 
 PARALLEL_WORK = 20_000
 """Scalar operations below which sharing out a loop costs more than it gains."""

@@ -17,7 +17,7 @@ from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, symbols
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Load, Op, walk_expr
+from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
@@ -36,6 +36,7 @@ from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
+from aicc.tensor_ir.walk import walk_expr
 
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""

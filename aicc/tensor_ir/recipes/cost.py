@@ -14,23 +14,11 @@ from collections.abc import Iterator
 from aicc.dtypes import nbytes
 from aicc.symbolic import Size, evaluate, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
-from aicc.tensor_ir.ir import (
-    Expr,
-    For,
-    If,
-    Kernel,
-    Load,
-    Op,
-    Reduce,
-    Stmt,
-    Store,
-    While,
-    children,
-    walk_expr,
-)
+from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.common import COSTLY, is_costly
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.schedule_stages import Inline
+from aicc.tensor_ir.walk import children, walk_expr
 
 NOMINAL = 64
 """What a symbol counts as."""

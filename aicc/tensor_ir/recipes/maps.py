@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, proves_le, symbols
-from aicc.tensor_ir.ir import For, Load, Store, walk_expr, walk_stmts
+from aicc.tensor_ir.ir import For, Load, Store
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     flatten_inputs,
@@ -22,6 +22,7 @@ from aicc.tensor_ir.schedule import Split
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_partition import Partition, breakpoints
 from aicc.tensor_ir.schedule_stages import Inline
+from aicc.tensor_ir.walk import walk_expr, walk_stmts
 
 CHUNK = 8192
 """Elements of a one-dimensional map that one thread takes at a time."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from aicc.errors import ScheduleError
 from aicc.symbolic import Sym, divides, symbols
 from aicc.tensor_ir.analysis import Stage, reads, stages, writes
-from aicc.tensor_ir.ir import For, Kernel, Load, Stmt, loads_of, walk_stmts
+from aicc.tensor_ir.ir import For, Kernel, Load, Stmt
 from aicc.tensor_ir.recipes.common import parallelise, stride_in, vector_loop
 from aicc.tensor_ir.recipes.contraction import product_of
 from aicc.tensor_ir.recipes.plan import Plan
@@ -31,6 +31,7 @@ from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within, focus
+from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 CHAINS = 8
 """Independent sums of a tile of one row: what hides the latency of a multiply-add."""

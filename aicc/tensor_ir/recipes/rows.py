@@ -9,7 +9,7 @@ from __future__ import annotations
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, divides
 from aicc.tensor_ir.analysis import Stage, readers, stage_of
-from aicc.tensor_ir.ir import For, Reduce, loads_of, walk_stmts
+from aicc.tensor_ir.ir import For, Reduce
 from aicc.tensor_ir.recipes.common import (
     inline_movements,
     is_costly,
@@ -19,6 +19,7 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
+from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 UNROLL = 4
 """Vectors of partial results: enough independent chains to hide the latency of an addition."""

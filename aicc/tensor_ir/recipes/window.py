@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Load, walk_expr
+from aicc.tensor_ir.ir import Load
 from aicc.tensor_ir.recipes.common import (
     as_number,
     compute_rows,
@@ -23,6 +23,7 @@ from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import ComputeAt, Pack
+from aicc.tensor_ir.walk import walk_expr
 
 ROWS = 8
 """Outputs per tile: enough independent chains to hide the latency of the reduction."""
