@@ -267,6 +267,12 @@ kernel @k()
       y[4] += 1:i64
     y[3] = 3:i64
     for j in int(y[3], 0..6)..6: y[5] += 1:i64
+    for j in int(y[3], 0..6)..int(y[3], 0..6) + 1:
+      y[3] = 2:i64
+      y[5] += index(j)
+    unroll j in int(y[3], 0..6)..int(y[3], 0..6) + 2:
+      y[3] += 1:i64
+      y[4] += index(j)
   if y[1] > 0:i64:
     y[1] = 0:i64
     y[3] = y[1]
@@ -275,7 +281,8 @@ kernel @k()
 
 
 @all_targets
-def test_loops_without_iterations_and_with_negative_counters(target: Target) -> None:
+@pytest.mark.parametrize("threads", [0, 2])
+def test_loops_without_iterations_and_with_negative_counters(threads: int, target: Target) -> None:
     text = """
 kernel @k(n: 0..9)
   out y: i64[10]
@@ -289,7 +296,7 @@ kernel @k(n: 0..9)
   parallel i in 9..n: y[9] = index(i)
 """
     for n in (0, 9):
-        check(parse_kernel(text), target, {"n": n})
+        check(parse_kernel(text), target, {"n": n}, threads=threads)
 
 
 # --- local buffers and parallel loops ------------------------------------------------------------

@@ -183,6 +183,7 @@ REFUSED = [
     (KINDS, "reorder(v, u)", "different iterations of u, v may write the same element at t[v]"),
     (DATA, "reorder(d, c)", "the loops' bounds depend on what the body writes"),
     (MAP_N, "unroll(i)", "the extent n is not a number"),
+    (GRID, "parallel(j); split(i, 2, guard); unroll(i.i)", "around a parallel loop"),
     (MAP_N, "vectorize(i)", "the extent n is not a number from 0"),
     (PAIRS, "vectorize(p)", "not a number from 0"),
     (PRODUCT, "vectorize(u)", "the body contains a loop"),
