@@ -13,7 +13,7 @@ the error: see `POINTS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 
@@ -22,7 +22,7 @@ import numpy as np
 from aicc.graph_ir.types import TensorType
 from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import sample
-from aicc.ops.sizes import check_agree
+from aicc.ops.sizes import agree, check_agree
 from aicc.ops.windows import Layout, pad_stage
 from aicc.symbolic import Size, ceildiv
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
@@ -153,6 +153,68 @@ def outputs_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, Size]:
     return height, width
 
 
+def tiles_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, Size]:
+    """How many tiles there are along the height and the width."""
+    height, width = outputs_of(ctx, data)
+    m = tile_of(ctx)
+    return ceildiv(height, m), ceildiv(width, m)
+
+
+def data_tiles(ctx: OpContext, b: KernelBuilder, x: Tensor) -> Tensor:
+    """The stages of the transformed data of each tile: [N, tiles, tiles, m+2, m+2, C]."""
+    m = tile_of(ctx)
+    a, before = m + 2, matrices(m)[2]
+    tiles = tiles_of(ctx, x.shape)
+    covered = tuple(t * m + 2 for t in tiles)
+    begins = tuple(int(p) for p in ctx.attrs["pads"][:2])
+    data = x
+    if begins != (0, 0) or covered != x.shape[1:3]:
+        data = pad_stage(b, x, Layout(4, True), begins, covered, const(0, x.dtype))
+
+    def column(n: Size, h: Size, w: Size, i: Size, q: Size, c: Size) -> Expr:
+        values = [data[n, h * m + p, w * m + q, c] for p in range(a)]
+        return choose(i, [even_odd(row, values) for row in before])
+
+    columns = b.compute((x.shape[0], *tiles, a, a, x.shape[3]), column, name="columns")
+
+    def both(n: Size, h: Size, w: Size, i: Size, j: Size, c: Size) -> Expr:
+        values = [columns[n, h, w, i, q, c] for q in range(a)]
+        return choose(j, [even_odd(row, values) for row in before])
+
+    return b.compute(columns.shape, both, name="tile")
+
+
+def results(
+    ctx: OpContext,
+    b: KernelBuilder,
+    shape: Sequence[Size],
+    product: Callable[[Size, Size, Size, Size, Size], Expr],
+    dtype: str,
+) -> Tensor:
+    """The stages of the convolution [N, H', W', O] from `product(v, n, tile, tile, filter)`."""
+    m = tile_of(ctx)
+    a, points, after = m + 2, POINTS[m], matrices(m)[0]
+    batch, height, width, filters = shape
+    tiles = ceildiv(height, m), ceildiv(width, m)
+
+    def column(n: Size, h: Size, w: Size, r: Size, j: Size, o: Size) -> Expr:
+        values = [product(i * a + j, n, h, w, o) for i in range(a)]
+        return choose(r, [paired(points, row, values) for row in after])
+
+    columns = b.compute((batch, *tiles, m, a, filters), column, dtype, name="sums")
+
+    def both(n: Size, h: Size, w: Size, r: Size, s: Size, o: Size) -> Expr:
+        values = [columns[n, h, w, r, j, o] for j in range(a)]
+        return choose(s, [paired(points, row, values) for row in after])
+
+    tile = b.compute((batch, *tiles, m, m, filters), both, dtype, name="block")
+
+    def element(n: Size, h: Size, w: Size, o: Size) -> Expr:
+        return tile[n, h // m, w // m, h % m, w % m, o]
+
+    return b.compute(shape, element, dtype)
+
+
 ATTRIBUTES = {"tile": REQUIRED, "pads": (0, 0, 0, 0)}
 
 
@@ -163,7 +225,7 @@ class WinogradInput(Operator):
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         x, m = ctx.input(0), tile_of(ctx)
-        tiles = tuple(ceildiv(n, m) for n in outputs_of(ctx, x.shape))
+        tiles = tiles_of(ctx, x.shape)
         return [TensorType(x.dtype, ((m + 2) ** 2, x.shape[0], *tiles, x.shape[3]))]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
@@ -184,32 +246,12 @@ class WinogradInput(Operator):
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         (x,) = inputs
         assert x is not None
-        m = tile_of(ctx)
-        a, before = m + 2, matrices(m)[2]
-        batch, channels = x.shape[0], x.shape[3]
-        tiles = tuple(ceildiv(n, m) for n in outputs_of(ctx, x.shape))
-        covered = tuple(t * m + 2 for t in tiles)
-        begins = tuple(int(p) for p in ctx.attrs["pads"][:2])
-        data = x
-        if begins != (0, 0) or covered != x.shape[1:3]:
-            data = pad_stage(b, x, Layout(4, True), begins, covered, const(0, x.dtype))
-
-        def column(n: Size, h: Size, w: Size, i: Size, q: Size, c: Size) -> Expr:
-            values = [data[n, h * m + p, w * m + q, c] for p in range(a)]
-            return choose(i, [even_odd(row, values) for row in before])
-
-        columns = b.compute((batch, *tiles, a, a, channels), column, name="columns")
-
-        def both(n: Size, h: Size, w: Size, i: Size, j: Size, c: Size) -> Expr:
-            values = [columns[n, h, w, i, q, c] for q in range(a)]
-            return choose(j, [even_odd(row, values) for row in before])
-
-        tile = b.compute(columns.shape, both, name="tile")
+        a, tile = tile_of(ctx) + 2, data_tiles(ctx, b, x)
 
         def element(v: Size, n: Size, h: Size, w: Size, c: Size) -> Expr:
             return tile[n, h, w, v // a, v % a, c]
 
-        return [b.compute((a * a, batch, *tiles, channels), element)]
+        return [b.compute(ctx.outputs[0].shape, element)]
 
     def cases(self) -> Iterable[Case]:
         symbolic = {(0, 0): "n", (0, 1): "h", (0, 2): "w"}
@@ -300,30 +342,15 @@ class WinogradOutput(Operator):
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         t, x = inputs
         assert t is not None and x is not None
-        m = tile_of(ctx)
-        a, points, after = m + 2, POINTS[m], matrices(m)[0]
-        batch, filters = x.shape[0], t.shape[4]
-        sizes = outputs_of(ctx, x.shape)
-        tiles = tuple(ceildiv(n, m) for n in sizes)
+        batch, filters, sizes = x.shape[0], t.shape[4], outputs_of(ctx, x.shape)
+        tiles = tiles_of(ctx, x.shape)
         for have, want in zip(t.shape[1:4], (batch, *tiles)):
             check_agree(ctx, b, have, want, "tiles")
 
-        def column(n: Size, h: Size, w: Size, r: Size, j: Size, o: Size) -> Expr:
-            values = [t[i * a + j, n, h, w, o] for i in range(a)]
-            return choose(r, [paired(points, row, values) for row in after])
+        def product(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
+            return t[v, n, h, w, o]
 
-        columns = b.compute((batch, *tiles, m, a, filters), column, name="columns")
-
-        def both(n: Size, h: Size, w: Size, r: Size, s: Size, o: Size) -> Expr:
-            values = [columns[n, h, w, r, j, o] for j in range(a)]
-            return choose(s, [paired(points, row, values) for row in after])
-
-        tile = b.compute((batch, *tiles, m, m, filters), both, name="tile")
-
-        def element(n: Size, h: Size, w: Size, o: Size) -> Expr:
-            return tile[n, h // m, w // m, h % m, w % m, o]
-
-        return [b.compute((batch, *sizes, filters), element)]
+        return [results(ctx, b, (batch, *sizes, filters), product, t.dtype)]
 
     def cases(self) -> Iterable[Case]:
         for name, shape, filters, tile, pads in (
@@ -344,4 +371,69 @@ class WinogradOutput(Operator):
                 symbolic={(0, 1): "n", (1, 0): "n", (1, 1): "h", (1, 2): "w"},
                 rtol=1e-4,
                 atol=1e-4,
+            )
+
+
+@operator("WinogradConv", domain="aicc", inputs=2, attributes=ATTRIBUTES)
+class WinogradConv(Operator):
+    """Data [N, H, W, C] and transformed filters [(m+2)^2, 1, 1, C, O] -> the convolution
+    [N, H', W', O]: both transforms and the products in one, so that a block of tiles stays in the
+    cache from the first to the last."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, u, m = ctx.input(0), ctx.input(1), tile_of(ctx)
+        if u.rank != 5 or u.shape[:3] != ((m + 2) ** 2, 1, 1):
+            ctx.fail(f"the transformed filters must be [{(m + 2) ** 2}, 1, 1, C, O]")
+        agree(ctx, x.shape[3], u.shape[3], "channels")
+        return [TensorType(x.dtype, (x.shape[0], *outputs_of(ctx, x.shape), u.shape[4]))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        x, u = inputs
+        assert x is not None and u is not None
+        (v,) = WinogradInput().reference(ctx, x.astype(np.float64))
+        (y,) = WinogradOutput().reference(ctx, np.matmul(v, u.astype(np.float64)), x)
+        return [y.astype(x.dtype)]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        x, u = inputs
+        assert x is not None and u is not None
+        a, (rows, width) = tile_of(ctx) + 2, tiles_of(ctx, x.shape)
+        check_agree(ctx, b, x.shape[3], u.shape[3], "channels")
+        batch, channels, filters = x.shape[0], x.shape[3], u.shape[4]
+        tile = data_tiles(ctx, b, x)
+
+        def data(v: Size, n: Size, t: Size, c: Size) -> Expr:
+            return tile[n, t // width, t % width, v // a, v % a, c]
+
+        left = b.compute((a * a, batch, rows * width, channels), data, name="data")
+
+        def term(v: Size, n: Size, t: Size, o: Size, c: Size) -> Expr:
+            return left[v, n, t, c] * u[v, 0, 0, c, o]
+
+        sums = b.reduce((a * a, batch, rows * width, filters), (channels,), term, name="dot")
+
+        def product(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
+            return sums[v, n, h * width + w, o]
+
+        return [results(ctx, b, ctx.outputs[0].shape, product, x.dtype)]
+
+    def cases(self) -> Iterable[Case]:
+        for name, shape, filters, tile, pads in (
+            ("two", (2, 6, 8, 3), 5, 2, (1, 1, 1, 1)),
+            ("two_overhang", (1, 7, 5, 16), 16, 2, (1, 0, 0, 1)),
+            ("four", (1, 8, 12, 20), 20, 4, (1, 1, 1, 1)),
+            ("four_valid", (2, 18, 10, 17), 32, 4, (0, 0, 0, 0)),
+            ("four_overhang", (1, 9, 23, 16), 48, 4, (1, 1, 1, 1)),
+            ("one_row", (1, 3, 23, 16), 16, 4, (1, 1, 1, 1)),
+            ("one_tile", (1, 2, 3, 16), 17, 4, (1, 1, 1, 1)),
+        ):
+            filters_ = sample((tile + 2) ** 2, 1, 1, shape[3], filters)
+            yield Case(
+                name,
+                (sample(*shape), filters_),
+                {"tile": tile, "pads": pads},
+                constant=(1,),
+                symbolic={(0, 0): "n"},
+                rtol=1e-4,
+                atol=1e-3,
             )
