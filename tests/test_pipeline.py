@@ -210,7 +210,7 @@ def test_what_cannot_be_resumed(tmp_path):
     with pytest.raises(aicc.AiccError, match="cannot read"):
         aicc.resume(tmp_path / "nowhere", "fuse")
     compiled("mlp", dump=tmp_path, stop_after="fold")
-    with pytest.raises(aicc.AiccError, match=r"no text after pass 10; it has: 00_graph, 01_fold"):
+    with pytest.raises(aicc.AiccError, match=r"no text after pass \d+; it has: 00_graph, 01_fold"):
         aicc.resume(tmp_path, "fuse")
     with pytest.raises(aicc.AiccError, match="no pass 'polish'"):
         aicc.resume(tmp_path, "polish")
