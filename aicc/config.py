@@ -7,6 +7,7 @@ with the variable's name, and never ignored.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ VARIABLES: dict[str, Variable] = {
             "whose rounding errors are smaller",
         ),
         Variable("AICC_DUMP", None, Path, "a folder for the text after each pass"),
+        Variable("AICC_CACHE_DIR", None, Path, "a folder for what is kept between processes"),
     )
 }
 
@@ -80,3 +82,16 @@ def get(name: str) -> Any:
         return variable.read(text)
     except ValueError as e:
         raise AiccError(f"{name}={text!r}: {e} ({variable.meaning})") from None
+
+
+def cache_folder() -> Path:
+    """Where files are kept between processes; it need not exist. Anything in it may be deleted."""
+    given = get("AICC_CACHE_DIR")
+    if given is not None:
+        return Path(given)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "aicc" / "cache"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "aicc"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "aicc"

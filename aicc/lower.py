@@ -391,7 +391,7 @@ class Fuse:
 def _work_attribute(kernel: Kernel) -> TensorType:
     """A kernel's work as an attribute can hold it: a type whose sizes are the counts."""
     w = work(kernel)
-    return TensorType(w.dtype, (w.operations, w.instructions, w.constants, w.moved))
+    return TensorType(w.dtype, (w.operations, w.instructions, w.constants, w.moved, w.again))
 
 
 def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:

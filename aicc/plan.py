@@ -26,10 +26,12 @@ from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
 from aicc.ops import registry
 from aicc.planned import Planned, Source, host_graph, host_operands
-from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step
+from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step, Work
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.inplace import inplace_pairs
+from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.packing import parse_layout
+from aicc.tensor_ir.walk import walk_stmts
 
 
 def plan(module: Module) -> Planned:
@@ -233,7 +235,10 @@ class _Planner:
             self.buffers[name] = made
             results.append(name)
         names = tuple(s.name for s in kernel.sizes)
-        self.steps.append(Call(kernel.name, tuple(operands), tuple(results), names, node.origin))
+        work = _work(node, kernel)
+        self.steps.append(
+            Call(kernel.name, tuple(operands), tuple(results), names, node.origin, work)
+        )
 
     def _touch(self, name: str, number: int) -> None:
         root = self.root(name)
@@ -349,6 +354,15 @@ class _Planner:
             least,
             self.constants.size,
         )
+
+
+def _work(node: Node, kernel: Kernel) -> Work | None:
+    """The work of a call, where fusion noted it."""
+    noted = dict(node.attrs).get("work")
+    if not isinstance(noted, TensorType) or len(noted.shape) != 5:
+        return None
+    shared = any(isinstance(s, For) and s.kind == "parallel" for s in walk_stmts(kernel.body))
+    return Work(*noted.shape, dtype=noted.dtype, shared=shared)
 
 
 def is_view(node: Node) -> bool:

@@ -1,11 +1,12 @@
 """The module: the graph after fusion, beside the kernels that it calls.
 
     module ::= kernel* graph
-    node   ::= results "= call(" operands ") {kernel=" name "}"
+    node   ::= results "= call(" operands ") {kernel=" name (", work=" work)? "}"
+    work   ::= dtype "[" operations, instructions, constants, moved, again "]"
 
 A node with op "call" runs a kernel: its operands are the kernel's `in` and `const` parameters in
 order, its results the `out` parameters in order; the kernel's sizes are the graph's symbols of the
-same names. Any other node is a view (an operator whose result is its operand's memory in
+same names. Its work (`tensor_ir.work`) was counted before the kernel was scheduled. Any other node is a view (an operator whose result is its operand's memory in
 another shape) or a host operator, which runs its reference in Python. Both levels are in one
 object, so that fusion, layout and scheduling can ask for each other's cost.
 """

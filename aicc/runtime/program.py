@@ -9,9 +9,10 @@
                | "host" name ":" type                               an array made by a host step
                | "view" name ":" type "of" buffer "+" bytes         the memory of another buffer
     type     ::= dtype "[" sizes "]"
-    step     ::= "call @" kernel buffers "->" buffers "sizes" names nodes
+    step     ::= "call @" kernel buffers "->" buffers "sizes" names work nodes
                | "copy" buffer "->" buffer nodes
                | "host" operator "$" key operands "->" results nodes
+    work     ::= "work" dtype "[" operations, instructions, constants, moved, again "]" "shared"?
     nodes    ::= "at" strings                                       names of ONNX nodes
     result   ::= "return" (name "=" buffer) ...
     arena    ::= "arena" bytes "least" bytes                        where all offsets are known
@@ -77,15 +78,35 @@ class SizeSource:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a call has to do, for profiles; expressions of the program's sizes.
+
+    operations: of arithmetic on floats. instructions: what the vector units do for them, per
+    element. constants: bytes read of constants, moved: bytes of the other buffers, again: bytes
+    that have to be read more than once. dtype: whose multiply-adds are the limit. shared: whether
+    threads share the kernel's loops.
+    """
+
+    operations: Size
+    instructions: Size
+    constants: Size
+    moved: Size
+    again: Size = 0
+    dtype: str = "f32"
+    shared: bool = False
+
+
+@dataclass(frozen=True)
 class Call:
     """Runs a kernel: operands are its `in` and `const` parameters, results its `out` parameters,
-    both in order; sizes are names of symbols."""
+    both in order; sizes are names of symbols. work: what it has to do, where that is known."""
 
     kernel: str
     operands: tuple[str, ...]
     results: tuple[str, ...]
     sizes: tuple[str, ...] = ()
     nodes: tuple[str, ...] = field(default=(), compare=False)
+    work: Work | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@
       const w: f32[16, 256, 16] at 0
       arena h: f32[n, 256] at 0 live 0..1
       output y: f32[n, 10]
-      call @matmul_relu (x, w) -> (h) sizes (n) at "fc1", "relu1"     # (x, const+0) -> arena+0
+      call @matmul_relu (x, w) -> (h) sizes (n) work f32[131584*n, 65792*n, 262144, 2048*n, 0]
+        shared at "fc1", "relu1"                                  # (x, const+0) -> arena+0
       copy h -> y
       host NonZero $0 (h) -> (k) at "nz"
       return (y = y)
@@ -21,7 +22,17 @@ from __future__ import annotations
 from typing import Any
 
 from aicc.dtypes import ALL
-from aicc.runtime.program import SPACES, Buffer, Call, Copy, Host, Program, SizeSource, Step
+from aicc.runtime.program import (
+    SPACES,
+    Buffer,
+    Call,
+    Copy,
+    Host,
+    Program,
+    SizeSource,
+    Step,
+    Work,
+)
 from aicc.symbolic import Bound, Size, Sym, sym
 from aicc.text import Reader, print_name, quote
 
@@ -76,6 +87,8 @@ def _step(program: Program, s: Step) -> str:
         text = f"{head} {_names(s.operands)} -> {_names(s.results)}"
         if isinstance(s, Call) and s.sizes:
             text += f" sizes {_names(s.sizes)}"
+        if isinstance(s, Call) and s.work is not None:
+            text += f" work {_work(s.work)}"
     if s.nodes:
         text += f" at {', '.join(map(quote, s.nodes))}"
     if isinstance(s, Host):
@@ -84,6 +97,11 @@ def _step(program: Program, s: Step) -> str:
         ", ".join(place(program, n) for n in names if n) for names in (s.operands, s.results)
     )
     return f"{text}  # ({operands}) -> {results}"
+
+
+def _work(w: Work) -> str:
+    counts = ", ".join(map(str, (w.operations, w.instructions, w.constants, w.moved, w.again)))
+    return f"{w.dtype}[{counts}]{' shared' if w.shared else ''}"
 
 
 def place(program: Program, name: str) -> str:
@@ -229,9 +247,18 @@ class _ProgramReader:
         r.expect("->")
         results = r.listed(self._known, "(", ")")
         sizes = r.listed(lambda: r.name("a size"), "(", ")") if r.accept("sizes") else []
-        self.steps.append(
-            Call(kernel, tuple(operands), tuple(results), tuple(sizes), self._nodes())
-        )
+        work = self._work() if r.accept("work") else None
+        names = self._nodes()
+        self.steps.append(Call(kernel, tuple(operands), tuple(results), tuple(sizes), names, work))
+
+    def _work(self) -> Work:
+        r = self.r
+        dtype = r.expect_kind("name", "an element type").text
+        start = r.token
+        counts = r.sizes(self.scope.get)
+        if len(counts) != 5:
+            r.fail("operations, instructions and bytes of constants and others", start)
+        return Work(*counts, dtype=dtype, shared=bool(r.accept("shared")))
 
     def _host(self) -> None:
         r = self.r

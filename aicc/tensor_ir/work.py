@@ -1,0 +1,131 @@
+"""What a kernel has to do, counted from its loops before any schedule: operations and bytes.
+
+These are what no schedule can save, so that a measured time tells how far a kernel is from its
+limit. All counts are sizes: expressions of the kernel's symbols.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aicc.dtypes import is_float, nbytes
+from aicc.symbolic import Size, Sym, maximum, minimum, opaques, product, symbols
+from aicc.tensor_ir.analysis import bounds
+from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
+from aicc.tensor_ir.walk import children, stmt_exprs, walk_expr
+
+ARITHMETIC = frozenset(("add", "sub", "mul", "div", "neg", "abs", "max", "min", "fma", "sqrt"))
+EXPANSION = {
+    **dict.fromkeys(("div", "sqrt"), 6),
+    **dict.fromkeys(("exp", "log", "sin", "cos", "tanh", "erf"), 14),
+    **dict.fromkeys(("tan", "pow", "asin", "acos", "atan", "sinh", "cosh"), 24),
+    **dict.fromkeys(("asinh", "acosh", "atanh", "mod", "floormod"), 24),
+}
+"""Vector instructions that a function takes, about, as long ones count for several."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """operations: of arithmetic on floats, a multiplication and the addition of its product count
+    as two. instructions: what the vector units do for them, per element: a multiply-add is one, a
+    function as many as it expands to. constants: bytes read of constants, moved: bytes of the other
+    parameters, each element once. again: bytes that the iterations of a loop around several nests
+    each read anew, but for the first. dtype: "f64" or "f32", whose multiply-adds are the limit.
+    """
+
+    operations: Size
+    instructions: Size
+    constants: Size
+    moved: Size
+    again: Size = 0
+    dtype: str = "f32"
+
+
+def work(kernel: Kernel) -> Work:
+    """The work of an unscheduled kernel. Loops whose bounds depend on data, and bodies of `while`,
+    count as one iteration; loops whose bounds depend on other loops count at their longest."""
+    count = _Count(kernel)
+    count.visit(kernel.body, 1, 1, {})
+    once: dict[str, Size] = {"const": 0, "": 0}
+    again: Size = 0
+    for b in kernel.params:
+        whole = product(b.shape)
+        total: Size = 0
+        every: Size = 0
+        for (name, passes), touched in count.touched.items():
+            if name == b.name:
+                total = total + touched * passes
+                every = every + minimum(whole, touched) * passes
+        kind = "const" if b.scope == "const" else ""
+        least = minimum(whole, total)
+        once[kind] = once[kind] + least * nbytes(b.dtype)
+        again = again + (every - least) * nbytes(b.dtype)
+    double = any(b.dtype == "f64" for b in kernel.params)
+    return Work(
+        count.operations,
+        count.instructions,
+        once["const"],
+        once[""],
+        maximum(0, again),
+        "f64" if double else "f32",
+    )
+
+
+Ranges = dict[Sym, tuple[Size, Size]]
+
+
+class _Count:
+    def __init__(self, kernel: Kernel) -> None:
+        self.sizes = frozenset(kernel.sizes)
+        self.operations: Size = 0
+        self.instructions: Size = 0
+        self.touched: dict[tuple[str, Size], Size] = {}
+        """(buffer, passes) -> loads and stores in one of so many passes, each of which touches
+        memory anew."""
+
+    def visit(self, body: tuple[Stmt, ...], passes: Size, times: Size, ranges: Ranges) -> None:
+        for s in body:
+            if not isinstance(s, For):
+                self._statement(s, passes, times)
+                self.visit(children(s), passes, times, ranges)
+                continue
+            inside = {**ranges, s.var: (s.lo, s.hi)}
+            n = self._iterations(s, ranges)
+            if sum(isinstance(c, For) for c in s.body) > 1:
+                self.visit(s.body, passes * times * n, 1, inside)
+            else:
+                self.visit(s.body, passes, times * n, inside)
+
+    def _iterations(self, s: For, ranges: Ranges) -> Size:
+        extent = s.extent
+        if opaques(extent):
+            return 1
+        if symbols(extent) <= self.sizes:
+            return extent
+        found = bounds(extent, ranges)
+        return found[1] if found is not None and symbols(found[1]) <= self.sizes else 1
+
+    def _statement(self, s: Stmt, passes: Size, times: Size) -> None:
+        if isinstance(s, Store | Reduce):
+            self._touch(s.buffer, passes, times)
+        operations = instructions = 0
+        parts: dict[Expr, None] = {}
+        for e in stmt_exprs(s):
+            parts.update(dict.fromkeys(walk_expr(e)))
+        for e in parts:
+            if isinstance(e, Load):
+                self._touch(e.buffer, passes, times)
+            elif isinstance(e, Op) and is_float(e.dtype):
+                expansion = EXPANSION.get(e.name)
+                if e.name in ARITHMETIC or expansion is not None:
+                    operations += 2 if e.name == "fma" else 1
+                    instructions += expansion or 1
+        if isinstance(s, Reduce) and is_float(s.value.dtype):
+            operations += 1
+            fused = s.op == "add" and isinstance(s.value, Op) and s.value.name == "mul"
+            instructions += 0 if fused else 1
+        self.operations = self.operations + passes * times * operations
+        self.instructions = self.instructions + passes * times * instructions
+
+    def _touch(self, buffer: str, passes: Size, times: Size) -> None:
+        self.touched[buffer, passes] = self.touched.get((buffer, passes), 0) + times
