@@ -375,7 +375,7 @@ class Fuse:
                 kernels[name] = replace(lowered.kernel, name=name)
                 works[name] = _work_attribute(lowered.kernel)
             origin = dict.fromkeys(o for node in nodes for o in node.origin)
-            attrs = {"kernel": name, "work": works[name]}
+            attrs: dict[str, Any] = {"kernel": name, "work": works[name]}
             result.nodes.append(
                 make_node(CALL, lowered.operands, lowered.results, attrs, (), origin)
             )
