@@ -206,13 +206,14 @@ class KernelFunction(Expressions):
                 self.fn.value(f"call reassoc {scalar} @{name}({scalar} {start}, {t} {text})"),
                 v.dtype,
             )
-        word = op
+        word, flags = op, ""
         if op in ("max", "min"):
-            word = (
-                f"f{op}imum" if is_float(v.dtype) else f"{'s' if is_signed(v.dtype) else 'u'}{op}"
-            )
+            if is_float(v.dtype):
+                word, flags = f"f{op}imum", "nsz"
+            else:
+                word = f"{'s' if is_signed(v.dtype) else 'u'}{op}"
         name = f"llvm.vector.reduce.{word}.{mangled}"
-        return Value(self.fn.call(scalar, name, [(t, text)]), v.dtype)
+        return Value(self.fn.call(scalar, name, [(t, text)], flags), v.dtype)
 
     def _check(self, s: Check) -> None:
         cond = self._condition(s.cond)

@@ -62,11 +62,13 @@ class FunctionWriter:
         self.block = name
 
     def call(
-        self, result: str, name: str, args: list[tuple[str, str]], attributes: str = ""
+        self, result: str, name: str, args: list[tuple[str, str]], flags: str = ""
     ) -> str:
-        """A call of an external function or intrinsic, declared as needed; args: (type, value)."""
-        self.module.declare(name, result, ", ".join(t for t, _ in args), attributes)
-        text = f"call {result} @{name}({', '.join(f'{t} {v}' for t, v in args)})"
+        """A call of an external function or intrinsic, declared as needed; args: (type, value).
+        flags: what LLVM may assume, such as "nsz"."""
+        self.module.declare(name, result, ", ".join(t for t, _ in args))
+        word = f"call {flags}" if flags else "call"
+        text = f"{word} {result} @{name}({', '.join(f'{t} {v}' for t, v in args)})"
         if result == "void":
             self.emit(text)
             return ""
