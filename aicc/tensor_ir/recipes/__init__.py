@@ -15,6 +15,7 @@ from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.recurrence import recurrence, serial_loops
 from aicc.tensor_ir.recipes.rows import rows
+from aicc.tensor_ir.recipes.staged import has_staged, staged
 from aicc.tensor_ir.recipes.window import column_axis, window
 from aicc.tensor_ir.schedule import Step
 from aicc.tensor_ir.walk import walk_stmts
@@ -50,6 +51,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         return [plain]
     reductions = [s for s in plan.stages() if s.op is not None]
     found: list[Callable[[Plan], None]] = []
+    if has_staged(Plan(kernel, machine)):
+        found.append(staged)
     if serial_loops(plan.kernel):
         found.append(recurrence)
     if not reductions:

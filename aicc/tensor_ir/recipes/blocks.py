@@ -12,6 +12,9 @@ values, wherever the result has it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, FloorDiv, Mod, Sym, symbols
 from aicc.tensor_ir.analysis import Stage
@@ -35,17 +38,17 @@ def shared(plan: Plan, stage: Stage) -> bool:
     if not isinstance(stage.value, Op):
         return False
     for reader in plan.stages():
-        loads = _loads(reader.value, stage.buffer)
-        if len(loads) > 1 or any(_quotients(x) for x in loads):
+        loads = loads_from(reader.value, stage.buffer)
+        if len(loads) > 1 or any(quotients_of(x) for x in loads):
             return True
     return False
 
 
-def _loads(e: Expr, buffer: str) -> list[Load]:
+def loads_from(e: Expr, buffer: str) -> list[Load]:
     return [x for x in walk_expr(e) if isinstance(x, Load) and x.buffer == buffer]
 
 
-def _quotients(load: Load) -> dict[Sym, int]:
+def quotients_of(load: Load) -> dict[Sym, int]:
     """Variables that a load is indexed by as `v // m` or `v % m`, with m."""
     found: dict[Sym, int] = {}
     for index in load.indices:
@@ -77,28 +80,22 @@ def blocks(plan: Plan) -> None:
     if any(s.op is not None for s in (*chain, final)):
         raise ScheduleError(f"not all nests are maps\n{plan.kernel}")
     last = chain[-1]
-    loads = _loads(final.value, last.buffer)
+    loads = loads_from(final.value, last.buffer)
     if len(loads) != 1 or plan.kernel.buffer(final.buffer).scope != "out":
         raise ScheduleError(f"{last.buffer} is not read once\n{plan.kernel}")
     lanes = lanes_of(plan, final)
-    lane = _lane(final, loads[0])
-    if lane is None:
-        raise ScheduleError(f"the last axis has no lanes\n{plan.kernel}")
     for stage in chain:
-        _check_lanes(plan, stage)
+        check_lanes(plan, stage)
         plan.do(PadAxis(stage.buffer, len(stage.axes) - 1, lanes))
-    over, within = _axes(final, lane, loads[0], _addressing(plan, chain))
-    outer, inner = _split(plan, final.buffer, over, within, lane, lanes)
-    at = outer[-1]
+    loops = {v: v.name for v in final.variables}
+    nest = tiled(plan, final, [plan.stage(s.buffer) for s in chain], loops, lanes)
     for stage in reversed(chain):
-        _compute(plan, stage.buffer, at)
-    for name in inner[:-1]:
-        plan.do(Unroll(name))
-    plan.do(Vectorize(inner[-1]))
-    parallelise(plan, *outer[:-1])
+        compute_block(plan, stage.buffer, nest.over[-1])
+    nest.finish(plan)
+    parallelise(plan, *nest.over[:-1])
 
 
-def _lane(final: Stage, load: Load) -> Sym | None:
+def lane_of(final: Stage, load: Load) -> Sym | None:
     """The result's variable that runs along the last axis of the shared values."""
     for v, _ in final.axes:
         if v is not None and load.indices[-1] == Dim((((v,), 1),), 0):
@@ -106,7 +103,7 @@ def _lane(final: Stage, load: Load) -> Sym | None:
     return None
 
 
-def _check_lanes(plan: Plan, stage: Stage) -> None:
+def check_lanes(plan: Plan, stage: Stage) -> None:
     """Lanes along the last axis read neighbouring elements, or one."""
     v = stage.axes[-1][0]
     for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
@@ -130,48 +127,62 @@ def _addressing(plan: Plan, chain: list[Stage]) -> list[bool]:
 
 def _axes(
     final: Stage, lane: Sym, load: Load, addressing: list[bool]
-) -> tuple[list[tuple[str, int]], list[str]]:
-    """The result's loops: (name, extent of its blocks) of those that go over blocks, and the names
-    of those that go over what is in one. `lane` is in neither."""
-    quotients = _quotients(load)
+) -> tuple[list[tuple[Sym, int]], list[tuple[Sym, int]]]:
+    """The result's variables, with the factor to split their loops by: those that go over blocks,
+    and those that go over what is in one. `lane` is in neither."""
+    quotients = quotients_of(load)
     moving: set[Sym] = set()
+    still: set[Sym] = set()
     for index, counted in zip(load.indices, addressing, strict=True):
-        moving |= symbols(index) if counted else set()
-    outer: list[tuple[str, int]] = []
-    inner: list[str] = []
+        if counted:
+            moving |= symbols(index)
+        else:
+            still |= symbols(index)
+    outer: list[tuple[Sym, int]] = []
+    inner: list[tuple[Sym, int]] = []
     for v, extent in final.axes:
         if v is None or v == lane:
             continue
-        if v in quotients and v in moving:
-            outer.append((v.name, quotients[v]))
-        elif v in moving or not isinstance(extent, int):
-            outer.append((v.name, 1))
+        if v in moving:
+            outer.append((v, quotients.get(v, 1) if v in still else 1))
+        elif isinstance(extent, int):
+            inner.append((v, quotients.get(v, 1)))
         else:
-            inner.append(v.name)
+            outer.append((v, 1))
     return outer, inner
 
 
-def _split(
-    plan: Plan,
-    out: str,
-    outer: list[tuple[str, int]],
-    inner: list[str],
-    lane: Sym,
-    lanes: int,
-) -> tuple[list[str], list[str]]:
-    """Splits the result's loops and puts those over blocks outside: the names of both kinds."""
-    quotients = {
-        v.name: m
-        for load in walk_expr(plan.stage(out).value)
-        if isinstance(load, Load)
-        for v, m in _quotients(load).items()
-    }
-    order = [v.name for v, _ in plan.stage(out).axes if v is not None]
-    splits = [(n, m) for n, m in outer if m > 1]
-    splits += [(n, quotients[n]) for n in inner if n in quotients]
-    splits.append((lane.name, lanes))
-    parts: dict[str, list[str]] = {n: [n] for n in order}
-    for name, factor in splits:
+@dataclass(frozen=True)
+class Nest:
+    """Names of the loops of a stage that is computed by blocks: `over` blocks, the vectors of one
+    last, and `within` one, the lanes last."""
+
+    over: tuple[str, ...]
+    within: tuple[str, ...]
+
+    def finish(self, plan: Plan) -> None:
+        """Unrolls what is within a block."""
+        for name in self.within[:-1]:
+            plan.do(Unroll(name))
+        plan.do(Vectorize(self.within[-1]))
+
+
+def tiled(
+    plan: Plan, final: Stage, chain: list[Stage], loops: Mapping[Sym, str], lanes: int
+) -> Nest:
+    """Splits the loops of a stage, which are perfectly nested, for blocks of the last of `chain`,
+    which it reads. loops: the name of the loop that stands for each of the stage's variables."""
+    load = loads_from(final.value, chain[-1].buffer)[0]
+    lane = lane_of(final, load)
+    if lane is None:
+        raise ScheduleError(f"the last axis has no lanes\n{plan.kernel}")
+    outer, inner = _axes(final, lane, load, _addressing(plan, chain))
+    order = [loops[v] for v, _ in final.axes if v is not None and v in loops]
+    parts = {n: [n] for n in order}
+    for v, factor in (*outer, *inner, (lane, lanes)):
+        name = loops.get(v)
+        if name is None or (factor == 1 and v != lane):
+            continue
         extent = plan.loop(name).extent
         order.remove(name)
         plan.do(Reorder((*order, name)))
@@ -179,14 +190,16 @@ def _split(
         plan.do(Split(name, factor, "exact" if exact else "guard"))
         parts[name] = [f"{name}.o", f"{name}.i"]
         order += parts[name]
-    over = [parts[n][0] for n, _ in outer] + [parts[lane.name][0]]
-    within = [parts[n][-1] for n, m in outer if m > 1]
-    within += [x for n in inner for x in parts[n]] + [parts[lane.name][-1]]
+    named = [(loops[v], m) for v, m in outer if v in loops]
+    over = [parts[n][0] for n, _ in named] + [parts[loops[lane]][0]]
+    within = [parts[n][-1] for n, m in named if m > 1]
+    within += [x for v, _ in inner if v in loops for x in parts[loops[v]]]
+    within.append(parts[loops[lane]][-1])
     plan.do(Reorder((*over, *within)))
-    return over, within
+    return Nest(tuple(over), tuple(within))
 
 
-def _compute(plan: Plan, buffer: str, at: str) -> None:
+def compute_block(plan: Plan, buffer: str, at: str) -> None:
     """Computes the values of one block; what depends on the same loads is computed together."""
     plan.do(ComputeAt(buffer, at, "register"))
     name = plan.newest_buffer()

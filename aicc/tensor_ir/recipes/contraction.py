@@ -99,8 +99,8 @@ def contraction(plan: Plan, buffer: str) -> None:
     if found is None:
         raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
     tile = _tile(plan, stage, found)
-    copy = _right_operand(plan, stage, found, tile)
-    _Tiling(plan, buffer, out, found, tile, copy).run()
+    copy = right_operand(plan, stage, found, tile)
+    Tiling(plan, buffer, out, found, tile, copy).run()
 
 
 def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
@@ -173,7 +173,7 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
     return choose_tile(plan.target, dtype, problem)
 
 
-def _right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:
+def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:
     """Lays out the right operand: the name of the stage to copy panels with, or None."""
     v, extent = stage.axes[found.column]
     assert v is not None
@@ -208,7 +208,7 @@ def _right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | 
 
 
 @dataclass
-class _Tiling:
+class Tiling:
     """Tiles the epilogue's stage and computes the accumulator in each tile."""
 
     plan: Plan
@@ -243,30 +243,30 @@ class _Tiling:
         plan.do(Split(column, tile.columns, "exact" if _exact(n_extent, tile) else "guard"))
         if not row:
             plan.do(Reorder((*order, inside)))
-            self._compute(panel, "", inside)
+            self.compute_tile(panel, "", inside)
             self._finish(order)
         elif symbolic:
             plan.do(Reorder((*order, inside, row)), Split(row, tile.rows, "guard"))
             leading = [*order, f"{row}.o"]
             plan.do(Reorder((*leading, f"{row}.i", inside)))
-            self._compute(f"{row}.o", f"{row}.i", inside)
+            self.compute_tile(f"{row}.o", f"{row}.i", inside)
             self._finish(leading)
         elif self._rows_first(outer, n_extent):
             plan.do(Reorder((row, panel, inside)), Split(row, tile.rows, "peel"))
             leading = [f"{row}.o", panel]
             if plan.has_loop(leading[0]):
                 plan.do(Reorder((*leading, f"{row}.i", inside)))
-                self._compute(panel, f"{row}.i", inside)
-            self._tail(row, column, True)
+                self.compute_tile(panel, f"{row}.i", inside)
+            self.tail(row, column, True)
             self._finish(leading)
         else:
             plan.do(Reorder((*order, row, inside)), Split(row, tile.rows, "peel"))
             if plan.has_loop(f"{row}.o"):
-                self._compute(f"{row}.o", f"{row}.i", inside)
-            self._tail(row, column, False)
+                self.compute_tile(f"{row}.o", f"{row}.i", inside)
+            self.tail(row, column, False)
             self._finish([*order, f"{row}.o"])
 
-    def _tail(self, row: str, column: str, rows_first: bool) -> None:
+    def tail(self, row: str, column: str, rows_first: bool) -> None:
         plan = self.plan
         rest = f"{row}.t"
         if not plan.has_loop(rest):
@@ -275,12 +275,12 @@ class _Tiling:
         inner = f"{column}.i.t"
         if rows_first:
             plan.do(Reorder((f"{column}.o.t", rest, inner)))
-            self._compute(f"{column}.o.t", rest, inner)
+            self.compute_tile(f"{column}.o.t", rest, inner)
             return
         if not isinstance(extent, int):
             raise ScheduleError(f"a tail of {extent} rows has no constant shape\n{plan.kernel}")
         plan.do(Split(rest, extent, "exact"))
-        self._compute(f"{rest}.o", f"{rest}.i", inner)
+        self.compute_tile(f"{rest}.o", f"{rest}.i", inner)
 
     def _rows_first(self, outer: list[str], n_extent: Size) -> bool:
         """Rows outside, panels inside: where there are too few panels to share out."""
@@ -310,7 +310,7 @@ class _Tiling:
         small = isinstance(weights, int) and weights <= self.plan.target.l2 // 2
         return [*shared, *rows, panel] if small else [*shared, panel, *rows]
 
-    def _compute(self, at: str, row: str, column: str) -> None:
+    def compute_tile(self, at: str, row: str, column: str) -> None:
         """Computes the accumulator of one tile inside the loop `at`."""
         plan, tile = self.plan, self.tile
         loops = [(row, column)]

@@ -1,0 +1,243 @@
+"""Matrix products between maps over blocks: what goes in and what comes out stays in the cache.
+
+    parallel band of blocks:
+        v[..] = f(x[band])                 each block in registers, into a local array
+        for panel of columns: for tile of rows:
+            acc = 0;  for k: acc += v[rows, k] * w[k, columns];  m[rows, columns] = acc
+        y[band] = g(m[..])                 each block in registers, epilogue included
+
+The product's left operand is computed by maps of which the elements of a block share values, and
+its result is read by such maps (`blocks`). A band is as many rows of the product as fit into half
+of the second cache, with their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aicc.dtypes import nbytes
+from aicc.errors import ScheduleError
+from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.tensor_ir.analysis import Stage
+from aicc.tensor_ir.recipes.blocks import (
+    Nest,
+    check_lanes,
+    compute_block,
+    loads_from,
+    shared,
+    tiled,
+)
+from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise
+from aicc.tensor_ir.recipes.contraction import Roles, Tiling, right_operand, roles
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.tiles import Problem, choose_tile
+from aicc.tensor_ir.schedule import Reorder, Split
+from aicc.tensor_ir.schedule_axes import PadAxis
+from aicc.tensor_ir.schedule_compute_at import ComputeAt
+from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
+from aicc.tensor_ir.walk import loads_of
+
+BANDS = 4
+"""Bands that there should be at least, for threads to share."""
+
+
+def has_staged(plan: Plan) -> bool:
+    """True for one product whose left operand is computed by blocks, as what reads its result."""
+    stages = plan.stages()
+    found = [n for n, s in enumerate(stages) if s.op is not None]
+    if len(found) != 1 or len(stages) != len(plan.kernel.body):
+        return False
+    (n,) = found
+    operands = roles(plan, stages[n])
+    if operands is None or operands.row is None or operands.left.buffer not in _made(stages[:n]):
+        return False
+    parts = stages[:n], stages[n + 1 :]
+    return all(any(shared(plan, s) for s in part) for part in parts)
+
+
+def _made(stages: Sequence[Stage]) -> set[str]:
+    return {s.buffer for s in stages}
+
+
+def staged(plan: Plan) -> None:
+    """Schedules a kernel of maps, one product, and maps."""
+    product = next(s for s in plan.stages() if s.op is not None)
+    buffer = product.buffer
+    operands = roles(plan, product)
+    if operands is None or operands.row is None:
+        raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
+    left = operands.left.buffer
+    for stage in reversed(plan.stages()):
+        local = plan.kernel.buffer(stage.buffer).scope == "temp"
+        if local and stage.buffer not in (buffer, left) and not shared(plan, stage):
+            plan.do(Inline(stage.buffer))
+    names = [s.buffer for s in plan.stages()]
+    n = names.index(buffer)
+    before, after, out = names[: names.index(left)], names[n + 1 : -1], names[-1]
+    if names != [*before, left, buffer, *after, out] or not before or not after:
+        raise ScheduleError(f"not maps, a product and maps\n{plan.kernel}")
+    if plan.kernel.buffer(out).scope != "out":
+        raise ScheduleError(f"{out} is not the result\n{plan.kernel}")
+    lanes = lanes_of(plan, plan.stage(out))
+    for name in (*before, left, *after):
+        check_lanes(plan, plan.stage(name))
+    _Bands(plan, before, left, buffer, after, out, lanes).run()
+
+
+class _Bands:
+    """The steps, from the result back to the operands."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        before: list[str],
+        left: str,
+        product: str,
+        after: list[str],
+        out: str,
+        lanes: int,
+    ) -> None:
+        self.plan, self.lanes = plan, lanes
+        self.before, self.left, self.product = before, left, product
+        self.after, self.out = after, out
+        plan.do(CacheWrite(product))
+        self.acc = plan.newest_buffer()
+
+    def run(self) -> None:
+        plan = self.plan
+        stage = plan.stage(self.acc)
+        operands = roles(plan, stage)
+        assert operands is not None and operands.row is not None
+        row = operands.row
+        final = plan.stage(self.out)
+        rows = self._band_rows(stage, operands, row)
+        self.operands = operands
+        columns, depth = stage.axes[operands.column][1], _depth(stage)
+        stride = None if depth is None else depth * nbytes(operands.left.dtype)
+        problem = Problem(rows[1], as_number(columns), depth, stride)
+        self.tile = choose_tile(plan.target, operands.left.dtype, problem)
+        if right_operand(plan, stage, operands, self.tile) is not None:
+            raise ScheduleError(
+                f"the right operand of {self.product} is no constant\n{plan.kernel}"
+            )
+        self._pad(operands.column)
+        loops = {v: v.name for v in final.variables}
+        chain = [plan.stage(b) for b in self.after]
+        nest = tiled(plan, plan.stage(self.out), chain, loops, self.lanes)
+        for b in reversed(self.after):
+            compute_block(plan, b, nest.over[-1])
+        band = self._band_loop(nest, row)
+        leading = nest.over[: nest.over.index(band)]
+        if rows[0] > 1:
+            plan.do(Split(band, rows[0], "exact"))
+            band = f"{band}.o"
+        nest.finish(plan)
+        self._product(band, row)
+        self._left(band)
+        parallelise(plan, *leading, band)
+
+    def _band_rows(self, stage: Stage, operands: Roles, row: int) -> tuple[int, int]:
+        """(blocks along the outermost axis that numbers rows, rows of the product) of a band."""
+        plan = self.plan
+        total = stage.axes[row][1]
+        reader = plan.stage(self.after[0])
+        load = loads_from(reader.value, self.product)[0]
+        inside = symbols(load.indices[row])
+        extents = [e for v, e in reader.axes if v in inside]
+        if not extents or not all(isinstance(e, int) for e in (total, *extents)):
+            raise ScheduleError(f"rows of {self.product} are not numbers\n{plan.kernel}")
+        outer = int(extents[0])
+        each = int(total) // outer
+        size = _row_bytes(plan, stage, operands)
+        room = plan.target.l2 // 2 // max(1, size * each)
+        most = max(1, min(room, outer // BANDS))
+        blocks = max(d for d in range(1, most + 1) if outer % d == 0)
+        return blocks, blocks * each
+
+    def _pad(self, column: int) -> None:
+        plan = self.plan
+        for b in (*self.before, self.left):
+            plan.do(PadAxis(b, len(plan.kernel.buffer(b).shape) - 1, self.lanes))
+        plan.do(PadAxis(self.acc, column, self.tile.columns))
+        plan.do(PadAxis(self.product, column, self.lanes))
+        for b in self.after:
+            plan.do(PadAxis(b, len(plan.kernel.buffer(b).shape) - 1, self.lanes))
+
+    def _band_loop(self, nest: Nest, row: int) -> str:
+        """The outermost loop that rows of the product are numbered by."""
+        plan = self.plan
+        inside: set[str] = set()
+        for load in loads_of(plan.loop(nest.over[-1])):
+            if load.buffer == self.product:
+                inside |= {v.name for v in symbols(load.indices[row])}
+        found = [n for n in nest.over[:-1] if n in inside]
+        if not found:
+            raise ScheduleError(f"{self.product} has one row\n{plan.kernel}")
+        return found[0]
+
+    def _product(self, band: str, row: int) -> None:
+        """The rows of the product for one band, in register tiles."""
+        plan, tile = self.plan, self.tile
+        plan.do(ComputeAt(self.product, band, "stack"))
+        name = plan.newest_buffer()
+        m, n = f"{name}.{row}", f"{name}.{self.operands.column}"
+        axes = range(len(plan.kernel.buffer(name).shape))
+        outer = [x for a in axes if (x := f"{name}.{a}") not in (m, n) and plan.has_loop(x)]
+        extent = plan.loop(n).extent
+        exact = isinstance(extent, int) and extent % tile.columns == 0
+        plan.do(Split(n, tile.columns, "exact" if exact else "guard"))
+        plan.do(Reorder((*outer, f"{n}.o", m, f"{n}.i")), Split(m, tile.rows, "peel"))
+        tiling = Tiling(plan, self.acc, self.product, self.operands, tile, None)
+        if plan.has_loop(f"{m}.o"):
+            tiling.compute_tile(f"{m}.o", f"{m}.i", f"{n}.i")
+        tiling.tail(m, n, False)
+
+    def _left(self, band: str) -> None:
+        """The left operand for one band, by blocks."""
+        plan = self.plan
+        stage = plan.stage(self.left)
+        chain = [plan.stage(b) for b in self.before]
+        plan.do(ComputeAt(self.left, band, "stack"))
+        name = plan.newest_buffer()
+        loops: dict[Sym, str] = {}
+        for n, (v, _) in enumerate(stage.axes):
+            if v is not None and plan.has_loop(f"{name}.{n}"):
+                loops[v] = f"{name}.{n}"
+        nest = tiled(plan, stage, chain, loops, self.lanes)
+        for b in reversed(self.before):
+            compute_block(plan, b, nest.over[-1])
+        nest.finish(plan)
+
+
+def _row_bytes(plan: Plan, stage: Stage, operands: Roles) -> int:
+    """Bytes of one row of a product's left operand and result, for all matrices of a batch that the
+    right operand tells apart."""
+    left, right = operands.left, operands.right.size_symbols()
+    rows = {v for v in left.size_symbols() - right if v in stage.variables}
+    total = 0
+    for buffer, indices in (
+        (plan.kernel.buffer(left.buffer), left.indices),
+        (plan.kernel.buffer(stage.buffer), [_value(v) for v, _ in stage.axes]),
+    ):
+        size = nbytes(buffer.dtype)
+        for index, extent in zip(indices, buffer.shape, strict=True):
+            if not symbols(index) & rows:
+                size *= extent if isinstance(extent, int) else 1
+        total += size
+    return total
+
+
+def _value(v: Sym | None) -> Size:
+    return 0 if v is None else Dim((((v,), 1),), 0)
+
+
+def _depth(stage: Stage) -> int | None:
+    total = 1
+    for _, extent in stage.reduce:
+        if not isinstance(extent, int):
+            return None
+        total *= extent
+    return total
+
+
+__all__ = ["has_staged", "staged"]
