@@ -119,7 +119,7 @@ class Maker:
         exact: bool = False,
         **attrs: Any,
     ) -> Value:
-        if any(math.prod(e[b] for e in shape) > 20000 for b in range(len(BINDINGS))):
+        if any(math.prod(e[b] for e in shape) > 40000 for b in range(len(BINDINGS))):
             raise Skip
         (name,) = self.emit(op, inputs, **attrs)
         made = Value(name, kind, tuple(shape), most, exact)
@@ -313,7 +313,7 @@ def binary(g: Maker) -> None:
         (t,) = g.emit("Add", [t, g.scalar(1.0)])
         g.add("Div", [x.name, t], shape, x.most)
     elif op == "PRelu":
-        if shape != x.shape:
+        if shape != x.shape or not all(map(is_fixed, y.shape)):
             raise Skip
         g.add("PRelu", [x.name, y.name], shape, x.most * max(1, y.most))
     elif g.chance(2):
@@ -607,7 +607,7 @@ def reduce(g: Maker) -> None:
     keep = g.choose(2)
     shape = [ONE if k in axes else e for k, e in enumerate(x.shape) if keep or k not in axes]
     count = max(math.prod(x.shape[k][b] for k in axes) for b in range(len(BINDINGS)))
-    most = {"ReduceSumSquare": x.most**2 * count, "ReduceLogSumExp": x.most + math.log(count)}
+    most = {"ReduceSumSquare": x.most**2 * count, "ReduceLogSumExp": x.most + math.log(count + 1)}
     bound = most.get(op, x.most * (1 if op[6:] in ("Mean", "Max", "Min") else count**0.5))
     named = [k - x.rank if g.chance(3) else k for k in axes]
     g.add(op, [x.name, g.ints(*named)], shape, bound, keepdims=keep)
@@ -658,7 +658,7 @@ def matmul(g: Maker) -> None:
     how = g.choose(5)
     if how <= 1:  # by a weight
         x = g.a(fits=lambda v: v.rank >= 1 and is_fixed(v.shape[-1]))
-        k, n = x.shape[-1][0], g.pick((1, 3, 8, 16, 17, 32, 48, 64, 65))
+        k, n = x.shape[-1][0], g.pick((1, 3, 8, 16, 17, 32, 48, 64, 65, 130, 200))
         y = g.add("MatMul", [x.name, g.weight(k, n)], (*x.shape[:-1], fixed(n)), x.most * k**0.5)
         if g.chance(2):
             g.add("Add", [y.name, g.weight(n)], y.shape, y.most + 1)
@@ -696,7 +696,8 @@ def image(g: Maker) -> Value:
     if any(v.kind == "f" and fits(v) for v in g.values):
         return g.a(fits=fits)
     channels = fixed(g.pick((1, 2, 3, 4, 8, 16, 24, 32)))
-    spatial = [g.pick((fixed(7), fixed(8), fixed(12), fixed(9))) for _ in range(g.between(1, 2))]
+    side = (7, 8, 9, 12, 20, 28)
+    spatial = [fixed(g.pick(side)) for _ in range(g.pick((1, 2, 2)))]
     if g.symbols and g.chance(4):
         spatial[-1] = tuple(b["m"] for b in BINDINGS)
     batch = tuple(b["n"] for b in BINDINGS) if g.symbols and g.chance(3) else fixed(g.between(1, 2))
@@ -728,7 +729,7 @@ def conv(g: Maker) -> None:
     c = x.shape[1][0]
     attrs, spatial = window(g, x, True)
     groups = g.pick([n for n in (1, 1, 1, 2, 4, c) if c % n == 0])
-    out = groups * g.pick((1, 1, 2, 4) if groups > 1 else (1, 3, 8, 16, 17, 32))
+    out = groups * g.pick((1, 1, 2, 4) if groups > 1 else (1, 3, 8, 16, 17, 32, 48))
     w = g.weight(out, c // groups, *attrs["kernel_shape"])
     inputs = [x.name, w, *([g.weight(out)] if g.chance(2) else [])]
     most = x.most * (c // groups * math.prod(attrs["kernel_shape"])) ** 0.5 + 1
