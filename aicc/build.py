@@ -20,6 +20,7 @@ from aicc.codegen.threadpool import pool_text
 from aicc.errors import AiccWarning
 from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.graph_ir.graph import Graph, Node
+from aicc.machine_limits import machine_limits
 from aicc.model import CompiledModel
 from aicc.planned import Planned, host_operands
 from aicc.runtime.executable import Executable
@@ -65,7 +66,13 @@ def build(
         objects=strings,
     )
     clock.lap("link")
-    return CompiledModel(executable, clock.seconds, target.name, sum(map(len, objects)))
+    return CompiledModel(
+        executable,
+        clock.seconds,
+        target.name,
+        sum(map(len, objects)),
+        functools.partial(machine_limits, target),
+    )
 
 
 def _objects(planned: Planned, target: Target, kernels: Mapping[str, bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ from aicc.errors import TargetError
 from aicc.runtime.limits import Limits
 
 log = logging.getLogger("aicc")
-FORMAT = 1
+FORMAT = 2
 """Changes when what is measured does."""
 DTYPES = ("f32", "f64")
 
@@ -43,7 +43,7 @@ def measure(target: Target) -> Limits:
         except TargetError:
             if dtype == "f32":
                 raise
-    footprints = sorted({target.l1d // 2, target.l2 // 2, target.l3 // 2, 4 * target.l3})
+    footprints = sorted({target.l1d // 2, target.l2 // 2, target.l2, target.l3 // 2, 4 * target.l3})
     return Limits(peak, tuple((n, bandwidth(target, n)) for n in footprints))
 
 

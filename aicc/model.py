@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from aicc.errors import InputError
 from aicc.runtime.executable import Executable
 from aicc.runtime.feed import Port
-from aicc.runtime.program import Call, Copy, Host, Program, Step
+from aicc.runtime.limits import Limits
+from aicc.runtime.profile_report import Profile, profile
+from aicc.runtime.program import Call, Host, Program
 
 Array = np.ndarray[Any, Any]
 
@@ -81,21 +83,6 @@ def _bytes(n: int) -> str:
     return f"{n} B"
 
 
-@dataclass(frozen=True)
-class StepTime:
-    """what: the kernel, copy or host operator of a step. nodes: names of its ONNX nodes."""
-
-    what: str
-    nodes: tuple[str, ...]
-    seconds: float
-
-
-def _step_name(step: Step) -> str:
-    if isinstance(step, Call):
-        return step.kernel
-    return "copy" if isinstance(step, Copy) else f"host {step.op}"
-
-
 @dataclass
 class CompiledModel:
     """Native code for one model. Several threads may run it at once.
@@ -108,6 +95,8 @@ class CompiledModel:
     seconds: dict[str, float] = field(default_factory=dict)
     target: str = "native"
     code: int = 0
+    limits: Callable[[], Limits] | None = None
+    """Tells the limits of the machine, which profiles compare with."""
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -192,11 +181,16 @@ class CompiledModel:
             seconds=dict(self.seconds),
         )
 
-    def profile(self, feed: Mapping[str, Array], runs: int = 10) -> list[StepTime]:
-        """The time of each step of the program on `feed`, the least of several runs. Raises as
-        `run` does."""
-        seconds = self.executable.profile(feed, runs)
-        return [StepTime(_step_name(s), s.nodes, t) for s, t in zip(self.program.steps, seconds)]
+    def profile(self, feed: Mapping[str, Array], runs: int = 10) -> Profile:
+        """Time, work and distance from the machine's limits of each step on `feed`, the best of
+        several runs. Raises as `run` does.
+
+        The first profile on a machine measures its limits, which takes about a second, and keeps
+        them in the cache folder (AICC_CACHE_DIR).
+        """
+        times = self.executable.profile(feed, runs)
+        limits = None if self.limits is None else self.limits()
+        return profile(self.program, times, self.executable.threads, limits)
 
     def close(self) -> None:
         """Ends the model's threads and unloads its code; it cannot run again."""

@@ -198,6 +198,25 @@ def test_faults_of_bench(mlp, tmp_path):
     assert "does not exist" in refused(1, "bench", tmp_path / "none.onnx")
 
 
+def test_profile(mlp, tmp_path, monkeypatch):
+    monkeypatch.setenv("AICC_CACHE_DIR", str(tmp_path / "cache"))
+    trace = tmp_path / "trace.json"
+    made = told("profile", mlp, "--threads", "1", "--runs", "2", "--trace", trace)
+    assert made["threads"] == 1 and made["run"] > 0
+    assert made["limits"]["peak"]["f32"] > 1
+    assert all(k["seconds"] > 0 for k in made["kernels"])
+    lost = [k["lost"] for k in made["kernels"]]
+    assert lost == sorted(lost, reverse=True)
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert sum(e["ph"] == "X" for e in events) == len(made["steps"])
+    shown = call("profile", mlp, "--runs", "1", "--top", "1")
+    assert shown.exit_code == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[2].split()[:3] == ["kernel", "calls", "ms"]
+    assert len(lines) == 4 + (len(made["kernels"]) > 1)
+    assert "nowhere" in refused(2, "profile", mlp, "--trace", tmp_path / "nowhere" / "t.json")
+
+
 def test_inspect(folder):
     made = told("inspect", folder / "convnet.onnx")
     assert made["inputs"] == [{"name": "x", "dtype": "float32", "shape": [1, 3, 10, 10]}]

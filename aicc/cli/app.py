@@ -1,4 +1,4 @@
-"""The commands: run, compile, resume, bench, inspect."""
+"""The commands: run, compile, resume, bench, profile, inspect."""
 
 from __future__ import annotations
 
@@ -305,6 +305,43 @@ def bench(
     if vs is not None:
         best, median = first.best / timings[1].best, first.median / timings[1].median
         print(f"aicc takes {best:.2f} times as long as {vs} at best, {median:.2f} in the median")
+
+
+@app.command()
+def profile(
+    model: Model,
+    inputs: Inputs = [],  # noqa: B006
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Kernels shown; all without it.")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="Where a trace for Perfetto or Chrome goes."),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Of which the best counts.")] = 10,
+    seed: Seed = 0,
+    given: Sizes = [],  # noqa: B006
+    dims: Dims = [],  # noqa: B006
+    threads: Threads = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Shows each kernel's time, work and distance from the machine's limits, on random inputs or
+    those of --input; the kernel that loses most time comes first."""
+    with session(debug) as progress:
+        progress("compiling")
+        compiled = aicc.compile(
+            model,
+            threads=threads,
+            dims=sizes(dims, "--dims") or None,
+            progress=_stages(progress, "compiling"),
+        )
+        feed = _feed(compiled.inputs, inputs, True, given, seed)
+        progress("running")
+        result = compiled.profile(feed, runs)
+        if trace is not None:
+            result.to_chrome_trace(trace)
+    print(to_json(result.as_dict()) if as_json else result.table(top))
 
 
 def _ports(model: str, dims: dict[str, int]) -> tuple[Port, ...]:

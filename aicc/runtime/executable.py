@@ -31,7 +31,7 @@ from aicc.runtime.feed import (
     output_ports,
 )
 from aicc.runtime.layout import Layout, Layouts
-from aicc.runtime.profile import Stepper
+from aicc.runtime.profile import Stepper, Times
 from aicc.runtime.program import Buffer, Call, Host, Program
 from aicc.runtime.state import Library, Pool, State, address_of
 from aicc.symbolic import evaluate
@@ -204,21 +204,28 @@ class Executable:
             self._free.append(state)
         return results
 
-    def profile(self, feed: Mapping[str, Array], runs: int = 10) -> list[float]:
+    def profile(self, feed: Mapping[str, Array], runs: int = 10) -> Times:
         """The least seconds of each step over several runs, steps one by one, in order.
 
-        Every step is entered from Python, which costs about a microsecond each. Raises as `run`.
+        Every step is entered from Python, which costs about a microsecond each; whole runs in
+        between do not. Raises as `run`.
         """
         arrays = [
             accept(port, a) for port, a in zip(self.inputs, collect(self.inputs, feed), strict=True)
         ]
         least = [float("inf")] * len(self.program.steps)
+        whole = float("inf")
         layout = self._layout_for(tuple(a.shape for a in arrays))
+        sizes: Mapping[str, int] = {}
         for _ in range(max(1, runs)):
             stepper = Stepper(self.program, self._slots, self._library, self._scopes)
             self._general(arrays, layout, None, stepper)
             least = list(map(min, least, stepper.seconds))
-        return least
+            sizes = stepper.sizes
+            start = time.perf_counter()
+            self.run(feed)
+            whole = min(whole, time.perf_counter() - start)
+        return Times(tuple(least), whole, sizes)
 
     def _state(self) -> State:
         state = State(self._slots.length, len(self.program.phases))
@@ -283,6 +290,8 @@ class Executable:
                 code = segment(state.address) if stepper is None else stepper(state, begin, end)
                 if code:
                     raise self._failure(state.context[FAILED], code)
+            if stepper is not None:
+                stepper.sizes = layout.values
             return [
                 self._result(n, state, arrays, results, layout.values, given)
                 for n in range(len(self.outputs))

@@ -5,16 +5,28 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from aicc.runtime.context import FAILED, POOL, Slots
 from aicc.runtime.program import Call, Copy, Program
 from aicc.runtime.state import Library, State, address_of
 
 
+@dataclass(frozen=True)
+class Times:
+    """Least seconds over several runs: of each step, one by one, and of a whole run. sizes: the
+    values of all symbols."""
+
+    steps: tuple[float, ...]
+    run: float
+    sizes: Mapping[str, int]
+
+
 class Stepper:
     """Stands in the place of the native functions that run ranges of steps.
 
-    scopes: of each kernel's parameters, in order. seconds: where each step's time goes.
+    scopes: of each kernel's parameters, in order. seconds: where each step's time goes. sizes: the
+    values of all symbols, after a run.
     """
 
     def __init__(
@@ -29,6 +41,7 @@ class Stepper:
         self._library = library
         self._scopes = scopes
         self.seconds = [0.0] * len(program.steps)
+        self.sizes: Mapping[str, int] = {}
 
     def __call__(self, state: State, begin: int, end: int) -> int:
         """Runs the steps of a range; the result is that of the native function."""
