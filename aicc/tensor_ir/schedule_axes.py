@@ -103,13 +103,17 @@ def _simplify(e: Expr) -> Expr:
     return map_expr(e, lambda x: None, recombine)
 
 
+_HOW = ("zero", "clamp")
+
+
 @dataclass(frozen=True)
 class PadAxis(Step):
     """B[i] for i in 0..n   ->   B[i] for i in 0..ceil(n/m)*m, so that tiles of m are always whole
 
     What is computed beyond n is read by nobody. A load of the stage that might leave its buffer for
     i >= n becomes zero there (how = "zero"), or repeats the last element (how = "clamp").
-    Precondition: B is a local buffer computed by one canonical stage.
+    Precondition: B is a local buffer computed by one canonical stage, whose reduction has the same
+    extents all along the axis.
     """
 
     buffer: str
@@ -123,24 +127,26 @@ class PadAxis(Step):
         stage = stage_of(kernel, self.buffer)
         if stage is None or old.scope in ("in", "out", "const"):
             raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
+        if not 0 <= self.axis < len(stage.axes) or self.multiple < 1 or self.how not in _HOW:
+            raise self.fail(kernel, f"no axis, no positive multiple, or not one of {_HOW}")
         v, n = stage.axes[self.axis]
+        if any(v in symbols(extent) for _, extent in stage.reduce):
+            raise self.fail(kernel, f"the extents of the reduction depend on {v}")
         padded = ceildiv(n, self.multiple) * self.multiple
         if padded == n:
             return kernel
         axes = list(stage.axes)
-        value = stage.value
+        value, init = stage.value, stage.init
         if v is None:
             v, _ = fresh_variable(f"{self.buffer}.{self.axis}", 0, padded, unused_names(kernel))
         else:
             wide, index = fresh_variable(f"{v.name}.p", 0, padded, unused_names(kernel))
-            value = self._guarded(kernel, stage, v, wide, index, n, padded)
+            value = self._guarded(kernel, stage, value, v, wide, index, n, padded)
+            if init is not None:
+                init = self._guarded(kernel, stage, init, v, wide, index, n, padded)
             v = wide
         axes[self.axis] = (v, padded)
-        made = replace(stage, axes=tuple(axes), value=value)
-        if stage.init is not None and stage.variables:
-            old_v = stage.axes[self.axis][0]
-            if old_v is not None:
-                made = replace(made, init=stage.init.substitute_sizes({old_v: _value(v)}))
+        made = replace(stage, axes=tuple(axes), value=value, init=init)
         shape = (*old.shape[: self.axis], padded, *old.shape[self.axis + 1 :])
         kernel = kernel.with_buffer(replace(old, shape=shape))
         return replace_stage(kernel, stage.position, made)
@@ -149,13 +155,15 @@ class PadAxis(Step):
         self,
         kernel: Kernel,
         stage: Stage,
+        whole: Expr,
         v: Sym,
         wide: Sym,
         index: Size,
         n: Size,
         padded: Size,
     ) -> Expr:
-        """The stage's value over the wider axis, with loads that stay inside their buffers."""
+        """`whole`, an expression of the stage, over the wider axis, with loads that stay inside
+        their buffers."""
         ranges: dict[Sym, tuple[Size, Size]] = {w: (0, e) for w, e in stage.axes if w is not None}
         ranges |= {w: (0, e) for w, e in stage.reduce}
         ranges[wide] = (0, padded)
@@ -179,7 +187,7 @@ class PadAxis(Step):
                 return e.substitute_sizes({v: minimum(index, n - 1)})
             return select(below(index, n), moved, const(0, e.dtype))
 
-        return map_expr(stage.value, one, lambda s: substitute(s, {v: index}))
+        return map_expr(whole, one, lambda s: substitute(s, {v: index}))
 
 
 @dataclass(frozen=True)

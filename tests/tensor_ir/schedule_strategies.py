@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, sym
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, For, Index, Kernel, Reduce, Stmt, as_index, call, const, select
+from aicc.tensor_ir.ir import (
+    Expr,
+    For,
+    Index,
+    Kernel,
+    Reduce,
+    Stmt,
+    as_index,
+    call,
+    cast,
+    const,
+    select,
+)
 from aicc.tensor_ir.schedule import (
     TAILS,
     DecomposeReduction,
@@ -23,7 +35,7 @@ from aicc.tensor_ir.schedule import (
     Unroll,
     Vectorize,
 )
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis
 from aicc.tensor_ir.schedule_partition import Partition
 from aicc.tensor_ir.schedule_stages import (
     CacheRead,
@@ -226,8 +238,49 @@ class Maker:
         self.b.mark_output(z)
         return y
 
+    def rewritten(self) -> Tensor:
+        """Buffers that change after a stage has read them."""
+        dtype, n = self.dtype(), self.extent()
+        x = self.b.input("x", dtype, (n,))
+        t = self.b.compute((n,), lambda i: x[i] + 1, name="t")
+        a = self.b.compute((n,), lambda i: self.unary(t[n - 1 - i]), name="a")
+        with self.b.loop("q", 0, n) as q:
+            if self.draw(st.booleans()):
+                self.b.store(t, [q], a[q] - 2)
+            else:
+                self.b.accumulate(t, [n - 1 - q], a[q])
+        return self.b.compute((n,), lambda i: a[i] * 3 + t[i], name="y")
 
-KINDS = ("chain", "product", "convolution", "pooling", "rows", "movement", "gather", "loops")
+    def conversions(self) -> Tensor:
+        """Element types of several widths in one loop."""
+        dtypes = [self.pick("f32", "i8", "i16", "i32", "i64", "u8", "bool", "f16") for _ in "abc"]
+        n, m = self.extent(), self.extent()
+        t = self.b.input("x", dtypes[0], (n, m))
+        for k, dtype in enumerate(dtypes[1:]):
+            old = t
+            t = self.b.compute(
+                (n, m), lambda i, j, old=old, d=dtype: cast(old[i, j], d), name=f"t{k}"
+            )
+        return self.b.compute((m, n), lambda j, i: cast(t[i, j], "i32"), name="y")
+
+    def ragged(self) -> Tensor:
+        """Rows whose lengths are data."""
+        dtype, n, m = self.dtype(), self.extent(), self.draw(st.integers(1, 9))
+        x, size = self.b.input("x", dtype, (n, m)), self.b.input("size", "i64", (n,))
+        t = self.b.compute((n, m), lambda i, j: self.unary(x[i, j]), name="t")
+        y = self.b.temp("y", dtype, (n,))
+        with self.b.loop("i", 0, n) as i:
+            self.b.store(y, [i], 0)
+            length = call("max", call("min", size[i], m), 0)
+            with self.b.loop("j", 0, as_index(length, 0, m)) as j:
+                self.b.accumulate(y, [i], t[i, j])
+        return y
+
+
+KINDS = (
+    *("chain", "product", "convolution", "pooling", "rows", "movement", "gather", "loops"),
+    *("rewritten", "conversions", "ragged"),
+)
 
 
 @st.composite
@@ -286,6 +339,11 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
             (
                 Rfactor(pick(_reductions(kernel) or loops), factor),
                 FuseAxes(pick([b.name for b in kernel.buffers if b.scope != "const"]), 0),
+                SplitAxis(
+                    pick([b.name for b in kernel.buffers if b.scope != "const"]),
+                    draw(st.integers(0, 2)),
+                    pick((2, 3)),
+                ),
                 PadAxis(pick(local), 0, factor, pick(("zero", "clamp"))),
             )
         )
