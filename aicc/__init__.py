@@ -24,7 +24,7 @@ from aicc.errors import (
     TargetError,
     UnsupportedError,
 )
-from aicc.model import CompiledModel, Report
+from aicc.model import CompiledModel, Profile, Report
 
 if TYPE_CHECKING:
     from aicc.codegen.target import Target
@@ -42,6 +42,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "OperatorError",
+    "Profile",
     "Report",
     "ScheduleError",
     "Target",
