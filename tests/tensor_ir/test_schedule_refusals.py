@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from schedule_kernels import GRID, MAP, MAP_N, PRODUCT, SUM
+from schedule_kernels import GRID, MAP, MAP_N, PRODUCT, SUM, TRIANGLE
 
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.parse import parse_kernel
@@ -240,6 +240,18 @@ REFUSED = [
     (PRODUCT, "rfactor(u, 2)", "the loop's body is not one reduction"),
     (PAIRS, "rfactor(i, 2)", "the loop does not reduce into one element of y"),
     (SHARED, "rfactor(r, 2)", "the value reads y"),
+    (PRODUCT, "fuse_axes(r, 1)", "r has no axes 1 and 2"),
+    (STAGES, "fuse_axes(a, 0)", "a is not computed by one stage"),
+    (PRODUCT, 'pack(b, "1 0"); fuse_axes(b, 0)', "b has a layout already"),
+    (PRODUCT, "split_axis(r, 1, 4)", "4 does not divide axis 1 of r"),
+    (STAGES, "split_axis(a, 1, 2)", "a is not computed by one stage"),
+    (PRODUCT, 'pack(b, "1 0"); split_axis(b, 0, 2)', "b has a layout already"),
+    (PRODUCT, "pad_axis(y, 0, 3)", "y is not a local buffer"),
+    (PRODUCT, "pad_axis(r, 2, 3)", "no axis"),
+    (PRODUCT, "pad_axis(r, 0, 3, wrap)", "not one of ('zero', 'clamp')"),
+    (TRIANGLE, "cache_write(y); pad_axis(y.acc, 0, 4)", "extents of the reduction depend on i"),
+    (MAP, "partition(i, 11)", "11 is not provably inside 0..10"),
+    (MAP_N, "partition(i, 2)", "2 is not provably inside 0..n"),
     (SUM, "rfactor(k, 0)", "the loop's body is not one reduction"),
 ]
 
