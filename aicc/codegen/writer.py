@@ -61,9 +61,7 @@ class FunctionWriter:
         self.lines.append(f"{name}:")
         self.block = name
 
-    def call(
-        self, result: str, name: str, args: list[tuple[str, str]], flags: str = ""
-    ) -> str:
+    def call(self, result: str, name: str, args: list[tuple[str, str]], flags: str = "") -> str:
         """A call of an external function or intrinsic, declared as needed; args: (type, value).
         flags: what LLVM may assume, such as "nsz"."""
         self.module.declare(name, result, ", ".join(t for t, _ in args))
