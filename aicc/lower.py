@@ -30,6 +30,7 @@ from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
 from aicc.tensor_ir.recipes.cost import constants_stay, estimate
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.staged import has_staged
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, map_body, walk_expr
 from aicc.tensor_ir.work import work
@@ -178,6 +179,8 @@ def _describe(graph: Graph, node: Node) -> Description:
         return _describe_map(kernel, lowered, stages, node)
     if len(results) != 1:
         return Description("opaque")
+    if len(reductions) == 1 and has_staged(kernel):
+        return Description("contraction", {}, epilogue=True)
     if len(reductions) == 1:
         return _describe_reduction(kernel, lowered, reductions[0], stages, node)
     return Description("opaque")

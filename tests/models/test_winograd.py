@@ -50,11 +50,13 @@ def model(nodes, x_shape, y_shape, y, constants):
     return made
 
 
-def compiled(made, monkeypatch, tile, threads=1):
-    """The model with every convolution that fits in tiles of `tile`; 0 for direct sums."""
+def compiled(made, monkeypatch, tile, threads=1, together=False):
+    """The model with every convolution that fits in tiles of `tile`, by one kernel where `together`
+    and else by three; tile 0 for direct sums."""
 
     def cost(graph, nodes):
-        return 2.0 if nodes[0].op == "Conv" else 0.0
+        seconds = {"Conv": 3.0, "aicc::WinogradConv": 0.0 if together else 2.0}
+        return seconds.get(nodes[0].op, 0.1)
 
     def passes(target):
         order = original(target)
@@ -73,11 +75,14 @@ def exact(x, w):
     return np.einsum("nchwpq,ocpq->nohw", taps, w.astype(np.float64), optimize=True)
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize(
     ("size", "channels", "filters"), [(24, 16, 16), (20, 64, 48), (14, 256, 64), (8, 512, 32)]
 )
-def test_the_error_is_bounded_by_that_of_the_direct_sum(tile, size, channels, filters, monkeypatch):
+def test_the_error_is_bounded_by_that_of_the_direct_sum(
+    together, tile, size, channels, filters, monkeypatch
+):
     rng = np.random.default_rng(1)
     w = rng.standard_normal((filters, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
     w = w.astype(np.float32)
@@ -87,7 +92,7 @@ def test_the_error_is_bounded_by_that_of_the_direct_sum(tile, size, channels, fi
     truth = exact(x, w)
     errors = {}
     for t in (0, tile):
-        native = compiled(made, monkeypatch, t)
+        native = compiled(made, monkeypatch, t, together=together)
         names = " ".join(step.what for step in native.profile({"x": x}))
         assert ("winograd" in names) == bool(t)
         (y,) = native.run(None, {"x": x})
@@ -97,28 +102,34 @@ def test_the_error_is_bounded_by_that_of_the_direct_sum(tile, size, channels, fi
     assert errors[tile][1] <= BOUND * errors[0][1]
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("residual", [False, True])
-def test_networks_against_onnxruntime(tile, residual, monkeypatch):
+def test_networks_against_onnxruntime(tile, residual, together, monkeypatch):
     ort = pytest.importorskip("onnxruntime")
     channels = (20, 20, 20) if residual else (5, 24, 17, 32)
     made = chain(11, channels, width=14, residual=residual)
     session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.random.default_rng(2).standard_normal((1, channels[0], 11, 14)).astype(np.float32)
     (want,) = session.run(None, {"x": x})
-    native = compiled(made, monkeypatch, tile)
+    native = compiled(made, monkeypatch, tile, together=together)
     steps = [s.what for s in native.profile({"x": x})]
-    assert sum("winogradoutput" in s for s in steps) == len(channels) - 1
+    last = "winogradconv" if together else "winogradoutput"
+    assert sum(last in s for s in steps) == len(channels) - 1
     # What follows each convolution is part of its last kernel.
     assert not any(s.startswith(("add", "relu")) for s in steps)
     (y,) = native.run(None, {"x": x})
     np.testing.assert_allclose(y, want, rtol=2e-4, atol=2e-4)
 
 
-def test_results_are_the_same_for_every_number_of_threads(monkeypatch):
+@pytest.mark.parametrize("together", [False, True])
+def test_results_are_the_same_for_every_number_of_threads(together, monkeypatch):
     made = chain(33, (32, 48, 32))
     x = np.random.default_rng(3).standard_normal((1, 32, 33, 33)).astype(np.float32)
-    one, two = (compiled(made, monkeypatch, 4, threads=t).run(None, {"x": x})[0] for t in (1, 2))
+    one, two = (
+        compiled(made, monkeypatch, 4, threads=t, together=together).run(None, {"x": x})[0]
+        for t in (1, 2)
+    )
     assert one.tobytes() == two.tobytes()
 
 

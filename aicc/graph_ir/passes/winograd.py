@@ -25,6 +25,8 @@ TILES = (2, 4)
 GAIN = 1.1
 """How many times as fast as what was found before a tile has to be: the larger it is, the larger
 are its weights and its rounding errors."""
+SMALLER = 1.05
+"""How many times the time of three kernels one may take: it needs no memory for what is between."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Winograd:
     before: %y = Conv(%x, @w) {channels_last=1, pads=[1,1,1,1]}
     after:  %v = aicc::WinogradInput(%x) {tile=4, pads=[1,1,1,1]}  %m = MatMul(%v, @u)
             %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1]}
+    or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
 
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
     The data have to be float32 and the weights constant; results differ from those of the direct
@@ -56,45 +59,52 @@ class Winograd:
         if pads is None:
             return None
         direct = seconds = self.cost(ed.new, [node])
-        chosen = 0
+        chosen: tuple[int, bool] | None = None
         for tile in self.tiles:
-            estimated = self._seconds(ed, node, tile, pads)
+            parts, whole = self._seconds(ed, node, tile, pads)
             log.debug(
-                "winograd: %%%s: %.1f us by tiles of %d, %.1f us directly",
+                "winograd: %%%s: tiles of %d: %.1f us in three kernels, %.1f us in one, "
+                "%.1f us directly",
                 node.outputs[0],
-                1e6 * estimated,
                 tile,
+                1e6 * parts,
+                1e6 * whole,
                 1e6 * direct,
             )
+            together = whole <= SMALLER * parts
+            estimated = whole if together else parts
             if estimated * GAIN < seconds:
-                chosen, seconds = tile, estimated
-        return _transformed(ed, node, chosen, pads) if chosen else None
+                chosen, seconds = (tile, together), estimated
+        return _transformed(ed, node, *chosen, pads) if chosen else None
 
-    def _seconds(self, ed: Editor, node: Node, tile: int, pads: tuple[int, ...]) -> float:
-        """Estimated time of the three kernels for a convolution."""
+    def _seconds(
+        self, ed: Editor, node: Node, tile: int, pads: tuple[int, ...]
+    ) -> tuple[float, float]:
+        """Estimated times for a convolution: of three kernels, and of one."""
         x, data = ed.type_of(node.inputs[0]), ed.constant_of(node.inputs[1])
         assert data is not None
         result = ed.type_of(node.outputs[0])
         tiles: tuple[Size, ...] = tuple(ceildiv(n, tile) for n in result.shape[1:3])
-        lead = ((tile + 2) ** 2, x.shape[0], *tiles)
         filters, channels = data.shape[:2]
-        weights = ((tile + 2) ** 2, 1, 1, channels, filters)
+        square = (tile + 2) ** 2
+        weights = (square, 1, 1, channels, filters)
         types = {
             "x": x,
-            "v": TensorType(x.dtype, (*lead, channels)),
+            "v": TensorType(x.dtype, (square, x.shape[0], *tiles, channels)),
             "u": TensorType(x.dtype, weights),
-            "m": TensorType(x.dtype, (*lead, filters)),
+            "m": TensorType(x.dtype, (square, x.shape[0], *tiles, filters)),
             "y": result,
         }
         sketch = Graph("winograd", types=types, constants=dict(ed.new.constants))
         sketch.constants["u"] = np.broadcast_to(np.float32(0), weights)
         attrs = (("pads", pads), ("tile", tile))
-        nodes = (
+        parts = (
             Node("aicc::WinogradInput", ("x",), ("v",), attrs),
             Node("MatMul", ("v", "u"), ("m",)),
             Node("aicc::WinogradOutput", ("m", "x"), ("y",), attrs),
         )
-        return sum(self.cost(sketch, [n]) for n in nodes)
+        whole = Node("aicc::WinogradConv", ("x", "u"), ("y",), attrs)
+        return sum(self.cost(sketch, [n]) for n in parts), self.cost(sketch, [whole])
 
 
 def _fits(ed: Editor, node: Node) -> bool:
@@ -120,8 +130,10 @@ def _pads(node: Node) -> tuple[int, ...] | None:
     return {"VALID": (0,) * 4, "SAME_UPPER": (1,) * 4, "SAME_LOWER": (1,) * 4}.get(mode)
 
 
-def _transformed(ed: Editor, node: Node, tile: int, pads: tuple[int, ...]) -> list[str]:
-    """The three nodes, and the transformed weights as a constant."""
+def _transformed(
+    ed: Editor, node: Node, tile: int, together: bool, pads: tuple[int, ...]
+) -> list[str]:
+    """The new nodes, and the transformed weights as a constant."""
     x, w = node.inputs[:2]
     transform = ed.make("aicc::WinogradWeights", w, tile=tile)
     operator = registry.get(transform.op)
@@ -129,6 +141,8 @@ def _transformed(ed: Editor, node: Node, tile: int, pads: tuple[int, ...]) -> li
         OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)]), ed.constant_of(w)
     )
     u = ed.constant(weights, base=w)
+    if together:
+        return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
     v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads)
     products = ed.op("MatMul", v, u)
     return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads)]

@@ -51,16 +51,16 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         return [plain]
     reductions = [s for s in plan.stages() if s.op is not None]
     found: list[Callable[[Plan], None]] = []
-    if has_staged(Plan(kernel, machine)):
+    if has_staged(kernel):
         found.append(staged)
     if serial_loops(plan.kernel):
         found.append(recurrence)
     if not reductions:
-        found += [blocks, maps] if has_blocks(plan) else [maps]
+        found += [blocks, maps] if has_blocks(plan.kernel) else [maps]
     if len(reductions) == 1:
         (stage,) = reductions
         buffer = stage.buffer
-        if roles(plan, stage) is not None:
+        if roles(stage) is not None:
             found.append(_applied(contraction, buffer))
         if column_axis(plan, stage) is not None:
             found.append(_applied(window, buffer))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, FloorDiv, Mod, Sym, symbols
-from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Expr, Load, Op
+from aicc.tensor_ir.analysis import Stage, stages
+from aicc.tensor_ir.ir import Expr, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise, stride_in
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
@@ -30,14 +30,14 @@ REGISTER_VALUES = 256
 """Vectors that one stage may hold per block."""
 
 
-def shared(plan: Plan, stage: Stage) -> bool:
+def shared(kernel: Kernel, stage: Stage) -> bool:
     """True for a local map that computes something, of which one reader reads several elements or
     a block: inlined, it would be computed again and again."""
-    if stage.op is not None or plan.kernel.buffer(stage.buffer).scope != "temp":
+    if stage.op is not None or kernel.buffer(stage.buffer).scope != "temp":
         return False
     if not isinstance(stage.value, Op):
         return False
-    for reader in plan.stages():
+    for reader in stages(kernel):
         loads = loads_from(reader.value, stage.buffer)
         if len(loads) > 1 or any(quotients_of(x) for x in loads):
             return True
@@ -63,16 +63,16 @@ def quotients_of(load: Load) -> dict[Sym, int]:
     return found
 
 
-def has_blocks(plan: Plan) -> bool:
+def has_blocks(kernel: Kernel) -> bool:
     """True where a kernel of maps has values that the elements of a block share."""
-    return any(shared(plan, s) for s in plan.stages())
+    return any(shared(kernel, s) for s in stages(kernel))
 
 
 def blocks(plan: Plan) -> None:
     """Schedules a kernel of maps, of which some are shared by the elements of a block."""
     for stage in reversed(plan.stages()):
         local = plan.kernel.buffer(stage.buffer).scope == "temp"
-        if local and not shared(plan, plan.stage(stage.buffer)):
+        if local and not shared(plan.kernel, plan.stage(stage.buffer)):
             plan.do(Inline(stage.buffer))
     *chain, final = plan.stages()
     if len(plan.stages()) != len(plan.kernel.body) or not chain:

@@ -65,7 +65,7 @@ def product_of(stage: Stage) -> tuple[Load, Load] | None:
     return (a, b) if isinstance(a, Load) and isinstance(b, Load) else None
 
 
-def roles(plan: Plan, stage: Stage) -> Roles | None:
+def roles(stage: Stage) -> Roles | None:
     """None where the stage has no shape of a matrix product: no axis that only one operand has."""
     operands = product_of(stage)
     if operands is None:
@@ -95,7 +95,7 @@ def contraction(plan: Plan, buffer: str) -> None:
     flatten_inputs(plan)
     _split_depth(plan, buffer)
     stage = plan.stage(buffer)
-    found = roles(plan, stage)
+    found = roles(stage)
     if found is None:
         raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
     tile = _tile(plan, stage, found)
@@ -108,7 +108,7 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
     axis = 0
     while axis < len(plan.stage(buffer).axes) - 2:
         stage = plan.stage(buffer)
-        found = roles(plan, stage)
+        found = roles(stage)
         if found is None:
             return
         pair = [stage.axes[axis], stage.axes[axis + 1]]

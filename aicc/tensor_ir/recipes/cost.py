@@ -9,6 +9,7 @@ cache level that holds them all. Symbols count as `NOMINAL`. Only ratios of esti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from aicc.dtypes import nbytes
@@ -17,6 +18,7 @@ from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.common import COSTLY, is_costly
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.staged import band_of, has_staged
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, walk_expr
 
@@ -39,24 +41,51 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     """Seconds for one run of an unscheduled kernel on one core.
 
     cold: constants come from memory, since those of the whole model do not stay in the caches.
+
+    A product between maps over blocks runs band by band (`staged`): its phases take turns, and each
+    band reads the constants anew; an odd number of bands is not shared out evenly. Infinite where
+    it has no bands.
     """
+    in_bands = has_staged(kernel)
+    band = band_of(kernel, machine) if in_bands else None
     for stage in reversed(stages(kernel)):
         if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
             value = stage_of(kernel, stage.buffer)
             if value is not None and not _kept(kernel, value):
                 kernel = Inline(stage.buffer).apply(kernel)
     lanes = machine.lanes("f32")
-    cycles = sum(_cycles(s, 1.0) for s in kernel.body) / lanes
+    each = [_cycles(s, 1.0) / lanes for s in kernel.body]
+    cycles = sum(each)
     size = {b.name: _count(b.shape) * nbytes(b.dtype) for b in kernel.params}
     constants = sum(size[b.name] for b in kernel.params if b.scope == "const") if cold else 0
     moved = float(sum(size.values()) - constants)
-    rate = MEMORY_BYTES_PER_CYCLE
+    rate = _rate(moved, machine)
+    transfer = moved / rate + constants / MEMORY_BYTES_PER_CYCLE
+    if in_bands:
+        if band is None:
+            return math.inf
+        again = sum(size[b.name] for b in kernel.params if b.scope == "const")
+        at = max(n for n, s in enumerate(kernel.body) if any(_products(s)))
+        stream = max(each[at], (band.count - 1) * again / _rate(again, machine))
+        uneven = 2 * ((band.count + 1) // 2) / band.count
+        return CYCLE * (uneven * (cycles - each[at] + stream + transfer) + CALL)
+    return CYCLE * (max(cycles, transfer) + CALL)
+
+
+def _rate(moved: float, machine: Machine) -> float:
+    """Bytes per cycle from the cache that holds so many."""
     for share, cache, bytes_per_cycle in BYTES_PER_CYCLE:
         if moved <= share * int(getattr(machine, cache)):
-            rate = bytes_per_cycle
-            break
-    transfer = moved / rate + constants / MEMORY_BYTES_PER_CYCLE
-    return CYCLE * (max(cycles, transfer) + CALL)
+            return bytes_per_cycle
+    return MEMORY_BYTES_PER_CYCLE
+
+
+def _products(s: Stmt) -> Iterator[bool]:
+    """Whether each reduction inside a statement is a matrix product."""
+    if isinstance(s, Reduce):
+        yield _contracts(s)
+    for c in children(s):
+        yield from _products(c)
 
 
 def constants_stay(constants: int, machine: Machine) -> bool:

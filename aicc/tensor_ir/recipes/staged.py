@@ -13,12 +13,13 @@ of the second cache, with their results.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, Size, Sym, symbols
-from aicc.tensor_ir.analysis import Stage
+from aicc.tensor_ir.analysis import Stage, stages, writes
+from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.recipes.blocks import (
     Nest,
     check_lanes,
@@ -29,6 +30,7 @@ from aicc.tensor_ir.recipes.blocks import (
 )
 from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise
 from aicc.tensor_ir.recipes.contraction import Roles, Tiling, right_operand, roles
+from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, choose_tile
 from aicc.tensor_ir.schedule import Reorder, Split
@@ -37,84 +39,128 @@ from aicc.tensor_ir.schedule_compute_at import ComputeAt
 from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
 from aicc.tensor_ir.walk import loads_of
 
-BANDS = 4
+BANDS = 8
 """Bands that there should be at least, for threads to share."""
 
 
-def has_staged(plan: Plan) -> bool:
+def has_staged(kernel: Kernel) -> bool:
     """True for one product whose left operand is computed by blocks, as what reads its result."""
-    stages = plan.stages()
-    found = [n for n, s in enumerate(stages) if s.op is not None]
-    if len(found) != 1 or len(stages) != len(plan.kernel.body):
+    found = stages(kernel)
+    reductions = [n for n, s in enumerate(found) if s.op is not None]
+    if len(reductions) != 1:
         return False
-    (n,) = found
-    operands = roles(plan, stages[n])
-    if operands is None or operands.row is None or operands.left.buffer not in _made(stages[:n]):
+    (n,) = reductions
+    parts = found[:n], found[n + 1 :]
+    if not all(any(shared(kernel, s) for s in part) for part in parts):
         return False
-    parts = stages[:n], stages[n + 1 :]
-    return all(any(shared(plan, s) for s in part) for part in parts)
+    operands = roles(found[n])
+    made = {s.buffer for s in parts[0]}
+    return operands is not None and operands.row is not None and operands.left.buffer in made
 
 
-def _made(stages: Sequence[Stage]) -> set[str]:
-    return {s.buffer for s in stages}
+@dataclass(frozen=True)
+class Band:
+    """blocks: along the outermost axis that numbers rows. rows: of the product. count: of bands."""
+
+    blocks: int
+    rows: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The stages: `before` make the `left` operand of the `product`; `after` lead to `out`."""
+
+    before: tuple[str, ...]
+    left: str
+    product: str
+    after: tuple[str, ...]
+    out: str
+
+
+def _parts(plan: Plan) -> Parts:
+    """Inlines what elements of a block do not share, and names what is left."""
+    product = next(s for s in plan.stages() if s.op is not None).buffer
+    operands = roles(plan.stage(product))
+    if operands is None or operands.row is None:
+        raise ScheduleError(f"{product} is not a matrix product\n{plan.kernel}")
+    left = operands.left.buffer
+    for stage in reversed(plan.stages()):
+        local = plan.kernel.buffer(stage.buffer).scope == "temp"
+        if local and stage.buffer not in (product, left) and not shared(plan.kernel, stage):
+            plan.do(Inline(stage.buffer))
+    names = [s.buffer for s in plan.stages()]
+    if len(names) != len([s for s in plan.kernel.body if writes(s)]):
+        raise ScheduleError(f"not all nests are stages\n{plan.kernel}")
+    n = names.index(product)
+    found = Parts(
+        tuple(names[: names.index(left)]), left, product, tuple(names[n + 1 : -1]), names[-1]
+    )
+    whole = [*found.before, left, product, *found.after, found.out]
+    if names != whole or not found.before or not found.after:
+        raise ScheduleError(f"not maps, a product and maps\n{plan.kernel}")
+    last = loads_from(plan.stage(found.out).value, found.after[-1])
+    if len(last) != 1 or plan.kernel.buffer(found.out).scope != "out":
+        raise ScheduleError(f"{found.out} is not the result\n{plan.kernel}")
+    for name in (*found.before, left, *found.after):
+        check_lanes(plan, plan.stage(name))
+    return found
+
+
+def band_of(kernel: Kernel, machine: Machine) -> Band | None:
+    """The bands of a kernel that `has_staged`; None where the recipe does not fit it."""
+    plan = Plan(kernel, machine)
+    try:
+        return _band(plan, _parts(plan))
+    except ScheduleError:
+        return None
+
+
+def _band(plan: Plan, parts: Parts) -> Band:
+    product, reader = plan.stage(parts.product), plan.stage(parts.after[0])
+    operands = roles(product)
+    assert operands is not None and operands.row is not None
+    total = product.axes[operands.row][1]
+    loads = loads_from(reader.value, product.buffer)
+    inside = symbols(loads[0].indices[operands.row]) if loads else frozenset()
+    extents = [as_number(e) for v, e in reader.axes if v in inside]
+    if not extents or extents[0] is None or not isinstance(total, int):
+        raise ScheduleError(f"rows of {product.buffer} are no number of blocks\n{plan.kernel}")
+    each = total // extents[0]
+    room = plan.target.l2 // 2 // max(1, _row_bytes(plan, product, operands) * each)
+    most = max(1, min(room, extents[0] // BANDS))
+    blocks = max(d for d in range(1, most + 1) if extents[0] % d == 0)
+    return Band(blocks, blocks * each, extents[0] // blocks)
 
 
 def staged(plan: Plan) -> None:
     """Schedules a kernel of maps, one product, and maps."""
-    product = next(s for s in plan.stages() if s.op is not None)
-    buffer = product.buffer
-    operands = roles(plan, product)
-    if operands is None or operands.row is None:
-        raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
-    left = operands.left.buffer
-    for stage in reversed(plan.stages()):
-        local = plan.kernel.buffer(stage.buffer).scope == "temp"
-        if local and stage.buffer not in (buffer, left) and not shared(plan, stage):
-            plan.do(Inline(stage.buffer))
-    names = [s.buffer for s in plan.stages()]
-    n = names.index(buffer)
-    before, after, out = names[: names.index(left)], names[n + 1 : -1], names[-1]
-    if names != [*before, left, buffer, *after, out] or not before or not after:
-        raise ScheduleError(f"not maps, a product and maps\n{plan.kernel}")
-    if plan.kernel.buffer(out).scope != "out":
-        raise ScheduleError(f"{out} is not the result\n{plan.kernel}")
-    lanes = lanes_of(plan, plan.stage(out))
-    for name in (*before, left, *after):
-        check_lanes(plan, plan.stage(name))
-    _Bands(plan, before, left, buffer, after, out, lanes).run()
+    parts = _parts(plan)
+    _Bands(plan, parts, _band(plan, parts)).run()
 
 
 class _Bands:
     """The steps, from the result back to the operands."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        before: list[str],
-        left: str,
-        product: str,
-        after: list[str],
-        out: str,
-        lanes: int,
-    ) -> None:
-        self.plan, self.lanes = plan, lanes
-        self.before, self.left, self.product = before, left, product
-        self.after, self.out = after, out
-        plan.do(CacheWrite(product))
+    def __init__(self, plan: Plan, parts: Parts, band: Band) -> None:
+        self.plan, self.band = plan, band
+        self.before, self.left, self.product = parts.before, parts.left, parts.product
+        self.after, self.out = parts.after, parts.out
+        self.lanes = lanes_of(plan, plan.stage(parts.out))
+        plan.do(CacheWrite(parts.product))
         self.acc = plan.newest_buffer()
 
     def run(self) -> None:
         plan = self.plan
         stage = plan.stage(self.acc)
-        operands = roles(plan, stage)
+        operands = roles(stage)
         assert operands is not None and operands.row is not None
         row = operands.row
         final = plan.stage(self.out)
-        rows = self._band_rows(stage, operands, row)
         self.operands = operands
         columns, depth = stage.axes[operands.column][1], _depth(stage)
         stride = None if depth is None else depth * nbytes(operands.left.dtype)
-        problem = Problem(rows[1], as_number(columns), depth, stride)
+        problem = Problem(self.band.rows, as_number(columns), depth, stride)
         self.tile = choose_tile(plan.target, operands.left.dtype, problem)
         if right_operand(plan, stage, operands, self.tile) is not None:
             raise ScheduleError(
@@ -128,31 +174,13 @@ class _Bands:
             compute_block(plan, b, nest.over[-1])
         band = self._band_loop(nest, row)
         leading = nest.over[: nest.over.index(band)]
-        if rows[0] > 1:
-            plan.do(Split(band, rows[0], "exact"))
+        if self.band.blocks > 1:
+            plan.do(Split(band, self.band.blocks, "exact"))
             band = f"{band}.o"
         nest.finish(plan)
         self._product(band, row)
         self._left(band)
         parallelise(plan, *leading, band)
-
-    def _band_rows(self, stage: Stage, operands: Roles, row: int) -> tuple[int, int]:
-        """(blocks along the outermost axis that numbers rows, rows of the product) of a band."""
-        plan = self.plan
-        total = stage.axes[row][1]
-        reader = plan.stage(self.after[0])
-        load = loads_from(reader.value, self.product)[0]
-        inside = symbols(load.indices[row])
-        extents = [e for v, e in reader.axes if v in inside]
-        if not extents or not all(isinstance(e, int) for e in (total, *extents)):
-            raise ScheduleError(f"rows of {self.product} are not numbers\n{plan.kernel}")
-        outer = int(extents[0])
-        each = int(total) // outer
-        size = _row_bytes(plan, stage, operands)
-        room = plan.target.l2 // 2 // max(1, size * each)
-        most = max(1, min(room, outer // BANDS))
-        blocks = max(d for d in range(1, most + 1) if outer % d == 0)
-        return blocks, blocks * each
 
     def _pad(self, column: int) -> None:
         plan = self.plan
@@ -240,4 +268,4 @@ def _depth(stage: Stage) -> int | None:
     return total
 
 
-__all__ = ["has_staged", "staged"]
+__all__ = ["Band", "band_of", "has_staged", "staged"]

@@ -9,13 +9,18 @@ from aicc.lower import Coster, Describer
 THREE = ["aicc::WinogradInput", "MatMul", "aicc::WinogradOutput"]
 
 
-def by_tile(best):
+ONE = ["aicc::WinogradConv"]
+
+
+def by_tile(best, whole=False):
     """A cost that makes tiles of `best` the fastest; 0 for the direct sum."""
 
     def cost(graph, nodes):
         (node,) = nodes
         if node.op == "Conv":
             return 3.0
+        if node.op == "aicc::WinogradConv":
+            return 0.5 if whole and node.attr("tile") == best else 20.0
         tile = {16: 2, 36: 4}[graph.types[node.inputs[0]].shape[0]] if node.op == "MatMul" else 0
         return 0.0 if not tile else 1.0 if tile == best else 10.0
 
@@ -39,6 +44,14 @@ def test_a_convolution_becomes_transforms_and_products(tile, pads, golden):
     assert weights.shape == ((tile + 2) ** 2, 1, 1, 5, 7) and weights.dtype == np.float32
     if tile == 4 and pads == (1, 1, 1, 1):
         golden("winograd", str(after))
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_one_kernel_where_that_is_faster(tile):
+    b, y = convolution()
+    after = applied(b.done(b("Relu", y)), Winograd(by_tile(tile, whole=True)))
+    assert ops(after) == [*ONE, "Relu"]
+    assert after.nodes[0].attr("tile") == tile
 
 
 @pytest.mark.parametrize("mode", ["VALID", "SAME_UPPER", "SAME_LOWER"])
@@ -89,18 +102,26 @@ def test_the_direct_sum_stays_where_it_is_faster_and_where_no_tile_is_allowed():
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "tile"),
-    [(56, 64, 4), (28, 128, 4), (7, 512, 2), (112, 3, 0), (1, 512, 0)],
+    ("size", "channels", "tile", "form"),
+    [
+        (256, 32, 4, ONE),
+        (160, 64, 4, ONE),
+        (14, 256, 4, THREE),
+        (7, 512, 2, THREE),
+        (112, 3, 0, ["Conv"]),
+        (1, 512, 0, ["Conv"]),
+    ],
 )
-def test_estimates_of_kernels_decide(size, channels, tile):
+def test_estimates_of_kernels_decide(size, channels, tile, form):
     """Few channels do not pay for the transforms, nor do tiles that are mostly overhang, nor
-    weights that are too large for the caches."""
+    weights that are too large for the caches. What is between the transforms should not go through
+    memory; but weights that outgrow the cache should not be read for each band of tiles."""
     target = Target.from_name("x86-64-v4")
     b = Build()
     x = b.input("x", 1, size, size, channels)
     w = b.const(np.zeros((channels, channels, 3, 3), np.float32))
     y = b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1)
     after = Winograd(Coster(target, Describer()))(b.done(y))
-    assert ops(after) == (THREE if tile else ["Conv"])
+    assert ops(after) == form
     if tile:
         assert after.nodes[0].attr("tile") == tile
