@@ -67,7 +67,7 @@ QUICK_TO_EVALUATE = ("mlp", "shufflenet", "bert", "gpt_decode")
     [n if n in QUICK_TO_EVALUATE else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
 )
 def test_every_check(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AICC_CHECK=3: after each pass, what it made verifies, is read back from its text, and computes
+    """AICC_CHECK=3: what each pass made verifies, is read back from its text, and computes
     the same as before."""
     monkeypatch.setenv("AICC_CHECK", "3")
     compiled(MODELS[name](), threads=1).close()
