@@ -2,7 +2,7 @@
 
     for step:                                  serial: what follows is one iteration
         for panel of columns:
-            for tile of rows:
+            for tile of rows: for vectors of the panel:
                 acc[R, G, V vectors] = 0
                 for k: acc += h[rows, k] * w[k, G, columns]
                 states = f(acc, ...)
@@ -10,9 +10,9 @@
 A product inside reads states of the iteration before, [rows, k], and weights [k, G, columns] with G
 sums (gates) for each column. A panel has all gates of its columns, so that what follows the product
 needs no other panel; its weights, packed, are one contiguous piece of memory that all rows read
-while it is in the cache. Rows left over, and a single one, are tiles of one row: the matrix-vector
-product that runs at the speed of the memory that holds the weights. Where no outer loop is shared
-out between threads, panels are, in each iteration anew.
+while it is in the cache. Rows are taken four at a time, what is left two at a time, then alone: a
+single row is the matrix-vector product that runs at the speed of the memory that holds the weights.
+Where no outer loop is shared out between threads, panels are, in each iteration anew.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 CHAINS = 8
 """Independent sums of a tile of one row: what hides the latency of a multiply-add."""
+ROWS = (4, 2, 1)
+"""Rows of a tile: the first that are left, again and again."""
 UNROLLED = 64
 """Multiply-adds in the innermost unrolled block, about."""
 SHARED_WORK = 100_000
@@ -106,7 +108,8 @@ class _Product:
     right: Load
     sums: int
     vectors: int = 1
-    rows: int = 1
+    lanes: int = 1
+    registers: int = 16
 
     @property
     def buffer(self) -> str:
@@ -121,20 +124,28 @@ class _Product:
         return total
 
     def choose(self, plan: Plan) -> None:
-        """Picks the tile: vectors of columns per gate, and rows."""
+        """Picks the width of a panel."""
         lanes = plan.target.lanes(plan.kernel.buffer(self.buffer).dtype)
         columns = self.stage.axes[self.column][1]
         vectors = max(1, CHAINS // self.sums)
         if isinstance(columns, int):
             vectors = min(vectors, -(-columns // lanes))
-        block = self.sums * vectors
-        rows = max(1, (plan.target.vector_registers - 2) // (block + 1))
-        if self.row is not None:
-            extent = self.stage.axes[self.row][1]
-            rows = min(rows, extent) if isinstance(extent, int) else rows
-        self.vectors, self.rows = vectors, 1 if self.row is None else rows
-        self.lanes = lanes
-        self.columns = lanes * vectors
+        self.vectors, self.lanes = vectors, lanes
+        self.registers = plan.target.vector_registers
+
+    @property
+    def columns(self) -> int:
+        """Columns of a panel."""
+        return self.lanes * self.vectors
+
+    def tile_vectors(self, rows: int) -> int | None:
+        """How many vectors of a panel a tile of so many rows takes at once, so that its sums, a
+        vector of weights and the rows' factors fit the registers; None where not even one does."""
+        for vectors in range(self.vectors, 0, -1):
+            needed = rows * self.sums * vectors + rows + 1
+            if self.vectors % vectors == 0 and needed < self.registers:
+                return vectors
+        return None
 
 
 def _product(stage: Stage) -> _Product | None:
@@ -211,20 +222,24 @@ class _Cell:
         panel, inside = f"{column}.o", f"{column}.i"
         plan.do(Split(column, p.columns, "exact" if exact else "guard"))
         if not row:
-            self._compute(staged, panel, "", inside)
+            self._compute(staged, panel, "", inside, 1)
             return panel
         plan.do(Reorder((panel, row, inside)))
-        plan.do(Split(row, p.rows, "peel"))
-        if plan.has_loop(f"{row}.o"):
-            self._compute(staged, f"{row}.o", f"{row}.i", inside)
-        rest = f"{row}.t"
-        if plan.has_loop(rest):
-            left = plan.loop(rest).extent
-            if isinstance(left, int):
-                plan.do(Split(rest, left, "exact"))
-                self._compute(staged, f"{rest}.o", f"{rest}.i", f"{inside}.t")
-            else:
-                self._compute(staged, rest, "", f"{inside}.t")
+        for rows in ROWS:
+            if p.tile_vectors(rows) is None and rows > 1:
+                continue
+            extent = plan.loop(row).extent
+            if isinstance(extent, int):
+                rows = min(rows, extent)
+            if rows == 1:
+                self._compute(staged, row, "", inside, 1)
+                return panel
+            plan.do(Split(row, rows, "exact" if divides(rows, extent) else "peel"))
+            if plan.has_loop(f"{row}.o"):
+                self._compute(staged, f"{row}.o", f"{row}.i", inside, rows)
+            row, inside = f"{row}.t", f"{inside}.t"
+            if not plan.has_loop(row):
+                return panel
         return panel
 
     def _reader(self) -> For:
@@ -251,87 +266,53 @@ class _Cell:
             raise ScheduleError(f"{p.buffer} is not read column by column\n{self.plan.kernel}")
         return rows[0].var.name if rows else "", columns[0].var.name
 
-    def _compute(self, staged: str, at: str, row: str, column: str) -> None:
-        """Computes the product of one tile in registers inside the loop `at`, and leaves it in
-        memory for the nest that goes over the tile's rows and columns."""
+    def _compute(self, staged: str, at: str, row: str, column: str, rows: int) -> None:
+        """Computes the product of a tile in registers inside the loop `at`, and leaves it in memory
+        for the nest that goes over the tile's rows and columns."""
         plan, p = self.plan, self.p
+        vectors = p.tile_vectors(rows) or 1
+        if vectors < p.vectors:
+            plan.do(Split(column, p.lanes * vectors))
+            at, column = f"{column}.o", f"{column}.i"
+            if row:
+                plan.do(Reorder((at, row, column)))
         plan.do(ComputeAt(staged, at, "stack"))
         copy = plan.newest_buffer()
         plan.do(ComputeAt(p.buffer, at, "register"))
         acc = plan.newest_buffer()
-        axes = [*p.gates, p.column, *([] if p.row is None else [p.row])]
-        loops = [f"{acc}.{n}" for n in axes if plan.has_loop(f"{acc}.{n}")]
-        first = min(loops, key=lambda n: int(n.rsplit(".", 1)[1]))
-        depth = [f"{acc}.k{n}" for n in range(len(p.stage.reduce)) if plan.has_loop(f"{acc}.k{n}")]
-        plan.do(DecomposeReduction(first))
-        self._unroll_depth(depth, p.rows if row else 1)
-        for name, suffix in ((acc, ""), (acc, ".s"), (copy, "")):
-            self._tile(name, suffix, depth if (name, suffix) == (acc, "") else [])
-        vector_loop(plan, column, p.lanes)
-
-    def _tile(self, buffer: str, suffix: str, depth: list[str]) -> None:
-        """Reduction, gates, vectors, rows, lanes: each vector of weights is loaded once and used
-        for all rows."""
-        plan, p = self.plan, self.p
-
-        def loop(axis: int) -> str:
-            return f"{buffer}.{axis}{suffix}"
-
-        column = loop(p.column)
-        outer = [loop(n) for n in p.gates if plan.has_loop(loop(n))]
-        rows = [] if p.row is None or not plan.has_loop(loop(p.row)) else [loop(p.row)]
-        lane = column
-        vectors: list[str] = []
-        if p.vectors > 1:
-            plan.do(Split(column, p.lanes))
-            vectors, lane = [f"{column}.o"], f"{column}.i"
-        inside = [*(f"{d}.o" for d in depth), *depth, *(f"{d}.i" for d in depth)]
-        ks = [n for n in inside if plan.has_loop(n) and self._around(n, lane)]
-        plan.do(Reorder((*ks, *outer, *vectors, *rows, lane)))
-        for n in (*outer, *vectors, *rows):
-            plan.do(Unroll(n))
-        plan.do(Vectorize(lane))
-        for d in depth:
-            for n in (f"{d}.t",):
-                if plan.has_loop(n):
-                    self._tail(buffer, n)
-
-    def _around(self, outer: str, inner: str) -> bool:
-        return any(
-            isinstance(s, For) and s.var.name == inner for s in walk_stmts((self.plan.loop(outer),))
-        )
-
-    def _tail(self, buffer: str, depth: str) -> None:
-        """The reduction steps that unrolling leaves."""
-        plan, p = self.plan, self.p
-        column = f"{buffer}.{p.column}.t"
-        lane = column
-        vectors: list[str] = []
-        if p.vectors > 1:
-            plan.do(Split(column, p.lanes))
-            vectors, lane = [f"{column}.o"], f"{column}.i"
-        axes = [*p.gates, *([] if p.row is None else [p.row])]
-        others = [n for a in axes if plan.has_loop(n := f"{buffer}.{a}.t")]
-        plan.do(Reorder((depth, *others, *vectors, lane)))
-        for n in (*others, *vectors):
-            plan.do(Unroll(n))
-        plan.do(Vectorize(lane))
-
-    def _unroll_depth(self, depth: list[str], rows: int) -> None:
-        """Unrolls the innermost reduction loop, which comes first in the tile."""
-        plan, p = self.plan, self.p
-        if not depth:
-            return
-        acc = depth[-1].rsplit(".", 1)[0]
         axes = sorted([*p.gates, p.column, *([] if p.row is None else [p.row])])
-        around = [n for a in axes if plan.has_loop(n := f"{acc}.{a}")]
-        plan.do(Reorder((*depth, *around)))
+        loops = [n for a in axes if plan.has_loop(n := f"{acc}.{a}")]
+        depth = [f"{acc}.k{n}" for n in range(len(p.stage.reduce)) if plan.has_loop(f"{acc}.k{n}")]
+        plan.do(DecomposeReduction(loops[0]), Reorder((*depth, *loops)))
+        room = max(1, UNROLLED // (p.sums * vectors * rows))
         extent = plan.loop(depth[-1]).extent
-        room = max(1, UNROLLED // (p.sums * p.vectors * rows))
         for factor in (8, 4, 2):
             if factor <= room and divides(factor, extent):
                 plan.do(Split(depth[-1], factor), Unroll(f"{depth[-1]}.i"))
-                return
+                depth[-1:] = [f"{depth[-1]}.o", f"{depth[-1]}.i"]
+                break
+        self._tile(acc, "", vectors, depth)
+        self._tile(acc, ".s", vectors, [])
+        self._tile(copy, "", vectors, [])
+        vector_loop(plan, column, p.lanes)
+
+    def _tile(self, buffer: str, suffix: str, vectors: int, depth: list[str]) -> None:
+        """Reduction, gates, vectors, rows, lanes: each vector of weights is loaded once and used
+        for all rows."""
+        plan, p = self.plan, self.p
+        gates, rows = (
+            [n for a in axes if plan.has_loop(n := f"{buffer}.{a}{suffix}")]
+            for axes in (p.gates, () if p.row is None else (p.row,))
+        )
+        lane = f"{buffer}.{p.column}{suffix}"
+        several: list[str] = []
+        if vectors > 1:
+            plan.do(Split(lane, p.lanes))
+            several, lane = [f"{lane}.o"], f"{lane}.i"
+        plan.do(Reorder((*depth, *gates, *several, *rows, lane)))
+        for n in (*gates, *several, *rows):
+            plan.do(Unroll(n))
+        plan.do(Vectorize(lane))
 
 
 def _innermost(body: tuple[Stmt, ...], without: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
