@@ -248,7 +248,9 @@ class Executable:
     def _failure(self, step: int, code: int) -> ExecutionError:
         failed = self.program.steps[step]
         assert isinstance(failed, Call)
-        message = self._checks[failed.kernel][code - 1]
+        message = "there is no memory for an intermediate value"
+        if code > 0:
+            message = self._checks[failed.kernel][code - 1]
         names = ", ".join(failed.nodes)
         if not names or any(n and message.startswith(f"{n}:") for n in (*failed.nodes, names)):
             return ExecutionError(message)
