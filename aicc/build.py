@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from aicc import __version__, config
 from aicc.codegen.jit import NativeLibrary, compile_object
 from aicc.codegen.kernel import check_messages
+from aicc.codegen.object_cache import ObjectCache
 from aicc.codegen.parallel import Workers
 from aicc.codegen.program import program_text
 from aicc.codegen.support import support_objects
@@ -24,8 +27,12 @@ from aicc.machine_limits import machine_limits
 from aicc.model import CompiledModel
 from aicc.planned import Planned, host_operands
 from aicc.runtime.executable import Executable
+from aicc.tensor_ir.ir import Kernel
+from aicc.tensor_ir.text import print_kernel
 
 Array = np.ndarray[Any, Any]
+log = logging.getLogger("aicc")
+MIB = 1 << 20
 
 
 def build(
@@ -34,13 +41,15 @@ def build(
     threads: int,
     *,
     workers: Workers | None = None,
+    cache: ObjectCache | None = None,
     release: bool = False,
     seconds: Mapping[str, float] | None = None,
     note: Callable[[str, float], None] | None = None,
 ) -> CompiledModel:
     """A model that runs a program on this machine with up to `threads` threads.
 
-    workers: processes that compile kernels for `target`. release: whether the weights may be taken
+    workers: processes that compile kernels for `target`. cache: where object code is looked for and
+    kept. release: whether the weights may be taken
     out of `planned` as they are packed. seconds: of the stages before, for the model's report.
     note: told the name and the seconds of each stage as it ends. Warns once, naming them, of
     operators that Python computes. Raises CodegenError and TargetError as code generation does.
@@ -48,10 +57,10 @@ def build(
     target.require_host()
     clock = _Clock(seconds or {}, note)
     _warn(planned)
-    compiled = (workers or Workers(target)).begin(planned.kernels)
+    compiled = _kernels(planned.kernels, workers or Workers(target), cache)
     block, strings = planned.fill(release)
     clock.lap("pack")
-    objects = _objects(planned, target, compiled())
+    objects = _objects(planned, target, compiled(), cache)
     clock.lap("codegen")
     library = NativeLibrary(objects, target)
     kernels = planned.kernels
@@ -75,13 +84,61 @@ def build(
     )
 
 
-def _objects(planned: Planned, target: Target, kernels: Mapping[str, bytes]) -> list[bytes]:
+def object_cache() -> ObjectCache | None:
+    """The cache that the environment asks for, if any."""
+    limit = config.get("AICC_CACHE") * MIB
+    if not limit:
+        return None
+    try:
+        return ObjectCache(config.cache_folder() / "objects", limit, __version__)
+    except (OSError, RuntimeError) as error:  # nobody's home; source files that cannot be read
+        log.debug("object cache: not used: %s", error)
+        return None
+
+
+def _kernels(
+    kernels: Mapping[str, Kernel], workers: Workers, cache: ObjectCache | None
+) -> Callable[[], dict[str, bytes]]:
+    """Lets the workers begin with what the cache does not hold; the rest as `Workers.begin`."""
+    if cache is None:
+        return workers.begin(kernels)
+    keys = {n: cache.key("kernel", print_kernel(k), workers.target) for n, k in kernels.items()}
+    found = {n: data for n, key in keys.items() if (data := cache.get(key)) is not None}
+    log.debug("object cache: %d of %d kernels", len(found), len(kernels))
+    compiled = workers.begin({n: k for n, k in kernels.items() if n not in found})
+
+    def finish() -> dict[str, bytes]:
+        made = compiled()
+        for name, data in made.items():
+            cache.put(keys[name], data)
+        return {n: found[n] if n in found else made[n] for n in kernels}
+
+    return finish
+
+
+def _objects(
+    planned: Planned, target: Target, kernels: Mapping[str, bytes], cache: ObjectCache | None
+) -> list[bytes]:
     """Object code of the kernels, which is given, of the program, and of what they need."""
-    objects = list(kernels.values())
-    # Straight calls: there is nothing for the optimiser to find.
-    objects.append(compile_object(program_text(planned.program, planned.kernels), target, opt=1))
-    objects.append(_pool_object(target))
-    return objects + support_objects(objects, target)
+
+    def kept(kind: str, text: str, make: Callable[[], bytes]) -> bytes:
+        if cache is None:
+            return make()
+        key = cache.key(kind, text, target)
+        data = cache.get(key)
+        if data is None:
+            data = make()
+            cache.put(key, data)
+        return data
+
+    program = program_text(planned.program, planned.kernels)
+    return [
+        *kernels.values(),
+        # Straight calls: there is nothing for the optimiser to find.
+        kept("program", program, lambda: compile_object(program, target, opt=1)),
+        kept("pool", pool_text(target), lambda: _pool_object(target)),
+        *support_objects(kernels.values(), target),
+    ]
 
 
 @functools.lru_cache(maxsize=8)

@@ -68,6 +68,7 @@ VARIABLES: dict[str, Variable] = {
         ),
         Variable("AICC_DUMP", None, Path, "a folder for the text after each pass"),
         Variable("AICC_CACHE_DIR", None, Path, "a folder for what is kept between processes"),
+        Variable("AICC_CACHE", 512, _count, "MiB of object code kept there at most; 0 keeps none"),
     )
 }
 

@@ -10,7 +10,7 @@ from typing import overload
 import onnx
 
 from aicc import config
-from aicc.build import build
+from aicc.build import build, object_cache
 from aicc.codegen.parallel import Workers
 from aicc.codegen.target import Target, usable_cores
 from aicc.dump import read_dump
@@ -247,6 +247,7 @@ def _compile(
             machine,
             many,
             workers=workers,
+            cache=object_cache(),
             release=True,
             seconds=seconds,
             note=progress,
@@ -263,5 +264,3 @@ def _threads(threads: int | None, target: Target) -> int:
     if threads < 1:
         raise ValueError(f"threads is 1 or more, not {threads}")
     return threads
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +25,15 @@ settings.register_profile(
     max_examples=1000,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is written to the user's folders, and object code is compiled, not found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AICC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("AICC_CACHE", "0")
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
