@@ -260,29 +260,54 @@ def _equal_parts(
     gap = add(left[0], mul(right[0], -1))
     if not isinstance(gap, int):
         return []
-    rows: list[tuple[Size, list[Size], list[Size]]] = []
+    rows: list[tuple[Size, list[Size], list[Size], bool]] = []
     for c in dict.fromkeys((*left[1], *right[1])):
         lo, hi = value_range(c)
         if lo is not None and lo > 0:
-            size = c
+            size, negative = c, False
         elif hi is not None and hi < 0:
-            size = mul(c, -1)
+            size, negative = mul(c, -1), True
         else:
             return []
-        rows.append((size, left[1].get(c, []), right[1].get(c, [])))
+        rows.append((size, left[1].get(c, []), right[1].get(c, []), negative))
     rows.sort(key=lambda r: _magnitude(r[0]))
     equal: list[tuple[Size, Size]] = []
     for n in reversed(range(len(rows))):
-        below: Size | None = abs(gap)
-        for size, a, b in rows[:n]:
-            width = _width(a, b, inside_a, inside_b)
-            below = None if below is None or width is None else add(below, mul(size, width))
-        if below is None or not proves_lt(below, rows[n][0]):
+        reaches = _reaches(rows[:n], inside_a, inside_b)
+        if not any(proves_lt(add(abs(gap), reach), rows[n][0]) for reach in reaches):
             return equal
-        _, a, b = rows[n]
+        _, a, b, _ = rows[n]
         if len(a) == 1 and len(b) == 1:
             equal.append((a[0], b[0]))
     return equal if gap == 0 else None
+
+
+def _reaches(
+    rows: Sequence[tuple[Size, list[Size], list[Size], bool]], inside_a: Ranges, inside_b: Ranges
+) -> list[Size]:
+    """How far two sums of multiples of parts may be apart at most: by parts, and by whole sums."""
+    by_parts: Size = 0
+    a: tuple[Size, Size] = (0, 0)
+    b: tuple[Size, Size] = (0, 0)
+    for size, left, right, negative in rows:
+        ends = _ends(left, inside_a), _ends(right, inside_b)
+        if ends[0] is None or ends[1] is None:
+            return []
+        (alo, ahi), (blo, bhi) = ends[0], ends[1]
+        by_parts = add(by_parts, mul(size, _apart((alo, ahi), (blo, bhi))))
+        a = _plus(a, mul(size, alo), mul(size, ahi), negative)
+        b = _plus(b, mul(size, blo), mul(size, bhi), negative)
+    return [by_parts, maximum(add(a[1], mul(b[0], -1)), add(b[1], mul(a[0], -1)))]
+
+
+def _apart(a: tuple[Size, Size], b: tuple[Size, Size]) -> Size:
+    return add(maximum(a[1], b[1]), mul(minimum(a[0], b[0]), -1))
+
+
+def _plus(total: tuple[Size, Size], lo: Size, hi: Size, negative: bool) -> tuple[Size, Size]:
+    if negative:
+        lo, hi = mul(hi, -1), mul(lo, -1)
+    return add(total[0], lo), add(total[1], hi)
 
 
 def _magnitude(size: Size) -> tuple[int, int]:
@@ -312,15 +337,6 @@ def _parts(s: Size, moving: Ranges) -> tuple[Size, dict[Size, list[Size]]] | Non
 
 def _moves(s: Size, moving: Ranges) -> bool:
     return bool(opaques(s)) or any(v in moving for v in symbols(s))
-
-
-def _width(a: list[Size], b: list[Size], inside_a: Ranges, inside_b: Ranges) -> Size | None:
-    """How far two sums of parts may be apart, at most."""
-    ends = _ends(a, inside_a), _ends(b, inside_b)
-    if ends[0] is None or ends[1] is None:
-        return None
-    (alo, ahi), (blo, bhi) = ends[0], ends[1]
-    return add(maximum(ahi, bhi), mul(minimum(alo, blo), -1))
 
 
 def _ends(parts: list[Size], inside: Ranges) -> tuple[Size, Size] | None:

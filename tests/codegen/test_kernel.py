@@ -379,6 +379,33 @@ def test_a_parallel_loop_over_lanes_of_symbolic_size(target: Target) -> None:
         check(wide, target, {"n": n, "m": m}, original=kernel)
 
 
+NESTED = """
+kernel @k(n: 1..)
+  in x: f32[3, 2, n]
+  out y: f32[3, 2, n]
+  temp state: f32[n]
+  stack t: f32[1]
+  for a in 0..n: state[a] = 0.0
+  for i in 0..3:
+    for j in 0..2:
+      for b in 0..n:
+        t[0] = state[b] + x[i, j, b] + cast.f32(index(i*10 + j))
+        state[b] = t[0]*0.5
+      for c in 0..n: y[i, j, c] = state[c]
+"""
+
+
+@all_targets
+def test_parallel_loops_inside_serial_ones(target: Target) -> None:
+    """Their bodies know the variables of the loops around, and run anew in each iteration."""
+    kernel = parse_kernel(NESTED.strip())
+    shared = schedule(kernel, [Parallel("b"), Parallel("c")])
+    verify(shared)
+    for n in (1, 5):
+        for threads in (0, 1, 3):
+            check(shared, target, {"n": n}, original=kernel, threads=threads)
+
+
 # --- names and text ------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import aicc
+from aicc.tensor_ir.ir import For
+from aicc.tensor_ir.walk import walk_stmts
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 FEATURES = 10
@@ -105,6 +107,24 @@ def test_a_length_beyond_the_steps_ends_the_run() -> None:
     feed = {"x": np.zeros((2, 3, FEATURES), np.float32), "lengths": np.array([3, 4], np.int32)}
     with pytest.raises(aicc.ExecutionError, match=r"GRU0.*a length exceeds the steps"):
         compiled.run(None, feed)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_threads_share_a_step(op: str) -> None:
+    """Cells that are large enough for it: products of 100,000 weights and more."""
+    model = network(op, 328)
+    planned = aicc.compile(model, stop_after="plan")
+    kernel = next(k for n, k in planned.kernels.items() if "steps" in n)
+    loops = [s for s in walk_stmts(kernel.body) if isinstance(s, For)]
+    assert any(s.kind == "parallel" and s not in kernel.body for s in loops)
+    one, two = (aicc.compile(model, threads=n) for n in (1, 2))
+    other = session(model)
+    for batch, seq in ((1, 5), (6, 3)):
+        x = np.random.default_rng(2).normal(size=(batch, seq, FEATURES)).astype(np.float32)
+        expected = other.run(None, {"x": x})
+        for a, b, e in zip(one(x), two(x), expected, strict=True):
+            assert np.array_equal(a, b)
+            np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("op", GATES)
