@@ -33,6 +33,8 @@ EXPANDED = 12.0
 BYTES_PER_CYCLE = ((0.5, "l1d", 64.0), (0.5, "l2", 24.0), (0.5, "l3", 12.0))
 """(share of a cache that data may fill, cache, bytes it delivers per cycle)."""
 MEMORY_BYTES_PER_CYCLE = 6.0
+EXPOSED = 0.5
+"""The share of the time for reading constants anew that arithmetic does not hide."""
 REREAD = 1.5
 """How often the elements of a stage are read where it is computed only once, at least."""
 
@@ -66,7 +68,7 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
             return math.inf
         again = sum(size[b.name] for b in kernel.params if b.scope == "const")
         at = max(n for n, s in enumerate(kernel.body) if any(_products(s)))
-        stream = max(each[at], (band.count - 1) * again / _rate(again, machine))
+        stream = each[at] + EXPOSED * (band.count - 1) * again / _rate(again, machine)
         uneven = 2 * ((band.count + 1) // 2) / band.count
         return CYCLE * (uneven * (cycles - each[at] + stream + transfer) + CALL)
     return CYCLE * (max(cycles, transfer) + CALL)
