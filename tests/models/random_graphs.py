@@ -25,7 +25,6 @@ Choose = Callable[[int], int]
 
 OPSET = 21
 BINDINGS = ({"n": 3, "m": 8, "s": 16}, {"n": 1, "m": 5, "s": 33}, {"n": 7, "m": 17, "s": 9})
-KINDS = {"f": TensorProto.FLOAT, "i": TensorProto.INT64, "b": TensorProto.BOOL}
 
 Extent = tuple[int, ...]
 ONE: Extent = (1,) * len(BINDINGS)
@@ -70,6 +69,7 @@ class Skip(Exception):
 class Maker:
     choose: Choose
     symbols: bool = True
+    floats: str = "float32"
     values: list[Value] = field(default_factory=list)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
@@ -138,12 +138,12 @@ class Maker:
         return self.constant(np.array(values, np.int64))
 
     def scalar(self, value: float) -> str:
-        return self.constant(np.array(value, np.float32))
+        return self.constant(np.array(value, self.floats))
 
     def weight(self, *shape: int) -> str:
         """Uniform in -1..1, from a seed that is a choice."""
         rng = np.random.default_rng(self.choose(1 << 16))
-        return self.constant(rng.uniform(-1, 1, shape).astype(np.float32))
+        return self.constant(rng.uniform(-1, 1, shape).astype(self.floats))
 
     def input(self, shape: Sequence[Extent], kind: str = "f") -> Value:
         v = Value(self.name("x"), kind, tuple(shape), 4.0 if kind == "i" else 2.0, True)
@@ -199,7 +199,7 @@ class Maker:
 
         def info(v: Value) -> onnx.ValueInfoProto:
             dims = [e[0] if is_fixed(e) else names.get(e) for e in v.shape]
-            return helper.make_tensor_value_info(v.name, KINDS[v.kind], dims)
+            return helper.make_tensor_value_info(v.name, self.element(v.kind), dims)
 
         graph = helper.make_graph(
             self.nodes,
@@ -207,7 +207,7 @@ class Maker:
             [info(v) for v in used],
             [
                 helper.make_value_info(
-                    v.name, helper.make_tensor_type_proto(KINDS[v.kind], [None] * v.rank)
+                    v.name, helper.make_tensor_type_proto(self.element(v.kind), [None] * v.rank)
                 )
                 for v in results
             ],
@@ -220,16 +220,22 @@ class Maker:
         varied = any(not is_fixed(e) for v in used for e in v.shape)
         for b in range(len(BINDINGS) if varied else 1):
             rng = np.random.default_rng(b)
-            feeds.append({v.name: _data(rng, v.kind, [e[b] for e in v.shape]) for v in used})
+            feeds.append({v.name: self.data(rng, v.kind, [e[b] for e in v.shape]) for v in used})
         return Graph(model, feeds)
 
+    def element(self, kind: str) -> int:
+        """ONNX's number of an element type."""
+        if kind == "f":
+            return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.floats)))
+        return TensorProto.INT64 if kind == "i" else TensorProto.BOOL
 
-def _data(rng: np.random.Generator, kind: str, shape: Sequence[int]) -> Array:
-    if kind == "i":
-        return rng.integers(-4, 5, shape, np.int64)
-    if kind == "b":
-        return np.asarray(rng.integers(0, 2, shape).astype(bool))
-    return np.asarray(rng.uniform(-2, 2, shape).astype(np.float32))
+    def data(self, rng: np.random.Generator, kind: str, shape: Sequence[int]) -> Array:
+        """What a graph is fed with."""
+        if kind == "i":
+            return rng.integers(-4, 5, shape, np.int64)
+        if kind == "b":
+            return np.asarray(rng.integers(0, 2, shape).astype(bool))
+        return np.asarray(rng.uniform(-2, 2, shape).astype(self.floats))
 
 
 def broadcast(a: Sequence[Extent], b: Sequence[Extent]) -> tuple[Extent, ...]:
@@ -376,7 +382,7 @@ def integers(g: Maker) -> None:
     x = g.a("i") if any(v.kind == "i" for v in g.values) else g.input(g.shape(), "i")
     how = g.choose(4)
     if how == 0:
-        g.add("Cast", [x.name], x.shape, x.most, exact=True, to=TensorProto.FLOAT)
+        g.add("Cast", [x.name], x.shape, x.most, exact=True, to=g.element("f"))
     elif how == 1:
         y = g.a("i", fits=lambda v: _fits(v.shape, x.shape))
         if x.most * y.most > 1e6:
@@ -649,7 +655,7 @@ def channel_norm(g: Maker) -> None:
         g.add("InstanceNormalization", inputs, x.shape, 12, epsilon=1e-2)
         return
     rng = np.random.default_rng(g.choose(100))
-    variance = g.constant(rng.uniform(0.5, 2, c).astype(np.float32))
+    variance = g.constant(rng.uniform(0.5, 2, c).astype(g.floats))
     inputs = [x.name, g.weight(c), g.weight(c), g.weight(c), variance]
     g.add("BatchNormalization", inputs, x.shape, 2 * (x.most + 2) + 1)
 
@@ -842,7 +848,7 @@ STEPS: tuple[Callable[[Maker], None], ...] = (
 
 def random_graph(choose: Choose, steps: int) -> Graph:
     """A graph of about `steps` steps. Raises Skip where nothing came of the choices."""
-    g = Maker(choose, symbols=choose(2) == 0)
+    g = Maker(choose, symbols=choose(2) == 0, floats="float64" if choose(6) == 5 else "float32")
     for _ in range(1 + choose(2)):
         g.input(g.shape(0, 4))
     for _ in range(steps):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from judging import assert_agree, runtime, same_bits
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
 from random_graphs import Graph, Skip, random_graph
 
 import aicc
@@ -24,10 +25,13 @@ FLOOR = 1e-5
 
 
 def check(g: Graph, target: str = "native", threads: int = 2) -> None:
-    """Compiles once; for each feed the results are those of onnxruntime and of numpy, twice the
-    same bits, and no operator is left to Python."""
+    """Compiles once; for each feed the results are those of numpy and, where it has the operators
+    for the element type, of onnxruntime; twice the same bits. No operator is left to Python."""
     data = g.model.SerializeToString()
-    session = runtime(data)
+    try:
+        session = runtime(data)
+    except NotImplementedByRuntime:
+        session = None
     graph = load_model(data)
     with warnings.catch_warnings():
         warnings.simplefilter("error", AiccWarning)
@@ -40,7 +44,9 @@ def check(g: Graph, target: str = "native", threads: int = 2) -> None:
             assert same_bits(results, made.run(None, feed)), text
             expected = list(evaluate(graph, feed).values())
             assert_agree(expected, results, f"numpy\n{text}", floor=FLOOR)
-            assert_agree(session.run(None, feed), results, f"onnxruntime\n{text}", floor=FLOOR)
+            if session is not None:
+                answer = session.run(None, feed)
+                assert_agree(answer, results, f"onnxruntime\n{text}", floor=FLOOR)
     finally:
         made.close()
 
