@@ -6,6 +6,7 @@ imported only in its own worker process, when it is loaded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ class Aicc:
     def load(self, model: str, threads: int) -> str:
         import aicc
 
+        os.environ["AICC_CACHE"] = "0"  # compile times are those of the first time
         self._model = aicc.compile(model, threads=threads)
         return f"aicc {aicc.__version__}"
 
