@@ -265,6 +265,15 @@ def test_loops_with_pauses_around_the_spinning_time(pools):
     pools.destroy(pool)
 
 
+def reaches(measure, wanted, seconds=60):
+    """Whether a measurement gets above `wanted` within some time: a busy machine may need several."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if measure() > wanted:
+            return True
+    return False
+
+
 @pytest.mark.skipif(HOST.cores < 2, reason="needs two cores")
 def test_two_threads_work_at_the_same_time(pools):
     pool = pools.create(2)
@@ -278,7 +287,7 @@ def test_two_threads_work_at_the_same_time(pools):
         return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
     # Processor time, not speed: other processes may hold a core while this runs.
-    assert max(cpu_per_second(pool) for _ in range(10)) > 1.3
+    assert reaches(lambda: cpu_per_second(pool), 1.3)
     assert min(cpu_per_second(None) for _ in range(3)) < 1.2
     pools.destroy(pool)
 
@@ -297,8 +306,9 @@ def test_uneven_work_is_shared(pools):
         pools.parallel_for(pool, uneven, ctypes.addressof(args), 64, 1)
         return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
-    assert max(cpu_per_second() for _ in range(10)) > 1.3
-    assert (counts == 10).all()
+    assert reaches(cpu_per_second, 1.3)
+    assert (counts == counts[0]).all()
+    assert counts[0] > 0
     pools.destroy(pool)
 
 
@@ -343,7 +353,8 @@ def test_create_and_destroy_many_times(pools):
             assert (pools.mark(pool, 9, 1)[0][:9] == 1).all()
         pools.destroy(pool)
     pools.destroy(None)
-    assert threads_of_process() == before
+    # Threads that the test before has asked to end may still be there at the start.
+    assert before is None or threads_of_process() <= before
 
 
 def threads_of_process():
