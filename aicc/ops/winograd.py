@@ -13,6 +13,7 @@ the error: see `POINTS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
@@ -24,7 +25,7 @@ from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operat
 from aicc.ops.samples import sample
 from aicc.ops.sizes import agree, check_agree
 from aicc.ops.windows import Layout, pad_stage
-from aicc.symbolic import Size, ceildiv
+from aicc.symbolic import Size, ceildiv, minimum, product
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, call, const, select
 
@@ -160,6 +161,18 @@ def tiles_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, Size]:
     return ceildiv(height, m), ceildiv(width, m)
 
 
+def rows_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, ...]:
+    """The axes that number tiles in the matrices between the transforms."""
+    count = int(ctx.attrs.get("rows", 0))
+    tiles = (data[0], *tiles_of(ctx, data))
+    if not count:
+        return tiles
+    total = product(tiles)
+    if not isinstance(total, int) or count < total:
+        ctx.fail(f"{count} rows do not hold {total} tiles")
+    return (count,)
+
+
 def data_tiles(ctx: OpContext, b: KernelBuilder, x: Tensor) -> Tensor:
     """The stages of the transformed data of each tile: [N, tiles, tiles, m+2, m+2, C]."""
     m = tile_of(ctx)
@@ -188,17 +201,17 @@ def results(
     ctx: OpContext,
     b: KernelBuilder,
     shape: Sequence[Size],
-    product: Callable[[Size, Size, Size, Size, Size], Expr],
+    sums: Callable[[Size, Size, Size, Size, Size], Expr],
     dtype: str,
 ) -> Tensor:
-    """The stages of the convolution [N, H', W', O] from `product(v, n, tile, tile, filter)`."""
+    """The stages of the convolution [N, H', W', O] from `sums(v, n, tile, tile, filter)`."""
     m = tile_of(ctx)
     a, points, after = m + 2, POINTS[m], matrices(m)[0]
     batch, height, width, filters = shape
     tiles = ceildiv(height, m), ceildiv(width, m)
 
     def column(n: Size, h: Size, w: Size, r: Size, j: Size, o: Size) -> Expr:
-        values = [product(i * a + j, n, h, w, o) for i in range(a)]
+        values = [sums(i * a + j, n, h, w, o) for i in range(a)]
         return choose(r, [paired(points, row, values) for row in after])
 
     columns = b.compute((batch, *tiles, m, a, filters), column, dtype, name="sums")
@@ -216,17 +229,21 @@ def results(
 
 
 ATTRIBUTES = {"tile": REQUIRED, "pads": (0, 0, 0, 0)}
+BETWEEN = {**ATTRIBUTES, "rows": 0}
+"""rows: 0 for axes [N, tiles, tiles]; else they are one axis of so many rows, of which those beyond
+the tiles repeat the last: so that the (m+2)^2 matrices are not a power of two apart."""
 
 
-@operator("WinogradInput", domain="aicc", inputs=1, attributes=ATTRIBUTES)
+@operator("WinogradInput", domain="aicc", inputs=1, attributes=BETWEEN)
 class WinogradInput(Operator):
-    """Data [N, H, W, C] -> the transformed data [(m+2)^2, N, tiles, tiles, C] of overlapping tiles
-    of m x m outputs (`tile`); data beyond the borders and the `pads` are zeros."""
+    """Data [N, H, W, C] -> the transformed data [(m+2)^2, N, tiles, tiles, C], or with `rows`
+    [(m+2)^2, rows, C], of overlapping tiles of m x m outputs (`tile`); beyond the borders and the
+    `pads` are zeros."""
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         x, m = ctx.input(0), tile_of(ctx)
-        tiles = tiles_of(ctx, x.shape)
-        return [TensorType(x.dtype, ((m + 2) ** 2, x.shape[0], *tiles, x.shape[3]))]
+        rows = rows_of(ctx, x.shape)
+        return [TensorType(x.dtype, ((m + 2) ** 2, *rows, x.shape[3]))]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         (x,) = inputs
@@ -240,15 +257,27 @@ class WinogradInput(Operator):
         inside[...] = x[:, : inside.shape[1], : inside.shape[2]]
         tiles = np.lib.stride_tricks.sliding_window_view(big, (a, a), (1, 2))[:, ::m, ::m]
         before = _array(matrices(m)[2])
-        made = np.einsum("ip,jq,nhwcpq->ijnhwc", before, before, tiles)
-        return [made.reshape(a * a, *made.shape[2:]).astype(x.dtype)]
+        made = np.einsum("ip,jq,nhwcpq->ijnhwc", before, before, tiles).astype(x.dtype)
+        if not ctx.attrs.get("rows", 0):
+            return [made.reshape(a * a, *made.shape[2:])]
+        flat = made.reshape(a * a, -1, x.shape[3])
+        return [
+            np.pad(flat, ((0, 0), (0, ctx.attrs.get("rows", 0) - flat.shape[1]), (0, 0)), "edge")
+        ]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         (x,) = inputs
         assert x is not None
         a, tile = tile_of(ctx) + 2, data_tiles(ctx, b, x)
+        batch, height, width = tile.shape[:3]
 
-        def element(v: Size, n: Size, h: Size, w: Size, c: Size) -> Expr:
+        def element(v: Size, *rest: Size) -> Expr:
+            if len(rest) == 2:
+                row, c = minimum(rest[0], batch * height * width - 1), rest[1]
+                h = row // width
+                n, h, w = h // height, h % height, row % width
+            else:
+                n, h, w, c = rest
             return tile[n, h, w, v // a, v % a, c]
 
         return [b.compute(ctx.outputs[0].shape, element)]
@@ -266,6 +295,10 @@ class WinogradInput(Operator):
         ):
             attrs = {"tile": tile, "pads": pads}
             yield Case(name, (sample(*shape),), attrs, symbolic=symbolic, rtol=1e-4, atol=1e-4)
+        for rows, batch in ((6, 1), (8, 1), (15, 2)):
+            attrs = {"tile": 4, "pads": (1, 1, 1, 1), "rows": rows}
+            x = sample(batch, 7, 9, 16)
+            yield Case(f"rows_{rows}", (x,), attrs, rtol=1e-4, atol=1e-4)
 
 
 @operator("WinogradWeights", domain="aicc", inputs=1, attributes={"tile": REQUIRED})
@@ -312,21 +345,19 @@ class WinogradWeights(Operator):
             yield Case(f"tile_{tile}", (sample(3, 5, 3, 3),), {"tile": tile}, atol=1e-5)
 
 
-@operator("WinogradOutput", domain="aicc", inputs=2, attributes=ATTRIBUTES)
+@operator("WinogradOutput", domain="aicc", inputs=2, attributes=BETWEEN)
 class WinogradOutput(Operator):
     """Products [(m+2)^2, N, tiles, tiles, O] -> the convolution [N, H', W', O], without what the
     last tiles have too much. Operand 1, the convolution's data [N, H, W, C], gives the sizes."""
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         t, x, m = ctx.input(0), ctx.input(1), tile_of(ctx)
-        sizes = outputs_of(ctx, x.shape)
-        if t.rank != 5 or t.shape[0] != (m + 2) ** 2:
-            ctx.fail(f"the products must have five axes, the first of {(m + 2) ** 2}")
-        for have, n in zip(t.shape[2:4], sizes):
-            tiles = ceildiv(n, m)
-            if isinstance(have, int) and isinstance(tiles, int) and have != tiles:
-                ctx.fail(f"{n} outputs take {tiles} tiles, not {have}")
-        return [TensorType(t.dtype, (x.shape[0], *sizes, t.shape[4]))]
+        rows = rows_of(ctx, x.shape)
+        if t.rank != len(rows) + 2 or t.shape[0] != (m + 2) ** 2:
+            ctx.fail(f"the products must have {len(rows) + 2} axes, the first of {(m + 2) ** 2}")
+        for have, want in zip(t.shape[1:-1], rows):
+            agree(ctx, have, want, "tiles")
+        return [TensorType(t.dtype, (x.shape[0], *outputs_of(ctx, x.shape), t.shape[-1]))]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         t, x = inputs
@@ -334,7 +365,9 @@ class WinogradOutput(Operator):
         m = tile_of(ctx)
         after = _array(matrices(m)[0])
         height, width = (int(n) for n in outputs_of(ctx, x.shape))
-        square = t.reshape(m + 2, m + 2, *t.shape[1:])
+        tiles = (x.shape[0], -(-height // m), -(-width // m))
+        t = t.reshape((m + 2) ** 2, -1, t.shape[-1])[:, : math.prod(tiles)]
+        square = t.reshape(m + 2, m + 2, *tiles, t.shape[-1])
         y = np.einsum("rp,sq,pqnhwo->nhrwso", after, after, square)
         y = y.reshape(y.shape[0], y.shape[1] * m, y.shape[3] * m, y.shape[5])
         return [np.ascontiguousarray(y[:, :height, :width]).astype(t.dtype)]
@@ -342,15 +375,15 @@ class WinogradOutput(Operator):
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         t, x = inputs
         assert t is not None and x is not None
-        batch, filters, sizes = x.shape[0], t.shape[4], outputs_of(ctx, x.shape)
-        tiles = tiles_of(ctx, x.shape)
-        for have, want in zip(t.shape[1:4], (batch, *tiles)):
+        batch, filters, sizes = x.shape[0], t.shape[-1], outputs_of(ctx, x.shape)
+        height, width = tiles_of(ctx, x.shape)
+        for have, want in zip(t.shape[1:-1], rows_of(ctx, x.shape)):
             check_agree(ctx, b, have, want, "tiles")
 
-        def product(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
-            return t[v, n, h, w, o]
+        def sums(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
+            return t[v, (n * height + h) * width + w, o] if t.rank == 3 else t[v, n, h, w, o]
 
-        return [results(ctx, b, (batch, *sizes, filters), product, t.dtype)]
+        return [results(ctx, b, (batch, *sizes, filters), sums, t.dtype)]
 
     def cases(self) -> Iterable[Case]:
         for name, shape, filters, tile, pads in (
@@ -364,6 +397,14 @@ class WinogradOutput(Operator):
             height, width = (n + p + q - 2 for n, p, q in zip(shape[1:3], pads, pads[2:]))
             tiles = (-(-height // tile), -(-width // tile))
             products = sample((tile + 2) ** 2, shape[0], *tiles, filters)
+            flat = sample((tile + 2) ** 2, shape[0] * tiles[0] * tiles[1] + 1, filters)
+            yield Case(
+                f"{name}_rows",
+                (flat, sample(*shape)),
+                {"tile": tile, "pads": pads, "rows": flat.shape[1]},
+                rtol=1e-4,
+                atol=1e-4,
+            )
             yield Case(
                 name,
                 (products, sample(*shape)),
@@ -410,12 +451,12 @@ class WinogradConv(Operator):
         def term(v: Size, n: Size, t: Size, o: Size, c: Size) -> Expr:
             return left[v, n, t, c] * u[v, 0, 0, c, o]
 
-        sums = b.reduce((a * a, batch, rows * width, filters), (channels,), term, name="dot")
+        dot = b.reduce((a * a, batch, rows * width, filters), (channels,), term, name="dot")
 
-        def product(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
-            return sums[v, n, h * width + w, o]
+        def sums(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
+            return dot[v, n, h * width + w, o]
 
-        return [results(ctx, b, ctx.outputs[0].shape, product, x.dtype)]
+        return [results(ctx, b, ctx.outputs[0].shape, sums, x.dtype)]
 
     def cases(self) -> Iterable[Case]:
         for name, shape, filters, tile, pads in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,10 +15,14 @@ from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Size, ceildiv
+from aicc.symbolic import Size, ceildiv, product
 
 log = logging.getLogger("aicc")
 
+SETS = 4096
+"""Bytes after which the sets of the first cache repeat, on common machines."""
+CROWD = 6
+"""Lines of one set that may be written to in turn: it holds 8 to 16."""
 Cost = Callable[[Graph, Sequence[Node]], float]
 """Estimated seconds of nodes as one kernel."""
 TILES = (2, 4)
@@ -34,8 +39,9 @@ class Winograd:
     """3x3 convolutions of stride 1 become transforms and matrix products where that is faster.
 
     before: %y = Conv(%x, @w) {channels_last=1, pads=[1,1,1,1]}
-    after:  %v = aicc::WinogradInput(%x) {tile=4, pads=[1,1,1,1]}  %m = MatMul(%v, @u)
-            %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1]}
+    after:  %v = aicc::WinogradInput(%x) {tile=4, pads=[1,1,1,1], rows=196}
+            %m = MatMul(%v, @u)
+            %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1], rows=196}
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
 
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
@@ -84,24 +90,30 @@ class Winograd:
         x, data = ed.type_of(node.inputs[0]), ed.constant_of(node.inputs[1])
         assert data is not None
         result = ed.type_of(node.outputs[0])
-        tiles: tuple[Size, ...] = tuple(ceildiv(n, tile) for n in result.shape[1:3])
         filters, channels = data.shape[:2]
         square = (tile + 2) ** 2
-        weights = (square, 1, 1, channels, filters)
+        rows = _rows(x, result, tile)
+        places: tuple[Size, ...] = (rows,)
+        if not rows:
+            places = (x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3]))
         types = {
             "x": x,
-            "v": TensorType(x.dtype, (square, x.shape[0], *tiles, channels)),
-            "u": TensorType(x.dtype, weights),
-            "m": TensorType(x.dtype, (square, x.shape[0], *tiles, filters)),
+            "v": TensorType(x.dtype, (square, *places, channels)),
+            "u": TensorType(x.dtype, (square, 1, 1, channels, filters)),
+            "u3": TensorType(x.dtype, (square, channels, filters)),
+            "m": TensorType(x.dtype, (square, *places, filters)),
             "y": result,
         }
         sketch = Graph("winograd", types=types, constants=dict(ed.new.constants))
-        sketch.constants["u"] = np.broadcast_to(np.float32(0), weights)
+        factor = "u3" if rows else "u"
+        zeros = np.broadcast_to(np.float32(0), (square, channels, filters))
+        sketch.constants |= {"u3": zeros, "u": zeros[:, None, None]}
         attrs = (("pads", pads), ("tile", tile))
+        between = (("pads", pads), ("rows", rows), ("tile", tile))
         parts = (
-            Node("aicc::WinogradInput", ("x",), ("v",), attrs),
-            Node("MatMul", ("v", "u"), ("m",)),
-            Node("aicc::WinogradOutput", ("m", "x"), ("y",), attrs),
+            Node("aicc::WinogradInput", ("x",), ("v",), between),
+            Node("MatMul", ("v", factor), ("m",)),
+            Node("aicc::WinogradOutput", ("m", "x"), ("y",), between),
         )
         whole = Node("aicc::WinogradConv", ("x", "u"), ("y",), attrs)
         return sum(self.cost(sketch, [n]) for n in parts), self.cost(sketch, [whole])
@@ -140,9 +152,29 @@ def _transformed(
     (weights,) = operator.reference(
         OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)]), ed.constant_of(w)
     )
-    u = ed.constant(weights, base=w)
     if together:
-        return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
-    v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads)
+        return [ed.op("aicc::WinogradConv", x, ed.constant(weights, base=w), tile=tile, pads=pads)]
+    rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
+    u = ed.constant(weights[:, 0, 0] if rows else weights, base=w)
+    v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
     products = ed.op("MatMul", v, u)
-    return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads)]
+    return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads, rows=rows)]
+
+
+def _rows(x: TensorType, result: TensorType, tile: int) -> int:
+    """Rows of the matrices between the transforms; 0 where only a run tells the number of tiles.
+
+    A tile is written to all matrices at one place, and read from all of them. A few rows more keep
+    these places from falling into one set of the cache.
+    """
+    square = (tile + 2) ** 2
+    least = product((x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3])))
+    sizes = (x.shape[3], result.shape[3])
+    if not isinstance(least, int):
+        return 0
+
+    def crowd(rows: int) -> int:
+        apart = (rows * c * 4 for c in sizes if isinstance(c, int))
+        return max(square * math.gcd(n, SETS) // SETS for n in apart)
+
+    return min(range(least, least + 4), key=lambda n: (max(crowd(n), CROWD), n))

@@ -41,7 +41,7 @@ def test_a_convolution_becomes_transforms_and_products(tile, pads, golden):
     assert ops(after) == [*THREE, "Relu"]
     assert after.nodes[0].attr("tile") == tile
     (weights,) = after.constants.values()
-    assert weights.shape == ((tile + 2) ** 2, 1, 1, 5, 7) and weights.dtype == np.float32
+    assert weights.shape == ((tile + 2) ** 2, 5, 7) and weights.dtype == np.float32
     if tile == 4 and pads == (1, 1, 1, 1):
         golden("winograd", str(after))
 
@@ -58,6 +58,17 @@ def test_one_kernel_where_that_is_faster(tile):
 def test_automatic_pads(mode):
     b, y = convolution(auto_pad=mode, pads=())
     assert ops(applied(b.done(y), Winograd(by_tile(4)))) == THREE
+
+
+@pytest.mark.parametrize(("size", "channels", "rows"), [(60, 64, 225), (64, 64, 257), (8, 512, 5)])
+def test_matrices_are_not_a_power_of_two_apart(size, channels, rows):
+    b = Build()
+    x = b.input("x", 1, size, size, channels)
+    w = b.const(np.zeros((channels, channels, 3, 3), np.float32))
+    y = b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1)
+    after = Winograd(by_tile(4))(b.done(y))
+    assert ops(after) == THREE
+    assert after.types[after.nodes[1].outputs[0]].shape == (36, rows, channels)
 
 
 def test_sizes_that_a_run_tells():
