@@ -266,7 +266,7 @@ def test_loops_with_pauses_around_the_spinning_time(pools):
 
 
 def reaches(measure, wanted, seconds=60):
-    """Whether a measurement gets above `wanted` within some time: a busy machine may need several."""
+    """Whether a measurement gets above `wanted` in time: a busy machine may need several tries."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if measure() > wanted:
