@@ -24,7 +24,8 @@ from aicc.errors import (
     TargetError,
     UnsupportedError,
 )
-from aicc.model import CompiledModel, Profile, Report
+from aicc.model import CompiledModel, Report
+from aicc.runtime.profile_report import Profile
 
 if TYPE_CHECKING:
     from aicc.codegen.target import Target
