@@ -11,7 +11,7 @@ from native_kernel import Guarded, Native, check, expected, loops, same, sample
 from aicc.codegen.jit import assembly, compile_object
 from aicc.codegen.kernel import OUT_OF_MEMORY, STACK_LIMIT, check_messages, lower_kernel
 from aicc.codegen.target import Target
-from aicc.dtypes import nbytes
+from aicc.dtypes import is_float, nbytes
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import For, Index, Kernel, as_index, call, const, select
@@ -92,6 +92,32 @@ def test_a_fault_in_reach_is_seen(target: Target) -> None:
         if int(span.split("-")[0], 16) <= behind < int(span.split("-")[1], 16)
     ]
     assert found and found[0].startswith("---")
+
+
+@all_targets
+@pytest.mark.parametrize("dtype", ["f32", "i32", "i8", "f64", "bf16"])
+@pytest.mark.parametrize("lanes", [7, 16])
+def test_masked_loads_stay_masked(dtype: str, lanes: int, target: Target) -> None:
+    """Also where the operation on what is loaded has the same mask: rows of lengths that are data,
+    the last at the end of a page."""
+    two, one = ("2.0", "1.0") if is_float(dtype) else ("2", "1")
+    suffix = "" if dtype == "f32" else f":{dtype}"
+    text = f"""
+kernel @k(m: 1..)
+  in x: {dtype}[m, 7]
+  in size: i64[m]
+  out y: {dtype}[m]
+  for i in 0..m: y[i] = {two}{suffix} - {two}{suffix}
+  parallel i in 0..m:
+    vector j in 0..{lanes}:
+      if index(j) < index(int(max(min(size[i], 7:i64), 0:i64), 0..7)):
+        y[i] += x[i, j]*{two}{suffix} - {one}{suffix}
+"""
+    for opt in (1, 3):
+        for seed in range(3):
+            kernel = parse_kernel(text)
+            arrays = sample(kernel, {"m": 19}, seed)
+            check(kernel, target, {"m": 19}, arrays=arrays, opt=opt)
 
 
 @all_targets

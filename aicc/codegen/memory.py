@@ -1,0 +1,252 @@
+"""Loads and stores: scalars, contiguous vectors, gathers and scatters, and masks.
+
+An access is decided by the stride of its address in the vector variable: 0 is a scalar access, 1 a
+contiguous vector, anything else a gather or scatter. An element that a mask leaves out is neither
+read nor written, not even speculatively.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aicc.codegen.addressing import Addressing, Value
+from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, splat, suffix
+from aicc.codegen.target import Target
+from aicc.codegen.writer import FunctionWriter
+from aicc.dtypes import nbytes
+from aicc.symbolic import Size, substitute
+from aicc.tensor_ir.ir import Buffer, Kernel
+
+
+class Memory(Addressing):
+    """The state of emission with what it takes to read and write buffers."""
+
+    def __init__(self, kernel: Kernel, target: Target, fn: FunctionWriter) -> None:
+        super().__init__(kernel, target, fn)
+        self.unread = ""
+        """A place for stores that no lane performs."""
+
+    def load(self, buffer: Buffer, indices: tuple[Size, ...]) -> Value:
+        offset = self.offset(buffer, indices)
+        stride = self.stride(offset)
+        if stride == 0:
+            return self._load_scalar(buffer, offset)
+        assert self.vector is not None
+        t = memory_type(buffer.dtype, self.lanes)
+        name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
+        align = nbytes(buffer.dtype)
+        if stride == 1:
+            pointer = self.address(buffer, self._at_lane_zero(offset))
+            known = self._known_mask()
+            if self.mask is None or (known and all(known)):
+                raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
+            elif known is not None:
+                raw = self._load_runs(buffer, pointer, known)
+            else:
+                raw = self._load_masked(buffer, pointer)
+        else:
+            pointers = self.pointer_vector(buffer, offset)
+            raw = self.fn.call(
+                t,
+                f"llvm.masked.gather.{name}.v{self.lanes}p0",
+                [
+                    (f"<{self.lanes} x ptr>", pointers),
+                    ("i32", str(align)),
+                    (f"<{self.lanes} x i1>", self.vector_mask()),
+                    (t, "zeroinitializer"),
+                ],
+            )
+        return self._from_memory(raw, buffer.dtype, self.lanes)
+
+    def _known_mask(self) -> tuple[bool, ...] | None:
+        """The lanes that take part, where that is known here.
+
+        Such masks become narrower accesses: LLVM 22 would store a whole element, not a truncated
+        one, where a mask is a constant with one lane.
+        """
+        return None if self.mask is None else known_flags(self.mask.text)
+
+    def _load_masked(self, buffer: Buffer, pointer: str) -> str:
+        """The lanes of the mask from consecutive elements at `pointer`, the others zero.
+
+        On AVX-512 a fence follows. Without it LLVM 22 may fold the load into an operation under the
+        same mask, unfold it again for its registers' sake, and forget the mask: a read of memory
+        that belongs to nobody. The fence is no instruction.
+        """
+        lanes, mask = self.lanes, self.vector_mask()
+        t, align = memory_type(buffer.dtype, lanes), nbytes(buffer.dtype)
+        words, rest = divmod(lanes * align, 4)
+        fenced = "avx512f" in self.target.feature_set
+        if fenced and rest:
+            return self._load_lanes(buffer, pointer, mask)
+        name = suffix(buffer.dtype, lanes) if buffer.dtype != "bool" else f"v{lanes}i8"
+        raw = self.fn.call(
+            t,
+            f"llvm.masked.load.{name}.p0",
+            [
+                ("ptr", pointer),
+                ("i32", str(align)),
+                (f"<{lanes} x i1>", mask),
+                (t, "zeroinitializer"),
+            ],
+        )
+        if not fenced:
+            return raw
+        as_floats = llvm_type("f32", words)
+        bits = self.fn.value(f"bitcast {t} {raw} to {as_floats}")
+        name = f"llvm.arithmetic.fence.{suffix('f32', words)}"
+        kept = self.fn.call(as_floats, name, [(as_floats, bits)])
+        return self.fn.value(f"bitcast {as_floats} {kept} to {t}")
+
+    def _load_lanes(self, buffer: Buffer, pointer: str, mask: str) -> str:
+        """As `_load_masked`, lane by lane."""
+        t, wide = memory_type(buffer.dtype), memory_type(buffer.dtype, self.lanes)
+        text = "zeroinitializer"
+        for n in range(self.lanes):
+            active = self.fn.value(f"extractelement <{self.lanes} x i1> {mask}, i64 {n}")
+            at = self._behind(buffer, pointer, n)
+            zeros = self.fn.module.zeros()
+            place = self.fn.value(f"select i1 {active}, ptr {at}, ptr {zeros}")
+            part = self.fn.value(f"load {t}, ptr {place}, align {nbytes(buffer.dtype)}")
+            text = self.fn.value(f"insertelement {wide} {text}, {t} {part}, i64 {n}")
+        return text
+
+    def _load_runs(self, buffer: Buffer, pointer: str, lanes: Sequence[bool]) -> str:
+        """The lanes that are true from consecutive elements at `pointer`, the others zero."""
+        wide = memory_type(buffer.dtype, self.lanes)
+        text = "zeroinitializer"
+        for first, end in runs(lanes):
+            at = self._behind(buffer, pointer, first)
+            if end - first == 1:
+                t = memory_type(buffer.dtype)
+                part = self.fn.value(f"load {t}, ptr {at}, align {nbytes(buffer.dtype)}")
+                text = self.fn.value(f"insertelement {wide} {text}, {t} {part}, i64 {first}")
+                continue
+            t = memory_type(buffer.dtype, end - first)
+            part = self.fn.value(f"load {t}, ptr {at}, align {nbytes(buffer.dtype)}")
+            size = end - first
+            spread = _shuffle([n if n < size else -1 for n in range(self.lanes)])
+            full = self.fn.value(f"shufflevector {t} {part}, {t} poison, {spread}")
+            place = _shuffle(
+                [self.lanes + n - first if first <= n < end else n for n in range(self.lanes)]
+            )
+            text = self.fn.value(f"shufflevector {wide} {text}, {wide} {full}, {place}")
+        return text
+
+    def _store_runs(self, buffer: Buffer, pointer: str, text: str, lanes: Sequence[bool]) -> None:
+        """The lanes of `text` that are true to consecutive elements at `pointer`."""
+        wide = memory_type(buffer.dtype, self.lanes)
+        # Frozen, so that LLVM does not compute the stored lanes anew from narrower operands: in a
+        # tile that would repeat its multiply-adds after the loop and spill their operands in it.
+        text = self.fn.value(f"freeze {wide} {text}")
+        for first, end in runs(lanes):
+            at = self._behind(buffer, pointer, first)
+            if end - first == 1:
+                t = memory_type(buffer.dtype)
+                part = self.fn.value(f"extractelement {wide} {text}, i64 {first}")
+            else:
+                t = memory_type(buffer.dtype, end - first)
+                picked = _shuffle(list(range(first, end)))
+                part = self.fn.value(f"shufflevector {wide} {text}, {wide} poison, {picked}")
+            self.fn.emit(f"store {t} {part}, ptr {at}, align {nbytes(buffer.dtype)}")
+
+    def _behind(self, buffer: Buffer, pointer: str, n: int) -> str:
+        t = memory_type(buffer.dtype)
+        return self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {n}") if n else pointer
+
+    def _load_scalar(self, buffer: Buffer, offset: Size) -> Value:
+        t = memory_type(buffer.dtype)
+        pointer = self.address(buffer, offset)
+        if self.mask is not None:
+            pointer = self._guarded(pointer, self.fn.module.zeros())
+        raw = self.fn.value(f"load {t}, ptr {pointer}, align {nbytes(buffer.dtype)}")
+        return self._from_memory(raw, buffer.dtype, 0)
+
+    def _guarded(self, pointer: str, harmless: str) -> str:
+        """`pointer` where the mask holds in some lane, else a harmless place."""
+        assert self.mask is not None
+        active = self.mask.text
+        known = self._known_mask()
+        if known is not None:
+            return pointer if any(known) else harmless
+        if self.mask.lanes:
+            t = f"<{self.mask.lanes} x i1>"
+            active = self.fn.call(
+                "i1", f"llvm.vector.reduce.or.v{self.mask.lanes}i1", [(t, active)]
+            )
+        return self.fn.value(f"select i1 {active}, ptr {pointer}, ptr {harmless}")
+
+    def _at_lane_zero(self, offset: Size) -> Size:
+        assert self.vector is not None
+        return substitute(offset, {self.vector: 0})
+
+    def vector_mask(self) -> str:
+        """The current mask in all lanes; all true where there is none."""
+        if self.mask is None:
+            return splat("true", "bool", self.lanes)
+        return self.broadcast(self.mask, self.lanes).text
+
+    def _from_memory(self, raw: str, dtype: str, lanes: int) -> Value:
+        if dtype != "bool":
+            return Value(raw, dtype, lanes)
+        t = memory_type("bool", lanes)
+        zero = splat("0", "i8", lanes) if lanes else "0"
+        return Value(self.fn.value(f"icmp ne {t} {raw}, {zero}"), "bool", lanes)
+
+    def _to_memory(self, v: Value) -> str:
+        if v.dtype != "bool":
+            return v.text
+        return self.fn.value(f"zext {self.type_of(v)} {v.text} to {memory_type('bool', v.lanes)}")
+
+    def store(self, buffer: Buffer, indices: tuple[Size, ...], v: Value) -> None:
+        offset = self.offset(buffer, indices)
+        stride = self.stride(offset)
+        align = nbytes(buffer.dtype)
+        if self.vector is None or (stride == 0 and not v.lanes):
+            t = memory_type(buffer.dtype)
+            pointer = self.address(buffer, offset)
+            if self.mask is not None:
+                self.unread = self.unread or self.fn.at_entry("alloca i64, align 8")
+                pointer = self._guarded(pointer, self.unread)
+            self.fn.emit(f"store {t} {self._to_memory(v)}, ptr {pointer}, align {align}")
+            return
+        wide = self.broadcast(v, self.lanes)
+        text = self._to_memory(wide)
+        t = memory_type(buffer.dtype, self.lanes)
+        name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
+        if stride == 1:
+            pointer = self.address(buffer, self._at_lane_zero(offset))
+            known = self._known_mask()
+            if self.mask is None or (known and all(known)):
+                self.fn.emit(f"store {t} {text}, ptr {pointer}, align {align}")
+                return
+            if known is not None:
+                self._store_runs(buffer, pointer, text, known)
+                return
+            self.fn.call(
+                "void",
+                f"llvm.masked.store.{name}.p0",
+                [
+                    (t, text),
+                    ("ptr", pointer),
+                    ("i32", str(align)),
+                    (f"<{self.lanes} x i1>", self.vector_mask()),
+                ],
+            )
+            return
+        self.fn.call(
+            "void",
+            f"llvm.masked.scatter.{name}.v{self.lanes}p0",
+            [
+                (t, text),
+                (f"<{self.lanes} x ptr>", self.pointer_vector(buffer, offset)),
+                ("i32", str(align)),
+                (f"<{self.lanes} x i1>", self.vector_mask()),
+            ],
+        )
+
+
+def _shuffle(lanes: Sequence[int]) -> str:
+    """The mask operand of a shufflevector; -1 is a lane that nobody reads."""
+    items = ", ".join("i32 poison" if n < 0 else f"i32 {n}" for n in lanes)
+    return f"<{len(lanes)} x i32> <{items}>"
