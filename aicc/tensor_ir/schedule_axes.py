@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import Dim, Size, Sym, ceildiv, divides, minimum, recombine, substitute, symbols
+from aicc.symbolic import (
+    Dim,
+    Size,
+    Sym,
+    ceildiv,
+    divides,
+    minimum,
+    proves_le,
+    recombine,
+    substitute,
+    symbols,
+)
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Reduce, Stmt, Store, const, select
 from aicc.tensor_ir.schedule import Step, below, fresh_variable, provably_inside, unused_names
@@ -249,3 +260,26 @@ class SplitAxis(Step):
             init=stage.init and stage.init.substitute_sizes(mapping),
             value=stage.value.substitute_sizes(mapping),
         )
+
+
+@dataclass(frozen=True)
+class Widen(Step):
+    """B of shape [.., n, ..]   ->   B of shape [.., m, ..], of which the last m - n are not used
+
+    Changes the distance of elements that would fall into one set of a cache. Precondition: B is a
+    stack or register buffer, and m is a number not less than n.
+    """
+
+    buffer: str
+    axis: int
+    extent: int
+    name = "widen"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        old = kernel.buffer(self.buffer)
+        if old.scope not in ("stack", "register") or not 0 <= self.axis < len(old.shape):
+            raise self.fail(kernel, f"{self.buffer} is no local array with an axis {self.axis}")
+        if not proves_le(old.shape[self.axis], self.extent):
+            raise self.fail(kernel, f"{self.extent} is less than {old.shape[self.axis]}")
+        shape = (*old.shape[: self.axis], self.extent, *old.shape[self.axis + 1 :])
+        return kernel.with_buffer(replace(old, shape=shape))

@@ -19,6 +19,19 @@ from aicc.tensor_ir.verify import verify
 # Name, kernel, steps, and the statements and local buffers that they make.
 CASES = [
     (
+        "widen",
+        PRODUCT,
+        "compute_at(r, u); widen(r.u, 1, 8)",
+        """
+  stack r.u: f32[1, 8]
+  for u in 0..4:
+    for r.u.1 in 0..6:
+      r.u[0, r.u.1] = 0.0
+      for r.u.k0 in 0..5: r.u[0, r.u.1] += a[u, r.u.k0]*b[r.u.k0, r.u.1]
+    for v in 0..6: y[u, v] = max(r.u[0, v], 0.0)
+""",
+    ),
+    (
         "split_exact",
         MAP,
         "split(i, 5)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -99,24 +99,27 @@ class Winograd:
         types = {
             "x": x,
             "v": TensorType(x.dtype, (square, *places, channels)),
-            "u": TensorType(x.dtype, (square, 1, 1, channels, filters)),
-            "u3": TensorType(x.dtype, (square, channels, filters)),
             "m": TensorType(x.dtype, (square, *places, filters)),
             "y": result,
         }
-        sketch = Graph("winograd", types=types, constants=dict(ed.new.constants))
-        factor = "u3" if rows else "u"
-        zeros = np.broadcast_to(np.float32(0), (square, channels, filters))
-        sketch.constants |= {"u3": zeros, "u": zeros[:, None, None]}
+        wide, flat = (square, 1, 1, channels, filters), (square, channels, filters)
         attrs = (("pads", pads), ("tile", tile))
         between = (("pads", pads), ("rows", rows), ("tile", tile))
         parts = (
             Node("aicc::WinogradInput", ("x",), ("v",), between),
-            Node("MatMul", ("v", factor), ("m",)),
+            Node("MatMul", ("v", "u"), ("m",)),
             Node("aicc::WinogradOutput", ("m", "x"), ("y",), between),
         )
         whole = Node("aicc::WinogradConv", ("x", "u"), ("y",), attrs)
-        return sum(self.cost(sketch, [n]) for n in parts), self.cost(sketch, [whole])
+        three = _sketch(ed, types, flat if rows else wide)
+        one = _sketch(ed, types, wide)
+        return sum(self.cost(three, [n]) for n in parts), self.cost(one, [whole])
+
+
+def _sketch(ed: Editor, types: Mapping[str, TensorType], weights: tuple[int, ...]) -> Graph:
+    """A graph with the types of values that are not there yet, and with weights "u"."""
+    constants = {**ed.new.constants, "u": np.broadcast_to(np.float32(0), weights)}
+    return Graph("winograd", types={**types, "u": TensorType("f32", weights)}, constants=constants)
 
 
 def _fits(ed: Editor, node: Node) -> bool:

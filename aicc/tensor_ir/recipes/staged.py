@@ -13,6 +13,7 @@ of the second cache, with their results.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from aicc.dtypes import nbytes
@@ -34,11 +35,15 @@ from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, choose_tile
 from aicc.tensor_ir.schedule import Reorder, Split
-from aicc.tensor_ir.schedule_axes import PadAxis
+from aicc.tensor_ir.schedule_axes import PadAxis, Widen
 from aicc.tensor_ir.schedule_compute_at import ComputeAt
 from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
 from aicc.tensor_ir.walk import loads_of
 
+SETS = 4096
+"""Bytes after which the sets of the first cache repeat, on common machines."""
+CROWD = 6
+"""Lines of one set that may be written to in turn: it holds 8 to 16."""
 BANDS = 8
 """Bands that there should be at least, for threads to share."""
 
@@ -157,6 +162,9 @@ class _Bands:
         assert operands is not None and operands.row is not None
         row = operands.row
         final = plan.stage(self.out)
+        self.row = next(
+            n for n, i in enumerate(operands.left.indices) if symbols(i) == {stage.axes[row][0]}
+        )
         self.operands = operands
         columns, depth = stage.axes[operands.column][1], _depth(stage)
         stride = None if depth is None else depth * nbytes(operands.left.dtype)
@@ -208,6 +216,7 @@ class _Bands:
         plan, tile = self.plan, self.tile
         plan.do(ComputeAt(self.product, band, "stack"))
         name = plan.newest_buffer()
+        _spread(plan, name, row)
         m, n = f"{name}.{row}", f"{name}.{self.operands.column}"
         axes = range(len(plan.kernel.buffer(name).shape))
         outer = [x for a in axes if (x := f"{name}.{a}") not in (m, n) and plan.has_loop(x)]
@@ -227,6 +236,7 @@ class _Bands:
         chain = [plan.stage(b) for b in self.before]
         plan.do(ComputeAt(self.left, band, "stack"))
         name = plan.newest_buffer()
+        _spread(plan, name, self.row)
         loops: dict[Sym, str] = {}
         for n, (v, _) in enumerate(stage.axes):
             if v is not None and plan.has_loop(f"{name}.{n}"):
@@ -235,6 +245,24 @@ class _Bands:
         for b in reversed(self.before):
             compute_block(plan, b, nest.over[-1])
         nest.finish(plan)
+
+
+def _spread(plan: Plan, buffer: str, row: int) -> None:
+    """Room for a few rows more, where the matrices of a batch would be so far apart that what a
+    block writes to each of them falls into one set of the first cache."""
+    b = plan.kernel.buffer(buffer)
+    shape = [e for e in b.shape if isinstance(e, int)]
+    if len(shape) < len(b.shape):
+        return
+    count, rows = math.prod(shape[:row]), shape[row]
+    each = nbytes(b.dtype) * math.prod(shape[row + 1 :])
+
+    def crowd(n: int) -> int:
+        return count * math.gcd(n * each, SETS) // SETS
+
+    best = min(range(rows, rows + 4), key=lambda n: (max(crowd(n), CROWD), n))
+    if best > rows:
+        plan.do(Widen(buffer, row, best))
 
 
 def _row_bytes(plan: Plan, stage: Stage, operands: Roles) -> int:
