@@ -23,6 +23,7 @@ CASES = [
         PRODUCT,
         "compute_at(r, u); widen(r.u, 1, 8)",
         """
+  const b: f32[5, 6]
   stack r.u: f32[1, 8]
   for u in 0..4:
     for r.u.1 in 0..6:
