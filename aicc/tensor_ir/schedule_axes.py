@@ -257,6 +257,7 @@ class SplitAxis(Step):
         return replace(
             stage,
             axes=(*stage.axes[: self.axis], *parts, *stage.axes[self.axis + 1 :]),
+            reduce=tuple((k, substitute(e, mapping)) for k, e in stage.reduce),
             init=stage.init and stage.init.substitute_sizes(mapping),
             value=stage.value.substitute_sizes(mapping),
         )

@@ -35,7 +35,7 @@ from aicc.tensor_ir.schedule import (
     Unroll,
     Vectorize,
 )
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis, Widen
 from aicc.tensor_ir.schedule_partition import Partition
 from aicc.tensor_ir.schedule_stages import (
     CacheRead,
@@ -71,17 +71,18 @@ def _inside(i: Size, extent: Size) -> Expr:
 class Maker:
     """Draws one kernel."""
 
-    def __init__(self, draw: Any) -> None:
+    def __init__(self, draw: Any, extents: tuple[int, ...]) -> None:
         self.draw = draw
+        self.extents = extents
         self.b = KernelBuilder("k")
-        self.sizes = {"n": draw(st.integers(1, 9)), "m": draw(st.integers(1, 9))}
+        self.sizes = {name: draw(st.integers(1, max(extents))) for name in "nm"}
 
     def pick(self, *options: Any) -> Any:
         return self.draw(st.sampled_from(options))
 
     def extent(self) -> Size:
         kind = self.draw(st.integers(0, 5))
-        return N if kind == 0 else M if kind == 1 else self.draw(st.integers(1, 9))
+        return N if kind == 0 else M if kind == 1 else self.pick(*self.extents)
 
     def dtype(self) -> str:
         return self.pick("f32", "f32", "f64", "i32", "i64")
@@ -284,9 +285,11 @@ KINDS = (
 
 
 @st.composite
-def operators(draw: Any, kinds: tuple[str, ...] = KINDS) -> Drawn:
-    """A kernel of one of the kinds."""
-    maker = Maker(draw)
+def operators(
+    draw: Any, kinds: tuple[str, ...] = KINDS, extents: tuple[int, ...] = tuple(range(1, 10))
+) -> Drawn:
+    """A kernel of one of the kinds, most of its axes of one of `extents`."""
+    maker = Maker(draw, extents)
     make: Callable[[], Tensor] = getattr(maker, draw(st.sampled_from(kinds)))
     maker.b.mark_output(make())
     kernel = maker.b.build()
@@ -305,7 +308,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     def pick(options: Any) -> Any:
         return draw(st.sampled_from(list(options)))
 
-    kind = draw(st.integers(0, 21))
+    kind = draw(st.integers(0, 26))
     factor = draw(st.integers(1, 5))
     if kind <= 3:
         return Split(pick(loops), factor, pick(TAILS))
@@ -334,19 +337,17 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         name = pick(buffers)
         order = tuple(draw(st.permutations(range(len(kernel.buffer(name).shape)))))
         return CacheRead(name, pick([*loops, ""]), pick([order, ()]))
+    movable = [b.name for b in kernel.buffers if b.scope != "const"]
     if kind == 18:
-        return pick(
-            (
-                Rfactor(pick(_reductions(kernel) or loops), factor),
-                FuseAxes(pick([b.name for b in kernel.buffers if b.scope != "const"]), 0),
-                SplitAxis(
-                    pick([b.name for b in kernel.buffers if b.scope != "const"]),
-                    draw(st.integers(0, 2)),
-                    pick((2, 3)),
-                ),
-                PadAxis(pick(local), 0, factor, pick(("zero", "clamp"))),
-            )
-        )
+        return Rfactor(pick(_reductions(kernel) or loops), factor)
+    if kind == 21:
+        return FuseAxes(pick(movable), draw(st.integers(0, 2)))
+    if kind == 22:
+        return SplitAxis(pick(movable), draw(st.integers(0, 2)), pick((2, 3)))
+    if kind == 23:
+        return PadAxis(pick(local), 0, factor, pick(("zero", "clamp")))
+    if kind == 24:
+        return Widen(pick(buffers), draw(st.integers(0, 1)), draw(st.integers(1, 12)))
     if kind == 19:
         return Partition(pick(loops), factor)
     if kind == 20:
@@ -355,7 +356,8 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
             loop = pick(nests)
             inside = random_step(draw, focus(kernel, loop))
             return Within(loop.var.name, print_steps([inside]))
-    name = pick(buffers)
+    constants = [b.name for b in kernel.buffers if b.scope == "const" and not b.pack]
+    name = pick(constants or buffers)
     rank = len(kernel.buffer(name).shape)
     axes = [str(n) for n in range(rank)]
     if rank:
