@@ -371,6 +371,8 @@ def where(g: Maker) -> None:
 
 
 def clip(g: Maker) -> None:
+    if g.floats != "float32":  # onnxruntime 1.32 stumbles over Relu and Clip of other types
+        raise Skip
     x = g.a()
     lo = g.scalar(-0.5) if g.chance(2) else ""
     hi = g.scalar(1.0) if g.chance(2) else ""
