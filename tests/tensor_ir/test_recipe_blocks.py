@@ -128,3 +128,10 @@ def test_matrices_of_a_band_are_not_a_power_of_two_apart():
     _, made = check(mixed(512, 16, 16))
     rows = {b.shape[1] for b in made.buffers if b.scope == "stack"}
     assert rows == {64}  # two matrices are never too many for one set
+
+
+def test_bands_of_one_row_have_no_estimate():
+    kernel = mixed(7, 16, 16)
+    assert has_staged(kernel)
+    assert estimate(kernel, TARGET) == np.inf
+    check(kernel)

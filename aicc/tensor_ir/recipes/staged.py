@@ -135,6 +135,8 @@ def _band(plan: Plan, parts: Parts) -> Band:
     room = plan.target.l2 // 2 // max(1, _row_bytes(plan, product, operands) * each)
     most = max(1, min(room, extents[0] // BANDS))
     blocks = max(d for d in range(1, most + 1) if extents[0] % d == 0)
+    if blocks * each < 2:
+        raise ScheduleError(f"a band of {product.buffer} has one row\n{plan.kernel}")
     return Band(blocks, blocks * each, extents[0] // blocks)
 
 
