@@ -125,10 +125,6 @@ def build(terms: Mapping[Monomial, int], const: int) -> Size:
     return Dim(tuple(kept), const)
 
 
-def _terms(s: Size) -> tuple[tuple[tuple[Monomial, int], ...], int]:
-    return ((), s) if isinstance(s, int) else (s.terms, s.const)
-
-
 def from_atom(a: Atom) -> Dim:
     """The size that an atom alone is."""
     return Dim((((a,), 1),), 0)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from aicc.graph_ir.graph import Graph, Node, reads
-from aicc.symbolic import Size, hi_of, lo_of
+from aicc.symbolic import Size, hi_of
 
 Access = Literal["same", "broadcast", "other"]
 Kind = Literal["view", "map", "rows", "window", "contraction", "opaque", "host"]
@@ -258,10 +258,9 @@ class _Fusion:
         if domain != group.domain or any(self._read(i, v) != "same" for v in inner):
             return None
         if group.kind in ("contraction", "window"):
-            anchor = self.described[group.nodes[0]]
-            members = [self.described[n] for n in group.nodes]
-            heads = [m for m in members if m.kind in ("contraction", "window")]
-            return group.kind if (heads or [anchor])[0].epilogue else None
+            heads = [self.described[n] for n in group.nodes]
+            heads = [h for h in heads if h.kind == group.kind]
+            return group.kind if all(h.epilogue for h in heads) else None
         return "map" if group.kind == "map" else None
 
     def _movement_fits(self, group: Group, node: Node, inner: list[str]) -> Kind | None:
@@ -372,9 +371,3 @@ def _row_shape(shape: tuple[Size, ...], group: Group) -> bool:
     """True for the shape of one number per row of the group's domain."""
     kept = group.domain[: group.reduced]
     return shape[: group.reduced] == kept and all(d == 1 for d in shape[group.reduced :])
-
-
-def smallest(size: Size) -> int:
-    """The least value that a size can take, for estimates."""
-    lo = lo_of(size)
-    return 1 if lo is None else lo

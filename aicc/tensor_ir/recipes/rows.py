@@ -9,7 +9,7 @@ from __future__ import annotations
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, divides
 from aicc.tensor_ir.analysis import Stage, readers, stage_of
-from aicc.tensor_ir.ir import For, Reduce
+from aicc.tensor_ir.ir import Reduce
 from aicc.tensor_ir.recipes.common import (
     inline_movements,
     is_costly,
@@ -19,7 +19,6 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
-from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 UNROLL = 4
 """Vectors of partial results: enough independent chains to hide the latency of an addition."""
@@ -153,14 +152,3 @@ def _vector_reduction(plan: Plan, loop: str, buffer: str) -> None:
 def _single_reduce(plan: Plan, loop: str) -> bool:
     body = plan.loop(loop).body
     return len(body) == 1 and isinstance(body[0], Reduce)
-
-
-def reads_rows(plan: Plan, stage: Stage) -> bool:
-    """True where the innermost reduction loop reads contiguous memory."""
-    from aicc.tensor_ir.recipes.common import stride_in
-
-    if not stage.reduce:
-        return False
-    v = stage.reduce[-1][0]
-    nests = [s for s in walk_stmts(plan.kernel.body) if isinstance(s, For) and s.var == v]
-    return any(stride_in(plan.kernel, x, v) == 1 for s in nests for x in loads_of(s))
