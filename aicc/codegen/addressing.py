@@ -28,7 +28,7 @@ from aicc.symbolic import (
     symbols,
     value_range,
 )
-from aicc.tensor_ir.ir import Buffer, Expr, Kernel
+from aicc.tensor_ir.ir import Buffer, Expr, Kernel, Load
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Addressing:
         self.vector: Sym | None = None
         self.lanes = 0
         self.mask: Value | None = None
+        self.columns: dict[Load, tuple[Sym, list[str]]] = {}
+        """Loads of a block that are there already: the variable that numbers them, and for each of
+        its values the vector, as it is in memory."""
         self.scopes: list[dict[object, object]] = [{}]
         self._offsets: dict[tuple[str, tuple[Size, ...]], Size] = {}
 

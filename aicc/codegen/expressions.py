@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable
 
 from aicc.codegen.addressing import Value
+from aicc.codegen.blocks import Blocks
 from aicc.codegen.llvm_types import flags, known_flags, literal, llvm_type, splat, suffix
-from aicc.codegen.memory import Memory
 from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
 from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
@@ -45,7 +45,7 @@ _LOGIC: dict[str, Callable[..., bool]] = {
 _NANS = ("0X7FF8", "0XFFF8", "0XH7E", "0XHFE", "0XR7FC", "0XRFFC")
 
 
-class Expressions(Memory):
+class Expressions(Blocks):
     """Emission of expressions; values are remembered within one statement."""
 
     def expression(self, e: Expr) -> Value:
@@ -57,7 +57,7 @@ class Expressions(Memory):
             if isinstance(found, Value):
                 return found
         if isinstance(e, Load):
-            made = self.load(self.kernel.buffer(e.buffer), e.indices)
+            made = self.transposed(e) or self.load(self.kernel.buffer(e.buffer), e.indices)
         elif isinstance(e, Index):
             made = self._index(e)
         else:

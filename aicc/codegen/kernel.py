@@ -317,10 +317,13 @@ class KernelFunction(Expressions):
     def _unrolled(self, s: For) -> None:
         lo, extent = self.resolve(s.lo), self.resolve(s.extent)
         assert isinstance(extent, int)
+        block = self.vector is None and self.load_block(s)
         for n in range(extent):
             self.constants[s.var] = lo + n
             self.statements(s.body)
         self.constants.pop(s.var, None)
+        if block:
+            self.columns = {}
 
     def _vector(self, s: For) -> None:
         lo, extent = self.resolve(s.lo), self.resolve(s.extent)

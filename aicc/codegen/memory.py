@@ -56,7 +56,7 @@ class Memory(Addressing):
                     (t, "zeroinitializer"),
                 ],
             )
-        return self._from_memory(raw, buffer.dtype, self.lanes)
+        return self.from_memory(raw, buffer.dtype, self.lanes)
 
     def _known_mask(self) -> tuple[bool, ...] | None:
         """The lanes that take part, where that is known here.
@@ -125,9 +125,9 @@ class Memory(Addressing):
             t = memory_type(buffer.dtype, end - first)
             part = self.fn.value(f"load {t}, ptr {at}, align {nbytes(buffer.dtype)}")
             size = end - first
-            spread = _shuffle([n if n < size else -1 for n in range(self.lanes)])
+            spread = shuffle_mask([n if n < size else -1 for n in range(self.lanes)])
             full = self.fn.value(f"shufflevector {t} {part}, {t} poison, {spread}")
-            place = _shuffle(
+            place = shuffle_mask(
                 [self.lanes + n - first if first <= n < end else n for n in range(self.lanes)]
             )
             text = self.fn.value(f"shufflevector {wide} {text}, {wide} {full}, {place}")
@@ -146,7 +146,7 @@ class Memory(Addressing):
                 part = self.fn.value(f"extractelement {wide} {text}, i64 {first}")
             else:
                 t = memory_type(buffer.dtype, end - first)
-                picked = _shuffle(list(range(first, end)))
+                picked = shuffle_mask(list(range(first, end)))
                 part = self.fn.value(f"shufflevector {wide} {text}, {wide} poison, {picked}")
             self.fn.emit(f"store {t} {part}, ptr {at}, align {nbytes(buffer.dtype)}")
 
@@ -160,7 +160,7 @@ class Memory(Addressing):
         if self.mask is not None:
             pointer = self._guarded(pointer, self.fn.module.zeros())
         raw = self.fn.value(f"load {t}, ptr {pointer}, align {nbytes(buffer.dtype)}")
-        return self._from_memory(raw, buffer.dtype, 0)
+        return self.from_memory(raw, buffer.dtype, 0)
 
     def _guarded(self, pointer: str, harmless: str) -> str:
         """`pointer` where the mask holds in some lane, else a harmless place."""
@@ -186,7 +186,7 @@ class Memory(Addressing):
             return splat("true", "bool", self.lanes)
         return self.broadcast(self.mask, self.lanes).text
 
-    def _from_memory(self, raw: str, dtype: str, lanes: int) -> Value:
+    def from_memory(self, raw: str, dtype: str, lanes: int) -> Value:
         if dtype != "bool":
             return Value(raw, dtype, lanes)
         t = memory_type("bool", lanes)
@@ -246,7 +246,7 @@ class Memory(Addressing):
         )
 
 
-def _shuffle(lanes: Sequence[int]) -> str:
+def shuffle_mask(lanes: Sequence[int]) -> str:
     """The mask operand of a shufflevector; -1 is a lane that nobody reads."""
     items = ", ".join("i32 poison" if n < 0 else f"i32 {n}" for n in lanes)
     return f"<{len(lanes)} x i32> <{items}>"

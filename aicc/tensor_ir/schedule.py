@@ -16,7 +16,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, Sym, divides, loop_var, proves_le, substitute, sym, symbols
+from aicc.symbolic import (
+    Size,
+    Sym,
+    divides,
+    loop_var,
+    minimum,
+    proves_le,
+    substitute,
+    sym,
+    symbols,
+)
 from aicc.tensor_ir.analysis import bound_variables, enclosing, find_loop
 from aicc.tensor_ir.dependence import (
     accesses,
@@ -27,7 +37,7 @@ from aicc.tensor_ir.dependence import (
     why_not_threads,
     written_by,
 )
-from aicc.tensor_ir.ir import For, If, Index, Kernel, Stmt, Store, While, call
+from aicc.tensor_ir.ir import Check, For, If, Index, Kernel, Stmt, Store, While, call
 from aicc.tensor_ir.walk import (
     children,
     loads_of,
@@ -160,7 +170,7 @@ def below(value: Size, bound: Size) -> Any:
 
 # --- steps on loops -----------------------------------------------------------------------------
 
-TAILS = ("exact", "guard", "peel", "mask")
+TAILS = ("exact", "guard", "peel", "mask", "shift")
 
 
 @dataclass(frozen=True)
@@ -171,9 +181,11 @@ class Split(Step):
     exact: there are none (an error where that is not provable). guard: n is rounded up and S runs
     under `if i < n`. peel: a second loop `i.t` over them follows. mask: one more full-width group
     `i.m` under `if i < n` follows, for loops that are vectorised. Names inside the tail's copy of S
-    get the suffix ".t" or ".m".
+    get the suffix ".t" or ".m". shift: n is rounded up and the last group starts at n - f, so that
+    some iterations run twice: S[i := min(i.o*f, n - f) + i.i].
     Precondition: the loop starts at 0, is neither a vector nor unrolled, and does not write what
-    its extent depends on. A parallel loop stays parallel, also its tail, which is not "mask".
+    its extent depends on. A parallel loop stays parallel, also its tail, which is not "mask". To
+    shift, f <= n, and S stores what it does not read, so that storing it again changes nothing.
     """
 
     loop: str
@@ -195,14 +207,19 @@ class Split(Step):
         exact = divides(k, n)
         if self.tail == "exact" and not exact:
             raise self.fail(kernel, f"{k} does not always divide {n}")
-        whole = (n + (k - 1)) // k if self.tail == "guard" and not exact else n // k
+        rounds_up = self.tail in ("guard", "shift") and not exact
+        whole = (n + (k - 1)) // k if rounds_up else n // k
         outer, o = fresh_variable(f"{self.loop}.o", 0, whole, taken)
         inner, i = fresh_variable(f"{self.loop}.i", 0, k, taken)
-        body = moved_body(f.body, {f.var: o * k + i})
+        start = o * k
+        if self.tail == "shift" and not exact:
+            self._require_repeatable(kernel, f)
+            start = minimum(start, n - k)
+        body = moved_body(f.body, {f.var: start + i})
         if self.tail == "guard" and not exact:
             body = (If(below(o * k + i, n), body),)
         main = For(outer, 0, whole, f.kind, (For(inner, 0, k, "for", body),))
-        if exact or self.tail in ("exact", "guard"):
+        if exact or self.tail in ("exact", "guard", "shift"):
             return replace_loop(kernel, f, (main,))
         if self.tail == "mask" and f.kind == "parallel":
             raise self.fail(kernel, "lanes of a parallel loop cannot be masked")
@@ -219,6 +236,17 @@ class Split(Step):
         if isinstance(whole, int) and whole == 0:
             return replace_loop(kernel, f, (tail,))
         return replace_loop(kernel, f, (main, tail))
+
+    def _require_repeatable(self, kernel: Kernel, f: For) -> None:
+        if not proves_le(self.factor, f.hi):
+            raise self.fail(kernel, f"{self.factor} may be more than {f.hi}")
+        inside = list(walk_stmts(f.body))
+        written = {s.buffer for s in inside if isinstance(s, Store)}
+        read = {x.buffer for s in f.body for x in loads_of(s)}
+        if written & read or f.kind == "parallel":
+            raise self.fail(kernel, "what runs twice reads what it writes, or runs at once")
+        if not all(isinstance(s, Store | For | If | Check) for s in inside):
+            raise self.fail(kernel, "only stores can run twice")
 
 
 @dataclass(frozen=True)

@@ -350,7 +350,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         return Widen(pick(buffers), draw(st.integers(0, 1)), draw(st.integers(1, 12)))
     if kind == 19:
         return Partition(pick(loops), factor)
-    if kind == 20:
+    if kind in (20, 25):
         nests = [s for s in walk_stmts(kernel.body) if isinstance(s, For)]
         if nests:
             loop = pick(nests)

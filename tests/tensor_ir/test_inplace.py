@@ -54,6 +54,14 @@ SCHEDULES: list[list[Step]] = [
 ]
 
 
+def test_what_runs_twice_is_not_in_place() -> None:
+    kernel = parse_kernel(
+        ADD.replace("n, m", "n, 10").replace("f32[m]", "f32[10]").replace("0..m", "0..10")
+    )
+    assert inplace_pairs(kernel) == {("x", "y")}
+    assert not inplace_pairs(Split("j", 4, "shift").apply(kernel))
+
+
 @pytest.mark.parametrize("steps", SCHEDULES, ids=str)
 def test_schedules_keep_what_is_in_place(steps: list[Step]) -> None:
     kernel = schedule(parse_kernel(ADD), steps)

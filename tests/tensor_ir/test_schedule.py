@@ -63,6 +63,15 @@ CASES = [
 """,
     ),
     (
+        "split_shift",
+        MAP,
+        "split(i, 4, shift)",
+        """
+  for i.o in 0..3:
+    for i.i in 0..4: y[i.i + min(6, i.o*4)] = x[i.i + min(6, i.o*4)]*2.0
+""",
+    ),
+    (
         "split_mask",
         MAP,
         "split(i, 4, mask)",

@@ -157,10 +157,24 @@ kernel @k(n: 1.., m: 1..)
     for h in 0..int(at[g], 0..1): z[h] = t[h]
 """
 
+UPDATE = """
+kernel @k()
+  in x: f32[8]
+  temp t: f32[8]
+  out y: f32[8]
+  for h in 0..8: t[h] = x[h]
+  for i in 0..8: t[i] = t[i]*2.0
+  for j in 0..8: y[j] = t[j]
+"""
+
 # The kernel, steps of which the last is refused, and why.
 REFUSED = [
     (MAP, "split(i, 4)", "4 does not always divide 10"),
-    (MAP, "split(i, 4, shift)", "the tail is one of exact, guard, peel, mask"),
+    (MAP, "split(i, 4, pad)", "the tail is one of exact, guard, peel, mask, shift"),
+    (MAP, "split(i, 16, shift)", "16 may be more than 10"),
+    (MAP, "parallel(i); split(i, 4, shift)", "runs at once"),
+    (PRODUCT, "split(k, 2, shift)", "only stores can run twice"),
+    (UPDATE, "split(i, 3, shift)", "reads what it writes"),
     (MAP, "split(i, 0, peel)", "the factor is positive"),
     (MAP, "split(j, 2)", "there is no loop over j"),
     (PAIRS, "split(p, 2)", "the loop starts at 0"),

@@ -6,7 +6,7 @@ parallel chunk: for vector: y = f(x...)
 from __future__ import annotations
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, proves_le, symbols
+from aicc.symbolic import Size, divides, proves_le, symbols
 from aicc.tensor_ir.ir import For, Load, Store
 from aicc.tensor_ir.recipes.common import (
     all_linear,
@@ -18,7 +18,7 @@ from aicc.tensor_ir.recipes.common import (
     vector_loop,
 )
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.schedule import Split
+from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_partition import Partition, breakpoints
 from aicc.tensor_ir.schedule_stages import Inline
@@ -101,6 +101,8 @@ def _vectors(plan: Plan, top: str, lanes: int) -> None:
         (only,) = plan.loop(chain[-1]).body
         assert isinstance(only, For)
         chain.append(only.var.name)
+    if len(chain) > 1 and len(inner) == 1 and _in_blocks(plan, chain, lanes):
+        return
     if chain == [top] and inner == [nest]:
         extent = nest.extent
         if not isinstance(extent, int) or extent > CHUNK:
@@ -114,6 +116,65 @@ def _vectors(plan: Plan, top: str, lanes: int) -> None:
     for loop in inner:
         vector_loop(plan, loop.var.name, lanes, _unroll(plan, loop))
     parallelise(plan, *(chain[:-1] if len(chain) > 1 else chain))
+
+
+def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
+    """Square blocks over the innermost loop and the one along which what it would gather is
+    contiguous: a transpose, which then reads and writes whole cache lines. True where done."""
+    last = plan.loop(chain[-1])
+    other = _across(plan, chain)
+    if other is None:
+        return False
+    size = lanes
+    while any(not proves_le(size, plan.loop(n).extent) for n in (other, last.var.name)):
+        size //= 2
+    if size < 4:
+        return False
+    rest = [n for n in chain[:-1] if n != other]
+    tail = last.var.name
+    # The loop that is whole blocks comes first: they can be shared out.
+    first, second = sorted((other, tail), key=lambda n: not _divides(plan, n, size))
+    tails = ["exact" if _divides(plan, n, size) else "shift" for n in (first, second)]
+    if tails[0] == "shift" and proves_le(PARTS * size, plan.loop(first).extent):
+        tails[0] = "peel"
+    blocked = plan.attempt(
+        Reorder((*rest, first, second)),
+        Split(first, size, tails[0]),
+        Reorder((second, f"{first}.i")),
+        Split(second, size, tails[1]),
+        Reorder((f"{other}.i", f"{tail}.i")),
+        Unroll(f"{other}.i"),
+        Vectorize(f"{tail}.i"),
+    )
+    if blocked:
+        if plan.has_loop(f"{second}.t"):
+            vector_loop(plan, f"{second}.t", lanes)
+        apart = [f"{n}.o" for n, t in ((first, tails[0]), (second, tails[1])) if t != "shift"]
+        parallelise(plan, *rest, *apart)
+    return blocked
+
+
+def _divides(plan: Plan, name: str, size: int) -> bool:
+    return divides(size, plan.loop(name).extent)
+
+
+def _across(plan: Plan, chain: list[str]) -> str | None:
+    """The loop in which all loads that the innermost loop would gather are contiguous."""
+    last = plan.loop(chain[-1])
+    turned: set[str] = set()
+    for s in last.body:
+        if not isinstance(s, Store):
+            return None
+        for x in walk_expr(s.value):
+            if not isinstance(x, Load) or stride_in(plan.kernel, x, last.var) in (0, 1):
+                continue
+            for name in chain[:-1]:
+                if stride_in(plan.kernel, x, plan.loop(name).var) == 1:
+                    turned.add(name)
+                    break
+            else:
+                return None
+    return turned.pop() if len(turned) == 1 else None
 
 
 def _unroll(plan: Plan, loop: For) -> int:
