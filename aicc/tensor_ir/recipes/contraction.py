@@ -32,7 +32,7 @@ from aicc.tensor_ir.recipes.common import (
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, rest_rows
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
@@ -234,9 +234,6 @@ class Tiling:
         self.row_axes = self._row_axes(outer)
         panel, inside = f"{column}.o", f"{column}.i"
         order = self._outer_order(outer, panel)
-        symbolic = not isinstance(m_extent, int)
-        if symbolic and tile.rows > 1:
-            plan.do(PadAxis(self.buffer, self.roles.row or 0, tile.rows, "clamp"))
         if is_costly(plan.stage(self.out).value):
             plan.do(CacheRead(self.buffer))
             self.staged = plan.newest_buffer()
@@ -245,49 +242,51 @@ class Tiling:
             plan.do(Reorder((*order, inside)))
             self.compute_tile(panel, "", inside)
             self._finish(order)
-        elif symbolic:
-            plan.do(Reorder((*order, inside, row)), Split(row, tile.rows, "guard"))
-            leading = [*order, f"{row}.o"]
-            plan.do(Reorder((*leading, f"{row}.i", inside)))
-            self.compute_tile(f"{row}.o", f"{row}.i", inside)
-            self._finish(leading)
-        elif self._rows_first(outer, n_extent):
-            plan.do(Reorder((row, panel, inside)), Split(row, tile.rows, "peel"))
-            leading = [f"{row}.o", panel]
-            if plan.has_loop(leading[0]):
-                plan.do(Reorder((*leading, f"{row}.i", inside)))
-                self.compute_tile(panel, f"{row}.i", inside)
-            self.tail(row, column, True)
-            self._finish(leading)
+        elif self._rows_first(outer, m_extent, n_extent):
+            plan.do(Reorder((row, panel, inside)))
+            self.row_tiles(row, panel, inside, tile.rows)
+            self._finish([f"{row}.o" if tile.rows > 1 else row, panel])
         else:
-            plan.do(Reorder((*order, row, inside)), Split(row, tile.rows, "peel"))
-            if plan.has_loop(f"{row}.o"):
-                self.compute_tile(f"{row}.o", f"{row}.i", inside)
-            self.tail(row, column, False)
-            self._finish([*order, f"{row}.o"])
+            plan.do(Reorder((*order, row, inside)))
+            self.row_tiles(row, "", inside, tile.rows)
+            self._finish([*order, f"{row}.o" if tile.rows > 1 else row])
 
-    def tail(self, row: str, column: str, rows_first: bool) -> None:
+    def row_tiles(self, row: str, panel: str, inside: str, rows: int) -> None:
+        """Tiles of `rows` rows, and of fewer for those that are left. panel: the loop over panels
+        where it is inside the loop over rows, else ""."""
         plan = self.plan
-        rest = f"{row}.t"
-        if not plan.has_loop(rest):
+        if rows == 1:
+            if panel:
+                plan.do(Reorder((row, panel, inside)))
+            self.compute_tile(panel or row, "", inside)
             return
-        extent = plan.loop(rest).extent
-        inner = f"{column}.i.t"
-        if rows_first:
-            plan.do(Reorder((f"{column}.o.t", rest, inner)))
-            self.compute_tile(f"{column}.o.t", rest, inner)
-            return
-        if not isinstance(extent, int):
-            raise ScheduleError(f"a tail of {extent} rows has no constant shape\n{plan.kernel}")
-        plan.do(Split(rest, extent, "exact"))
-        self.compute_tile(f"{rest}.o", f"{rest}.i", inner)
+        plan.do(Split(row, rows, "peel"))
+        outer, inner, rest = f"{row}.o", f"{row}.i", f"{row}.t"
+        if plan.has_loop(outer):
+            if panel:
+                plan.do(Reorder((outer, panel, inner, inside)))
+            self.compute_tile(panel or outer, inner, inside)
+        if plan.has_loop(rest):
+            left = plan.loop(rest).extent
+            if not isinstance(left, int):
+                left = rest_rows(self.tile, rows) if rows == self.tile.rows else 1
+            self.row_tiles(rest, panel and f"{panel}.t", f"{inside}.t", left)
 
-    def _rows_first(self, outer: list[str], n_extent: Size) -> bool:
-        """Rows outside, panels inside: where there are too few panels to share out."""
+    def _rows_first(self, outer: list[str], m_extent: Size, n_extent: Size) -> bool:
+        """Rows outside, panels inside: where there are too few panels to share out. Rows that only
+        a run can count may be few as well: then where the weights are small."""
         if outer or self.copy is not None:
             return False
         panels = as_number(n_extent)
-        return panels is not None and -(-panels // self.tile.columns) < 8
+        few = panels is not None and -(-panels // self.tile.columns) < 8
+        return few and (isinstance(m_extent, int) or self._small_weights())
+
+    def _small_weights(self) -> bool:
+        """True where the right operand stays in L2."""
+        weights: Size = nbytes(self.roles.right.dtype)
+        for extent in self.plan.kernel.buffer(self.roles.right.buffer).shape:
+            weights = weights * extent
+        return isinstance(weights, int) and weights <= self.plan.target.l2 // 2
 
     def _row_axes(self, outer: list[str]) -> list[str]:
         """The outer loops that only the left operand depends on."""
@@ -304,11 +303,7 @@ class Tiling:
         """Batch axes, then panels and outer row axes: a panel is reused where it stays in L2."""
         rows = self.row_axes
         shared = [n for n in outer if n not in rows]
-        weights: Size = nbytes(self.roles.right.dtype)
-        for extent in self.plan.kernel.buffer(self.roles.right.buffer).shape:
-            weights = weights * extent
-        small = isinstance(weights, int) and weights <= self.plan.target.l2 // 2
-        return [*shared, *rows, panel] if small else [*shared, panel, *rows]
+        return [*shared, *rows, panel] if self._small_weights() else [*shared, panel, *rows]
 
     def compute_tile(self, at: str, row: str, column: str) -> None:
         """Computes the accumulator of one tile inside the loop `at`."""

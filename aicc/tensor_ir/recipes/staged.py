@@ -225,11 +225,9 @@ class _Bands:
         extent = plan.loop(n).extent
         exact = isinstance(extent, int) and extent % tile.columns == 0
         plan.do(Split(n, tile.columns, "exact" if exact else "guard"))
-        plan.do(Reorder((*outer, f"{n}.o", m, f"{n}.i")), Split(m, tile.rows, "peel"))
+        plan.do(Reorder((*outer, f"{n}.o", m, f"{n}.i")))
         tiling = Tiling(plan, self.acc, self.product, self.operands, tile, None)
-        if plan.has_loop(f"{m}.o"):
-            tiling.compute_tile(f"{m}.o", f"{m}.i", f"{n}.i")
-        tiling.tail(m, n, False)
+        tiling.row_tiles(m, "", f"{n}.i", tile.rows)
 
     def _left(self, band: str) -> None:
         """The left operand for one band, by blocks."""

@@ -23,6 +23,8 @@ VECTOR_BYTES = 64
 """Bytes that a vector counts as: narrower registers come with narrower paths to the caches."""
 FAR = 12.0
 """Bytes per cycle of a panel that is read anew from the last cache for each tile."""
+NEAR = 28.0
+"""Bytes per cycle of a panel from the second cache."""
 TILE_OVERHEAD = 24.0
 """Cycles per tile for its start, write-back and loop."""
 
@@ -71,7 +73,7 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
     most = 28
     if problem.row_stride is not None and problem.row_stride % 4096 == 0:
         most = max(1, machine.l1d // 4096)
-    if problem.rows is None:
+    if problem.row_stride is None:
         most = min(most, 8)
     best: tuple[float, Tile] | None = None
     multiple = problem.column_multiple
@@ -86,6 +88,17 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
             if best is None or cost < best[0] * 0.999:
                 best = (cost, tile)
     return best[1] if best is not None else Tile(1, 1, lanes)
+
+
+def rest_rows(tile: Tile, rows: int) -> int:
+    """The rows of a second tile for what tiles of `rows` rows leave, where only a run knows how
+    many: the cheapest on average, with single rows for what that leaves in turn."""
+
+    def passes(most: int) -> float:
+        each, one = (step_cycles(r, tile.vectors, NEAR) for r in (most, 1))
+        return sum(each * (left // most) + one * (left % most) for left in range(1, rows))
+
+    return min(range(1, max(2, rows)), key=passes)
 
 
 def _fits(machine: Machine, rows: int, vectors: int) -> bool:
@@ -117,4 +130,4 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
 
 def _levels(machine: Machine) -> tuple[tuple[float, int, float], ...]:
     """(share that a panel may fill, bytes, bytes per cycle) of the caches near the core."""
-    return ((0.5, machine.l1d, 128.0), (0.75, machine.l2, 28.0))
+    return ((0.5, machine.l1d, 128.0), (0.75, machine.l2, NEAR))
