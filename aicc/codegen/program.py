@@ -1,10 +1,14 @@
 """A program's native steps as LLVM text: one function for each run of steps between host steps.
 
     i32 @aicc_run_N(ptr context)        0, or the number (from 1) of a failed check
+    i32 @aicc_enter(ptr context, i64 arrays, i64 place)
 
 Straight calls with constant offsets where they are known, addresses and sizes from the context
 (`aicc.runtime.context`) where they are not. Where a check fails, the step's number is left in the
 context.
+
+`aicc_enter` is `aicc_run_0` for a context whose first `arrays` addresses are those of Python's
+array objects: it puts the addresses of their data there, read `place` bytes into each object.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Mapping
 
 from aicc.codegen.kernel import check_messages
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
-from aicc.runtime.context import ARENA, CONSTANTS, FAILED, POOL, Slots, slots
+from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, Slots, slots
 from aicc.runtime.program import Call, Copy, Host, Program
 from aicc.tensor_ir.ir import Kernel
 
@@ -30,7 +34,31 @@ def program_text(program: Program, kernels: Mapping[str, Kernel]) -> str:
         fn = FunctionWriter(module, f"define i32 @aicc_run_{native}(ptr %context) nounwind")
         _Segment(program, kernels, table, checked, fn).steps(begin, end)
         native += 1
+    if native:
+        module.functions.append(_ENTER)
     return module.text()
+
+
+_ENTER = f"""define i32 @aicc_enter(ptr %context, i64 %arrays, i64 %place) nounwind {{
+entry:
+  %first = getelementptr i64, ptr %context, i64 {FIRST}
+  %some = icmp sgt i64 %arrays, 0
+  br i1 %some, label %array, label %run
+array:
+  %n = phi i64 [ 0, %entry ], [ %next, %array ]
+  %word = getelementptr i64, ptr %first, i64 %n
+  %object = load ptr, ptr %word, align 8
+  %at = getelementptr i8, ptr %object, i64 %place
+  %data = load ptr, ptr %at, align 8
+  store ptr %data, ptr %word, align 8
+  %next = add i64 %n, 1
+  %more = icmp slt i64 %next, %arrays
+  br i1 %more, label %array, label %run
+run:
+  %code = call i32 @aicc_run_0(ptr %context)
+  ret i32 %code
+}}
+"""
 
 
 class _Segment:

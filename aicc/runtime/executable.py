@@ -20,7 +20,7 @@ import numpy as np
 
 from aicc.dtypes import from_numpy, to_numpy
 from aicc.errors import ExecutionError, InputError
-from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, slots
+from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, place_of_data, slots
 from aicc.runtime.feed import (
     Array,
     Binder,
@@ -92,7 +92,6 @@ class Executable:
         self._pool = Pool(library, threads)
         self._segments = self._link(library)
         self._names = tuple((p.name, p.dtype) for p in self.inputs)
-        self._words = slice(FIRST, FIRST + len(self.inputs))
         self._out_words = {
             n: self._slots.addresses[program.root(b).name]
             for n, (_, b) in enumerate(program.outputs)
@@ -100,16 +99,20 @@ class Executable:
         }
         self._dtypes = tuple(p.dtype for p in self.outputs)
         first_out = FIRST + len(self.inputs)
-        self._out_slice = slice(first_out, first_out + len(self.outputs))
+        self._arrays = len(self.inputs) + len(self.outputs)
+        self._words = slice(FIRST, FIRST + self._arrays)
         in_order = {n: first_out + n for n in range(len(self.outputs))}
         # The simplest programs, native code alone and one phase, take the short way.
+        self._place = place_of_data()
         self._simple = (
             program.native
+            and self._place is not None
             and len(self._segments) == 1
             and self._out_words == in_order
             and all(p.dtype.kind != "O" for p in self.inputs)
         )
-        self._enter = self._segments[0] if self._simple else None
+        enter = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        self._enter = enter(library.address("aicc_enter")) if self._simple else None
         self._finalize = weakref.finalize(self, self._pool.close)
         self._finalize.atexit = False  # at exit other threads may still be in native code
 
@@ -194,12 +197,10 @@ class Executable:
             results = [
                 _empty(shape, dtype) for (_, shape), dtype in zip(layout.outputs, self._dtypes)
             ]
-            context = state.context
-            context[self._words] = [a.__array_interface__["data"][0] for a in arrays]
-            context[self._out_slice] = [a.__array_interface__["data"][0] for a in results]
-            code = self._enter(state.address)  # type: ignore[misc]
+            state.context[self._words] = [id(a) for a in arrays + results]
+            code = self._enter(state.address, self._arrays, self._place)  # type: ignore[misc]
             if code:
-                raise self._failure(context[FAILED], code)
+                raise self._failure(state.context[FAILED], code)
         finally:
             self._free.append(state)
         return results

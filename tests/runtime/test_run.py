@@ -11,6 +11,7 @@ from aicc.codegen.target import Target
 from aicc.errors import AiccWarning, ExecutionError, InputError
 from aicc.graph_ir.types import TensorType
 from aicc.plan import plan
+from aicc.runtime import executable
 from aicc.runtime.program_text import parse_program
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
@@ -427,6 +428,29 @@ def test_the_python_side_of_a_run_is_small():
             model.run(None, feed)
         best = min(best, (time.perf_counter() - begin) / 20)
     assert best < 30e-6
+
+
+def test_without_knowing_where_arrays_hold_their_data(monkeypatch):
+    assert executable.place_of_data() is not None  # CPython, where the other tests take this way
+    monkeypatch.setattr(executable, "place_of_data", lambda: None)
+    module = mlp(4)
+    model = compiled(module)
+    x = random("f32", 4, 8)
+    np.testing.assert_allclose(model(x), expected_mlp(module, x), rtol=1e-5, atol=1e-6)
+
+
+def test_views_of_all_kinds_are_read_where_their_data_are():
+    s = Sketch()
+    s.input("x", "f32", N, 8)
+    s.input("z", "f32", N, 8)
+    s.call(binary("k", "sub", "f32", (N, 8)), ["x", "z"], "y")
+    model = compiled(s.finish("y"))
+    whole = random("f32", 7, 8)
+    frozen = whole.copy()
+    frozen.flags.writeable = False
+    for x in (whole[2:5], frozen[:3], np.ndarray((3, 8), np.float32, whole.tobytes(), 32)):
+        for z in (whole[:3], np.asfortranarray(whole[4:]), np.broadcast_to(whole[0], (3, 8))):
+            np.testing.assert_array_equal(model(x, z), x - z)
 
 
 def test_a_closed_model_refuses_to_run():
