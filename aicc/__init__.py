@@ -4,6 +4,7 @@ import aicc
 model = aicc.compile("resnet50.onnx")
 (y,) = model.run(None, {"x": x})
 print(model.report())
+model.save("resnet50.aicc")  # aicc.load("resnet50.aicc") runs it without the compiler
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from aicc.errors import (
     IRError,
     ModelError,
     OperatorError,
+    SavedModelError,
     ScheduleError,
     TargetError,
     UnsupportedError,
@@ -30,6 +32,7 @@ from aicc.runtime.profile_report import Profile
 if TYPE_CHECKING:
     from aicc.codegen.target import Target
     from aicc.driver import compile, resume
+    from aicc.loading import load
 
 __version__ = "0.1.0"
 
@@ -45,17 +48,24 @@ __all__ = [
     "OperatorError",
     "Profile",
     "Report",
+    "SavedModelError",
     "ScheduleError",
     "Target",
     "TargetError",
     "UnsupportedError",
     "__version__",
     "compile",
+    "load",
     "resume",
 ]
 
 # What brings the compiler with it: a program that only asks for an error type starts quickly.
-_LATE = {"compile": "aicc.driver", "resume": "aicc.driver", "Target": "aicc.codegen.target"}
+_LATE = {
+    "compile": "aicc.driver",
+    "resume": "aicc.driver",
+    "load": "aicc.loading",
+    "Target": "aicc.codegen.target",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ from aicc.machine_limits import machine_limits
 from aicc.model import CompiledModel
 from aicc.planned import Planned, host_operands
 from aicc.runtime.executable import Executable
+from aicc.runtime.saved import Parts
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.text import print_kernel
 
@@ -64,24 +65,22 @@ def build(
     clock.lap("codegen")
     library = NativeLibrary(objects, target)
     kernels = planned.kernels
-    executable = Executable(
+    parts = Parts(
         planned.program,
-        library,
+        tuple(objects),
         block,
-        threads=threads,
-        checks={name: check_messages(k) for name, k in kernels.items()},
+        target.text(),
+        threads,
+        checks={name: tuple(check_messages(k)) for name, k in kernels.items()},
         scopes={name: tuple(b.scope for b in k.params) for name, k in kernels.items()},
-        host=HostOperators(planned.graph, planned.hosts),
-        objects=strings,
+        strings=strings,
+        version=__version__,
     )
+    host = HostOperators(planned.graph, planned.hosts)
+    executable = Executable.of(parts, library, threads, host)
     clock.lap("link")
-    return CompiledModel(
-        executable,
-        clock.seconds,
-        target.name,
-        sum(map(len, objects)),
-        functools.partial(machine_limits, target),
-    )
+    limits = functools.partial(machine_limits, target)
+    return CompiledModel(executable, parts, clock.seconds, target.name, limits)
 
 
 def object_cache() -> ObjectCache | None:

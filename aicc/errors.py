@@ -23,6 +23,11 @@ class UnsupportedError(ModelError):
     """The model asks for operators, opsets or types that aicc does not have; lists all of them."""
 
 
+class SavedModelError(ModelError):
+    """The file of a saved model cannot be used or written: not one, of another format, truncated,
+    damaged."""
+
+
 class OperatorError(ModelError):
     """Operands or attributes do not fit the operator. `node`: ONNX name; `op`: operator."""
 

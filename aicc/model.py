@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from aicc.errors import InputError
-from aicc.runtime.executable import Executable
-from aicc.runtime.feed import Port
+from aicc.runtime.executable import Executable, Given
+from aicc.runtime.feed import Port, given_outputs
 from aicc.runtime.limits import Limits
 from aicc.runtime.profile_report import Profile, profile
 from aicc.runtime.program import Call, Host, Program
+from aicc.runtime.saved import Parts, write_parts
 
 Array = np.ndarray[Any, Any]
 
@@ -92,9 +94,10 @@ class CompiledModel:
     """
 
     executable: Executable
+    parts: Parts
+    """What `save` writes."""
     seconds: dict[str, float] = field(default_factory=dict)
     target: str = "native"
-    code: int = 0
     limits: Callable[[], Limits] | None = None
     """Tells the limits of the machine, which profiles compare with."""
 
@@ -118,14 +121,18 @@ class CompiledModel:
         output_names: Sequence[str] | None,
         feed: Mapping[str, Array],
         *,
-        out: Mapping[str, Array] | None = None,
+        out: Given | None = None,
     ) -> list[Array]:
         """The outputs called `output_names`, or all for None, as arrays that the caller owns.
 
-        feed: an array for each input by name, of its dtype and a shape that fits. out: arrays to
-        write outputs to, by name. Raises InputError where feed, names or `out` do not fit the
-        model, and ExecutionError, naming the ONNX node, where data end the run (such as an index
-        out of range).
+        feed: an array for each input by name, of its dtype and a shape that fits; read in place
+        where it is aligned and in C order, else copied. out: arrays that outputs are written to and
+        that are returned: by name, or one for each output asked for, None for a new one. They are
+        of the output's dtype and shape, in C order, writeable, and share no memory with inputs.
+
+        Raises InputError where feed, names or `out` do not fit the model, and ExecutionError,
+        naming the ONNX node, where data end the run (such as an index out of range); then what is
+        in the arrays of `out` is not defined.
         """
         if output_names is None:
             return self.executable.run(feed, out)
@@ -134,6 +141,9 @@ class CompiledModel:
         if unknown:
             known = ", ".join(map(str, self.outputs))
             raise InputError(f"no outputs: {', '.join(unknown)}; the model's outputs are {known}")
+        if out is not None and not isinstance(out, Mapping):
+            given = given_outputs([self.outputs[place[n]] for n in output_names], out)
+            out = {output_names[n]: a for n, a in given.items()}
         results = self.executable.run(feed, out)
         return [results[place[n]] for n in output_names]
 
@@ -177,7 +187,7 @@ class CompiledModel:
             sizes=values,
             threads=self.executable.threads,
             target=self.target,
-            code=self.code,
+            code=sum(map(len, self.parts.code)),
             seconds=dict(self.seconds),
         )
 
@@ -191,6 +201,15 @@ class CompiledModel:
         times = self.executable.profile(feed, runs)
         limits = None if self.limits is None else self.limits()
         return profile(self.program, times, self.executable.threads, limits)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model to one file, from which `aicc.load` runs it without compiling: program,
+        native code for this target, packed weights. A file that is there is replaced at once.
+
+        Raises UnsupportedError where Python computes some of the operators, and SavedModelError
+        where the file cannot be written.
+        """
+        write_parts(self.parts, path)
 
     def close(self) -> None:
         """Ends the model's threads and unloads its code; it cannot run again."""

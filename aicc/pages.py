@@ -1,15 +1,21 @@
-"""Pages of mapped files that are no longer needed."""
+"""Pages of memory that are no longer needed."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import mmap
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 
 def forget(data: np.ndarray[Any, Any]) -> None:
-    """Lets the system take back the pages of a read-only mapped file that lie wholly in `data`.
+    """Lets the system take back the pages of a read-only mapped file that lie wholly within the
+    bounds of `data`.
 
     `data` keeps its contents: who reads it again reads the file. Nothing happens for other arrays.
     """
@@ -20,10 +26,28 @@ def forget(data: np.ndarray[Any, Any]) -> None:
         owner = owner.obj
     if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    if not memoryview(owner).readonly or not data.flags.c_contiguous:
+    if not memoryview(owner).readonly or not data.size:
         return  # what was written to a private mapping is in no file
-    start = data.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
-    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    low, high = byte_bounds(data)
+    start = np.frombuffer(owner, np.uint8).ctypes.data
+    first = -(-(low - start) // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (high - start) // mmap.PAGESIZE * mmap.PAGESIZE
     if first < end:
         owner.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def trim_heap() -> None:
+    """Gives memory that was freed back to the system, where the C library keeps it."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    found = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if found is not None:
+        found.argtypes = [ctypes.c_size_t]
+    return found

@@ -13,6 +13,7 @@ has a source of its type. `planned_text` prints and parses, `planned_evaluate` r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,9 +28,9 @@ from aicc.memory import placement
 from aicc.pages import forget
 from aicc.runtime.program import Buffer, Call, Host, Program
 from aicc.runtime.verify import verify_program
-from aicc.symbolic import product
+from aicc.symbolic import Size, product
 from aicc.tensor_ir.ir import Kernel
-from aicc.tensor_ir.packing import PackError, pack_view, parse_layout
+from aicc.tensor_ir.packing import PackError, pack_into, parse_layout
 from aicc.tensor_ir.verify import verify as verify_kernel
 
 Array = np.ndarray[Any, Any]
@@ -72,13 +73,11 @@ class Planned:
             if b.at is None:
                 objects[name] = data
             else:
-                packed = pack_view(data, source.layout) if source.layout else data
-                count = packed.size * packed.itemsize
-                target = block[b.at : b.at + count].view(to_numpy(b.dtype)).reshape(packed.shape)
-                np.copyto(target, packed)
-                del packed
+                shape, dtype = tuple(map(_int, b.shape)), to_numpy(b.dtype)
+                count = math.prod(shape) * dtype.itemsize
+                target = block[b.at : b.at + count].view(dtype).reshape(shape)
+                pack_into(target, data, source.layout, forget)
             if release and last[source.constant] == name:
-                forget(data)
                 del data, self.graph.constants[source.constant]
         return block, objects
 
@@ -86,6 +85,11 @@ class Planned:
         from aicc.planned_text import print_planned
 
         return print_planned(self, with_sha=False)
+
+
+def _int(size: Size) -> int:
+    assert isinstance(size, int)
+    return size
 
 
 def aligned_bytes(size: int) -> Array:

@@ -33,8 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "graph_ir": {*COMMON, "tensor_ir", "ops.registry"},
     "frontend": {*COMMON, "graph_ir", "ops.registry"},
     "codegen": {*COMMON, "tensor_ir", "runtime.program", "runtime.context"},
-    "runtime": {*COMMON, "memory"},
+    "pages": set(),
+    "runtime": {*COMMON, "memory", "pages"},
     "model": {*COMMON, "runtime"},
+    "loading": {*COMMON, "runtime", "model", "codegen.jit", "codegen.target", "machine_limits"},
     "dump": {*COMMON, "graph_ir"},
     "passes": {*COMMON, "dump"},
 }

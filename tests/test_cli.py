@@ -148,6 +148,19 @@ def test_compile_up_to_a_pass(mlp, tmp_path):
     assert "program @mlp" in text
 
 
+def test_saved_models(mlp, tmp_path):
+    saved = tmp_path / "mlp.aicc"
+    assert str(saved) in call("compile", mlp, "-o", saved).stdout
+    assert told("compile", mlp, "-o", saved)["files"] == [str(saved)]
+    expected = told("run", mlp, "--random")["outputs"]
+    assert told("run", saved, "--random", "--threads", "1")["outputs"] == expected
+    assert "compiled already" in refused(2, "run", saved, "--random", "--dims", "batch=1")
+    assert "compiled already" in refused(2, "run", saved, "--random", "--target", "native")
+    assert "--stop-after" in refused(2, "compile", mlp, "-o", saved, "--stop-after", "fold")
+    saved.write_bytes(saved.read_bytes()[:-1])
+    assert "truncated" in refused(1, "run", saved, "--random")
+
+
 def test_refusals_of_compile(mlp, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"\x07\x07\x07")
     assert "does not exist" in refused(1, "compile", tmp_path / "none.onnx")
@@ -202,6 +215,9 @@ def test_profile(mlp, tmp_path, monkeypatch):
     monkeypatch.setenv("AICC_CACHE_DIR", str(tmp_path / "cache"))
     trace = tmp_path / "trace.json"
     made = told("profile", mlp, "--threads", "1", "--runs", "2", "--trace", trace)
+    call("compile", mlp, "-o", tmp_path / "saved")
+    loaded = told("profile", tmp_path / "saved", "--threads", "1", "--runs", "1")
+    assert loaded["limits"] == made["limits"] and len(loaded["steps"]) == len(made["steps"])
     assert made["threads"] == 1 and made["run"] > 0
     assert made["limits"]["peak"]["f32"] > 1
     assert all(k["seconds"] > 0 for k in made["kernels"])

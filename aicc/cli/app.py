@@ -29,6 +29,7 @@ from aicc.dtypes import to_numpy
 from aicc.model import CompiledModel, Report
 from aicc.runtime.feed import Port
 from aicc.runtime.program import Call
+from aicc.runtime.saved import is_saved
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,6 +46,9 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.")]
+Runnable = Annotated[
+    str, typer.Argument(metavar="MODEL", help="An ONNX file, or one that `compile -o` wrote.")
+]
 Dims = Annotated[
     list[str],
     typer.Option("--dims", metavar="NAME=SIZE,...", help="Sizes that the code is fixed to."),
@@ -121,9 +125,32 @@ def _feed(
     return random_feed(ports, sizes(given, "--sizes"), seed, feed) if random else feed
 
 
+def _compiled(
+    progress: Progress,
+    model: str,
+    threads: int | None,
+    dims: list[str],
+    target: str | None = None,
+) -> CompiledModel:
+    """The model of an ONNX file, compiled, or of a saved one, loaded."""
+    if is_saved(model):
+        if dims or target is not None:
+            raise UsageError(f"{model!r} is compiled already: --dims and --target come too late")
+        progress("loading")
+        return aicc.load(model, threads=threads)
+    progress("compiling")
+    return aicc.compile(
+        model,
+        threads=threads,
+        dims=sizes(dims, "--dims") or None,
+        target=target,
+        progress=_stages(progress, "compiling"),
+    )
+
+
 @app.command()
 def run(
-    model: Model,
+    model: Runnable,
     inputs: Inputs = [],  # noqa: B006 - typer copies it
     random: Random = False,
     output: Annotated[
@@ -139,14 +166,7 @@ def run(
 ) -> None:
     """Runs a model once and shows its outputs, or writes them to files."""
     with session(debug) as progress:
-        progress("compiling")
-        compiled = aicc.compile(
-            model,
-            threads=threads,
-            dims=sizes(dims, "--dims") or None,
-            target=target,
-            progress=_stages(progress, "compiling"),
-        )
+        compiled = _compiled(progress, model, threads, dims, target)
         feed = _feed(compiled.inputs, inputs, random, given, seed)
         progress("running")
         results = compiled.run(None, feed)
@@ -169,6 +189,9 @@ def run(
 @app.command("compile")
 def compile_(
     model: Model,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where it is saved.")
+    ] = None,
     dump: Dump = None,
     stop_after: StopAfter = None,
     check: Check = None,
@@ -180,6 +203,8 @@ def compile_(
 ) -> None:
     """Compiles a model and shows the report; with --stop-after, the text of that stage."""
     with session(debug) as progress:
+        if output is not None and stop_after is not None:
+            raise UsageError("--output saves a model that is compiled, not one of --stop-after")
         progress("compiling")
         made = aicc.compile(
             model,
@@ -192,6 +217,11 @@ def compile_(
             progress=_stages(progress, "compiling"),
         )
         result = _stage(made, dump)
+        if output is not None:
+            assert isinstance(made, CompiledModel)
+            progress("saving")
+            made.save(output)
+            result["files"] = [*result.get("files", ()), str(output)]
     _print_stage(result, as_json)
 
 
@@ -309,7 +339,7 @@ def bench(
 
 @app.command()
 def profile(
-    model: Model,
+    model: Runnable,
     inputs: Inputs = [],  # noqa: B006
     top: Annotated[
         int | None, typer.Option("--top", min=1, help="Kernels shown; all without it.")
@@ -329,13 +359,7 @@ def profile(
     """Shows each kernel's time, work and distance from the machine's limits, on random inputs or
     those of --input; the kernel that loses most time comes first."""
     with session(debug) as progress:
-        progress("compiling")
-        compiled = aicc.compile(
-            model,
-            threads=threads,
-            dims=sizes(dims, "--dims") or None,
-            progress=_stages(progress, "compiling"),
-        )
+        compiled = _compiled(progress, model, threads, dims)
         feed = _feed(compiled.inputs, inputs, True, given, seed)
         progress("running")
         result = compiled.profile(feed, runs)

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from aicc.dtypes import from_numpy, to_numpy
-from aicc.errors import ExecutionError, InputError
+from aicc.dtypes import to_numpy
+from aicc.errors import ExecutionError
 from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, place_of_data, slots
 from aicc.runtime.feed import (
     Array,
@@ -27,12 +27,15 @@ from aicc.runtime.feed import (
     accept,
     check_outputs,
     collect,
+    given_outputs,
     input_ports,
     output_ports,
 )
+from aicc.runtime.host_results import own_result
 from aicc.runtime.layout import Layout, Layouts
 from aicc.runtime.profile import Stepper, Times
-from aicc.runtime.program import Buffer, Call, Host, Program
+from aicc.runtime.program import Call, Host, Program
+from aicc.runtime.saved import Parts
 from aicc.runtime.state import Library, Pool, State, address_of
 from aicc.symbolic import evaluate
 
@@ -41,6 +44,10 @@ REMEMBERED = 32
 
 HostCall = Callable[[int, Sequence[Any], Mapping[str, int]], Sequence[Any]]
 """Computes a host step: (key, operand arrays, None for omitted ones, known sizes) -> results."""
+
+Given = Mapping[str, Array] | Sequence[Array | None]
+"""Arrays that outputs are written to: by name, or one for each output in order, None for a new one.
+"""
 
 _empty = np.empty
 
@@ -116,6 +123,22 @@ class Executable:
         self._finalize = weakref.finalize(self, self._pool.close)
         self._finalize.atexit = False  # at exit other threads may still be in native code
 
+    @classmethod
+    def of(
+        cls, parts: Parts, library: Library, threads: int, host: HostCall | None = None
+    ) -> Executable:
+        """The executable of a compiled model whose code is in `library`."""
+        return cls(
+            parts.program,
+            library,
+            parts.constants,
+            threads=threads,
+            checks=parts.checks,
+            scopes=parts.scopes,
+            host=host,
+            objects=parts.strings,
+        )
+
     def _link(self, library: Library) -> list[Any]:
         """One native function, or the number of the host step, for each segment of the program."""
         found: list[Any] = []
@@ -161,11 +184,11 @@ class Executable:
 
     # running
 
-    def run(self, feed: Mapping[str, Array], out: Mapping[str, Array] | None = None) -> list[Array]:
+    def run(self, feed: Mapping[str, Array], out: Given | None = None) -> list[Array]:
         """All outputs, in order, as arrays that the caller owns.
 
-        feed: one array for each input, by name. out: arrays to write outputs to, by name; these are
-        returned in place of new ones. Raises InputError where the feed does not fit the model, and
+        feed: one array for each input, by name. out: arrays to write outputs to; these are returned
+        in place of new ones. Raises InputError where the feed does not fit the model, and
         ExecutionError where data end the run.
         """
         try:
@@ -176,7 +199,7 @@ class Executable:
             arrays = collect(self.inputs, feed)
         return self.run_arrays(arrays, out)
 
-    def run_arrays(self, arrays: list[Any], out: Mapping[str, Array] | None = None) -> list[Array]:
+    def run_arrays(self, arrays: list[Any], out: Given | None = None) -> list[Array]:
         """`run` with the inputs in order."""
         for n, (_, dtype) in enumerate(self._names):
             a = arrays[n]
@@ -185,8 +208,9 @@ class Executable:
                 arrays[n] = accept(self.inputs[n], a)
         shapes = tuple([a.shape for a in arrays])
         layout = self._known.get(shapes) or self._layout_for(shapes)
-        if not self._simple or out is not None:
-            return self._general(arrays, layout, out)
+        given = self._given(out, arrays, layout) if out is not None else {}
+        if not self._simple:
+            return self._general(arrays, layout, given)
         try:
             state = self._free.pop()
         except IndexError:
@@ -194,9 +218,11 @@ class Executable:
         try:
             if state.layouts[0] is not layout:
                 self._open(state, 0, layout)
-            results = [
-                _empty(shape, dtype) for (_, shape), dtype in zip(layout.outputs, self._dtypes)
-            ]
+            outputs = zip(layout.outputs, self._dtypes)
+            if given:
+                results = [given[n] if n in given else _empty(s, d) for (n, s), d in outputs]
+            else:
+                results = [_empty(shape, dtype) for (_, shape), dtype in outputs]
             state.context[self._words] = [id(a) for a in arrays + results]
             code = self._enter(state.address, self._arrays, self._place)  # type: ignore[misc]
             if code:
@@ -220,7 +246,7 @@ class Executable:
         sizes: Mapping[str, int] = {}
         for _ in range(max(1, runs)):
             stepper = Stepper(self.program, self._slots, self._library, self._scopes)
-            self._general(arrays, layout, None, stepper)
+            self._general(arrays, layout, {}, stepper)
             least = list(map(min, least, stepper.seconds))
             sizes = stepper.sizes
             start = time.perf_counter()
@@ -263,13 +289,10 @@ class Executable:
         self,
         arrays: list[Array],
         layout: Layout,
-        out: Mapping[str, Array] | None,
+        given: Mapping[int, Array],
         stepper: Stepper | None = None,
     ) -> list[Array]:
         """Segment by segment; a stepper takes the place of native code for ranges of steps."""
-        given = self._given(out)
-        shapes = dict(layout.outputs)
-        check_outputs(self.outputs, shapes, given, arrays)
         try:
             state = self._free.pop()
         except IndexError:
@@ -303,15 +326,11 @@ class Executable:
             state.hosts = {}
             self._free.append(state)
 
-    def _given(self, out: Mapping[str, Array] | None) -> dict[int, Array]:
-        if out is None:
-            return {}
-        place = {p.name: n for n, p in enumerate(self.outputs)}
-        unknown = [str(n) for n in out if n not in place]
-        if unknown:
-            known = ", ".join(map(str, self.outputs))
-            raise InputError(f"no outputs: {', '.join(unknown)}; the model's outputs are {known}")
-        return {place[name]: a for name, a in out.items()}
+    def _given(self, out: Given, arrays: Sequence[Array], layout: Layout) -> dict[int, Array]:
+        """The arrays for outputs by position, as far as they can be checked before a run."""
+        found = given_outputs(self.outputs, out)
+        check_outputs(self.outputs, dict(layout.outputs), found, arrays)
+        return found
 
     def _enter_phase(
         self,
@@ -366,43 +385,10 @@ class Executable:
         made = self._host(step.key, operands, values)
         for name, value in zip(step.results, made):
             if name:
-                array = self._own(step, self.program.table[name], value, operands, values)
+                array = own_result(self.program, step, name, value, operands, values)
                 state.hosts[name] = array
                 if array.dtype.kind != "O":
                     state.context[self._slots.addresses[name]] = array.ctypes.data
-
-    def _own(
-        self,
-        step: Host,
-        b: Buffer,
-        value: Any,
-        operands: Sequence[Array | None],
-        values: Mapping[str, int],
-    ) -> Array:
-        """A host step's result as an array of the declared type that nobody else writes to."""
-        array = np.asarray(value)
-        title = f"node {', '.join(step.nodes)!r} ({step.op}): result {b.name!r}"
-        if from_numpy(array.dtype) != b.dtype or array.ndim != len(b.shape):
-            raise ExecutionError(
-                f"{title} is {array.dtype}{list(array.shape)}, expected {b.dtype}{list(b.shape)}"
-            )
-        known = dict(values)
-        for s in self.program.sizes:
-            if s.buffer == b.name:
-                known[s.sym.name] = array.shape[s.axis]
-        for d, got in zip(b.shape, array.shape):
-            try:
-                expected = evaluate(d, known)
-            except KeyError:  # brought by another result of the step
-                continue
-            if expected != got:
-                raise ExecutionError(
-                    f"{title} has shape {list(array.shape)}, expected {list(b.shape)}: "
-                    f"{got} instead of {expected}"
-                )
-        array = np.require(array, to_numpy(b.dtype), ["C", "A"]).reshape(array.shape)
-        shared = any(o is not None and np.may_share_memory(array, o) for o in operands)
-        return array.copy() if shared else array
 
     def _array(
         self,

@@ -142,6 +142,29 @@ def accept(port: Port, value: Any) -> Array:
     return np.asarray(ready).reshape(value.shape)
 
 
+def given_outputs(
+    ports: Sequence[Port], out: Mapping[str, Array] | Sequence[Array | None]
+) -> dict[int, Array]:
+    """Arrays for outputs by position. out: by name, or one for each port in order, None where a new
+    one is wanted. Raises InputError for other names, another number, or what is neither."""
+    if isinstance(out, Mapping):
+        place = {p.name: n for n, p in enumerate(ports)}
+        unknown = [str(n) for n in out if n not in place]
+        if unknown:
+            known = ", ".join(map(str, ports))
+            raise InputError(f"no outputs: {', '.join(unknown)}; the model's outputs are {known}")
+        return {place[name]: a for name, a in out.items()}
+    if not isinstance(out, list | tuple):
+        raise InputError(
+            f"arrays for outputs are a mapping by name or a list, not a {type(out).__name__}"
+        )
+    if len(out) != len(ports):
+        raise InputError(
+            f"{len(out)} arrays for {len(ports)} outputs: {', '.join(map(str, ports))}"
+        )
+    return {n: a for n, a in enumerate(out) if a is not None}
+
+
 def check_outputs(
     ports: Sequence[Port],
     shapes: Mapping[int, tuple[int, ...]],

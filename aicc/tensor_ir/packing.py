@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from aicc.symbolic import Size
+
+Array = np.ndarray[Any, Any]
 
 
 class PackError(ValueError):
@@ -51,26 +54,75 @@ def parse_layout(layout: str, shape: Sequence[Size]) -> list[Part]:
     return parts
 
 
-def pack_array(data: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
+SLAB = 1 << 23
+"""Bytes that are packed at a time."""
+
+
+def pack_array(data: Array, layout: str) -> Array:
     """`data` in a layout, C order; what tiles lack is zero."""
-    return np.ascontiguousarray(pack_view(data, layout))
+    shape = tuple(p.extent for p in parse_layout(layout, data.shape))
+    made = np.empty(shape, data.dtype)
+    pack_into(made, data, layout)
+    return made
 
 
-def pack_view(data: np.ndarray[Any, Any], layout: str) -> np.ndarray[Any, Any]:
-    """`pack_array` without the last copy: a view of `data`, or of a padded copy."""
-    parts = parse_layout(layout, data.shape)
+def pack_into(
+    target: Array, data: Array, layout: str, done: Callable[[Array], None] = lambda slab: None
+) -> None:
+    """Writes `data` in a layout to an array of its shape, without a copy in between.
+
+    done: told each slab of `data`, of SLAB bytes or little more, once it is written.
+    """
+    parts = parse_layout(layout or " ".join(map(str, range(data.ndim))), data.shape)
     tiles = {p.axis: p.tile for p in parts if p.kind}
-    pads = [(0, -n % tiles.get(axis, 1)) for axis, n in enumerate(data.shape)]
-    if any(p for _, p in pads):
-        data = np.pad(data, pads)
-    split: list[int] = []
-    place: dict[tuple[int, str], int] = {}
+    for p in parts:
+        rest = data.shape[p.axis] % p.tile
+        if p.kind == "%" and rest:
+            lacking = {"/": slice(-1, None), "%": slice(rest, None)}
+            target[tuple(lacking[q.kind] if q.axis == p.axis else slice(None) for q in parts)] = 0
+    for region in itertools.product(*_regions(data, tiles)):
+        here: tuple[Any, ...] = (*(slice(start, stop) for start, stop, _ in region), ...)
+        slab = data[here]
+        # Each axis of the slab as tiles and places in one, then in the layout's order.
+        split: list[int] = []
+        for start, stop, tile in region:
+            split += [(stop - start) // tile, tile]
+        order = [2 * p.axis + (p.kind == "%") for p in parts]
+        ones = [axis for axis in range(len(split)) if axis not in order]
+        source = slab.reshape(split).transpose(*order, *ones)
+        where: list[Any] = []
+        for p in parts:
+            start, stop, tile = region[p.axis]
+            inside = slice(0, tile), slice(start // p.tile, -(-stop // p.tile))
+            where.append(inside[p.kind != "%"])
+        _copy(target[(*where, ...)], source.reshape(source.shape[: len(parts)]))
+        done(slab)
+
+
+def _copy(target: Array, source: Array) -> None:
+    """Copies; where rows are written of what lies in columns, in strips of a few columns, which
+    stay in the cache while all rows are written: several times as fast."""
+    strip = max(1, 64 // target.itemsize)
+    if target.ndim < 2 or source.strides[-1] == source.itemsize or target.shape[-1] <= 8 * strip:
+        np.copyto(target, source)
+        return
+    for at in range(0, target.shape[-1], strip):
+        np.copyto(target[..., at : at + strip], source[..., at : at + strip])
+
+
+def _regions(data: Array, tiles: Mapping[int, int]) -> list[list[tuple[int, int, int]]]:
+    """For each axis, the ranges that are packed one after another: (start, stop, tile of it)."""
+    strides = [abs(s) if n > 1 else -1 for s, n in zip(data.strides, data.shape)]
+    widest = int(np.argmax(strides)) if strides else -1
+    found = []
     for axis, n in enumerate(data.shape):
-        if axis in tiles:
-            place[axis, "/"], place[axis, "%"] = len(split), len(split) + 1
-            split += [n // tiles[axis], tiles[axis]]
-        else:
-            place[axis, ""] = len(split)
-            split.append(n)
-    order = [place[p.axis, p.kind] for p in parts]
-    return data.reshape(split).transpose(order)
+        tile = tiles.get(axis, 1)
+        step = n
+        if axis == widest:
+            step = max(1, SLAB * n // max(data.nbytes, 1) // tile) * tile
+        whole = n - n % tile
+        ranges = [(at, min(at + step, whole), tile) for at in range(0, whole, step)] if n else []
+        if n % tile:
+            ranges.append((whole, n, n % tile))
+        found.append(ranges)
+    return found

@@ -1,0 +1,68 @@
+"""A saved model comes back without the compiler: only LLVM's linker places its code."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+
+from aicc import config
+from aicc.codegen.jit import NativeLibrary
+from aicc.codegen.target import Target, usable_cores
+from aicc.errors import SavedModelError, TargetError
+from aicc.model import CompiledModel
+from aicc.runtime.executable import Executable
+from aicc.runtime.limits import Limits
+from aicc.runtime.saved import Parts, read_parts
+
+
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = False
+) -> CompiledModel:
+    """The model that `CompiledModel.save` wrote to a file, ready to run.
+
+    threads: how many a run may use (default: AICC_THREADS, else as many as it was compiled for, at
+    most the usable cores). verify: whether to read all weights and compare them with their
+    checksum; program and code are compared in any case. Weights stay in the file, which must not be
+    written to while the model lives; to replace or to remove it is allowed.
+
+    Load only files that you would run: they hold native code.
+
+    Raises SavedModelError for a file that is none of a saved model, of another format, truncated or
+    damaged, and TargetError where this machine cannot run the code.
+    """
+    began = time.perf_counter()
+    parts = read_parts(path, verify)
+    target = _target(path, parts)
+    many = threads or config.get("AICC_THREADS") or max(1, min(parts.threads, usable_cores()))
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is 1 or more, not {threads}")
+    model = CompiledModel(
+        Executable.of(parts, NativeLibrary(parts.code, target), many),
+        parts,
+        target=target.name,
+        limits=partial(_limits, target),
+    )
+    model.seconds["load"] = time.perf_counter() - began
+    return model
+
+
+def _target(path: str | os.PathLike[str], parts: Parts) -> Target:
+    try:
+        target = Target.parse(parts.target)
+    except TargetError as error:
+        raise SavedModelError(f"{str(path)!r}: {error}") from error
+    try:
+        target.require_host()
+    except TargetError as error:
+        raise TargetError(
+            f"{str(path)!r}: {error}; compile the model on this machine, or for a target that both "
+            f"machines can run, such as target='x86-64-v3'"
+        ) from None
+    return target
+
+
+def _limits(target: Target) -> Limits:
+    from aicc.machine_limits import machine_limits  # generates code, which only profiles need
+
+    return machine_limits(target)
