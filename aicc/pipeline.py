@@ -28,7 +28,9 @@ def passes(target: Target) -> list[Pass]:
         Decompose(),  # composite operators become primitives: one form, however it was exported
         Simplify(),  # what decomposition leaves: constants to fold, repeated subexpressions
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
-        ChooseLayout(),  # convolutions become matrix products over contiguous channels
+        ChooseLayout(
+            cost=Coster(target, Describer())
+        ),  # convolutions become matrix products over contiguous channels
         Simplify(),  # transposes that met cancel or fold into constants
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),

@@ -50,6 +50,8 @@ class Freedom:
 
     fixed: ClassVar[bool] = False
     """True where there is no label but the default."""
+    alike: ClassVar[bool] = True
+    """True where the node takes as long in one layout as in another."""
 
     def __init__(self, node: Node, x: Sequence[TensorType | None], y: Sequence[TensorType]) -> None:
         self.node = node
@@ -133,21 +135,30 @@ class ChannelsLast(Fixed):
 
 
 class Pointwise(ChannelsLast):
-    """A convolution of single elements: channels last, and the other axes in any order."""
+    """A convolution of single elements: a matrix product for each batch entry where channels come
+    behind it, and one for all with channels last, the other axes in any order."""
 
     fixed = False
+    alike = False
+
+    def _fits(self, label: Layout) -> bool:
+        return label[-1] == 1 or label == identity(len(label))
 
     def operands(self, label: Layout) -> list[Layout] | None:
-        return self._first(label) if label[-1] == 1 else None
+        return self._first(label) if self._fits(label) else None
 
     def results(self, label: Layout) -> list[Layout]:
         return [label]
 
     def from_operand(self, i: int, layout: Layout) -> Layout | None:
-        return (*(a for a in layout if a != 1), 1) if i == 0 else None
+        return self.from_result(layout) if i == 0 else None
 
     def from_result(self, layout: Layout) -> Layout | None:
-        return (*(a for a in layout if a != 1), 1)
+        return layout if self._fits(layout) else (*(a for a in layout if a != 1), 1)
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        made = replace(self.node, inputs=tuple(inputs))
+        return made if label == identity(len(label)) else made.with_attrs(channels_last=1)
 
 
 class Elementwise(Freedom):

@@ -4,7 +4,10 @@ Convolutions and pooling read and write [N, spatial..., C]; the model speaks [N,
 each of them wants its data transposed. This pass chooses for every node that leaves a choice (see
 `axes`) the layout that it is computed in, so that the fewest bytes are transposed in all:
 
-    cost = sum over values of bytes * (layouts that its readers want and it is not stored in)
+    cost = sum over values of transposing it * (layouts that readers want and it is not stored in)
+         + sum over nodes that take longer in one layout than in another of what they take
+
+in estimated seconds.
 
 Every node starts in the layout that its largest operand comes in, which pushes transposes down to
 where they are needed or cancel. Sweeps against and with the flow then change a node's layout where
@@ -14,7 +17,7 @@ transpose on. A sweep is kept only if the whole cost does not rise; there are at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -31,10 +34,15 @@ from aicc.graph_ir.passes.axes import (
 from aicc.graph_ir.passes.axis_rules import freedom
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.passes.simplify_shapes import target_shape
+from aicc.graph_ir.types import TensorType
 from aicc.symbolic import Size, evaluate, symbols
 
 TYPICAL = 64
 """What an unknown size is taken for in costs."""
+RATE = 24e9
+"""Bytes of a value that are transposed per second, where nothing estimates that."""
+Cost = Callable[[Graph, Sequence[Node]], float]
+"""Estimated seconds of nodes as one kernel."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,13 @@ class ChooseLayout:
     before: %c = Conv(%x, @w)   %r = Relu(%c)   %y = Conv(%r, @v)
     after:  %t = Transpose(%x) {perm=[0,2,3,1]}  %c = Conv(%t, @w) {channels_last=1}  %r = Relu(%c)
             %d = Conv(%r, @v) {channels_last=1}  %y = Transpose(%d) {perm=[0,3,1,2]}
+
+    sweeps: over the graph, at most. cost: estimates what a node takes; without it, a node that may
+    be computed in several layouts takes as long in each.
     """
 
     sweeps: int = 6
+    cost: Cost | None = None
 
     name: ClassVar[str] = "layout"
 
@@ -54,7 +66,7 @@ class ChooseLayout:
         return self._run(Editor(graph))
 
     def _run(self, ed: Editor) -> Graph:
-        choice = _Choice(ed)
+        choice = _Choice(ed, self.cost)
         choice.improve(self.sweeps)
         return _Emitter(ed, choice, self._run).run()
 
@@ -72,15 +84,19 @@ def typical(size: Size) -> int:
 class _Choice:
     """A label for every node, and what it costs."""
 
-    def __init__(self, ed: Editor) -> None:
+    def __init__(self, ed: Editor, estimate: Cost | None) -> None:
         graph = ed.old
+        self.ed = ed
+        self.estimate = estimate
+        self.seconds: dict[tuple[int, Layout], float] = {}
         self.nodes = graph.nodes
         self.free: list[Freedom] = [freedom(ed, n) for n in self.nodes]
         self.types = {v: ed.type_of(v) for v in self._values(graph)}
-        self.bytes = {
-            v: 0 if ed.constant_of(v) is not None else typical(t.nbytes)
+        self.moving = {
+            v: 0.0 if ed.constant_of(v) is not None else self._moving(t)
             for v, t in self.types.items()
         }
+        """Seconds to transpose each value."""
         self.stored: dict[str, Layout] = {}
         self.readers: dict[str, list[int]] = {}
         for n, node in enumerate(self.nodes):
@@ -105,6 +121,14 @@ class _Choice:
             yield from (o for o in node.outputs if o)
         yield from graph.outputs
 
+    def _moving(self, t: TensorType) -> float:
+        if self.estimate is None or t.rank < 2:
+            return typical(t.nbytes) / RATE
+        turned = TensorType(t.dtype, t.shape[::-1])
+        graph = Graph("layout", types={"x": TensorType(t.dtype, t.shape), "y": turned})
+        perm = tuple(reversed(range(t.rank)))
+        return self.estimate(graph, [Node("Transpose", ("x",), ("y",), (("perm", perm),))])
+
     def layout_of(self, value: str) -> Layout:
         return self.stored.get(value) or identity(self.types[value].rank)
 
@@ -128,8 +152,8 @@ class _Choice:
             wanted = self.free[n].operands(label)
             if wanted is None:
                 continue
-            cost = sum(
-                self.bytes[v]
+            cost = self.node_cost(n, label) + sum(
+                self.moving[v]
                 for v, layout in zip(self.nodes[n].inputs, wanted)
                 if v and self.differ(v, layout, self.layout_of(v))
             )
@@ -145,8 +169,8 @@ class _Choice:
             return [f.default]
         behind = [
             f.from_operand(i, self.layout_of(v))
-            for i, v in sorted(enumerate(node.inputs), key=lambda iv: -self.bytes.get(iv[1], 0))
-            if v and self.bytes[v]
+            for i, v in sorted(enumerate(node.inputs), key=lambda iv: -self.moving.get(iv[1], 0.0))
+            if v and self.moving[v]
         ]
         result = next(o for o in node.outputs if o)
         later = [f.from_result(layout) for layout in self._wants(result)]
@@ -162,17 +186,43 @@ class _Choice:
         if value in self.plain:
             yield identity(self.types[value].rank)
 
-    def value_cost(self, value: str) -> int:
-        """Bytes transposed for all readers of a value."""
-        size = self.bytes[value]
-        if not size:
-            return 0
+    def value_cost(self, value: str) -> float:
+        """Seconds to transpose a value for all its readers."""
+        if not self.moving[value]:
+            return 0.0
         shape = self.types[value].shape
         have = significant(shape, self.layout_of(value))
-        return size * len({significant(shape, w) for w in self._wants(value)} - {have})
+        return self.moving[value] * len(
+            {significant(shape, w) for w in self._wants(value)} - {have}
+        )
 
-    def cost(self) -> int:
-        return sum(self.value_cost(v) for v in self.types)
+    def node_cost(self, n: int, label: Layout) -> float:
+        """Seconds that a node takes in a layout, where that makes a difference."""
+        f, node = self.free[n], self.nodes[n]
+        if f.alike or self.estimate is None:
+            return 0.0
+        found = self.seconds.get((n, label))
+        if found is None:
+            wanted = f.operands(label)
+            assert wanted is not None
+            types, constants = {}, {}
+            layouts = [*zip(node.inputs, wanted), *zip(node.outputs, f.results(label))]
+            for v, layout in layouts:
+                if v:
+                    types[v] = replace(self.types[v], shape=permuted(self.types[v].shape, layout))
+                    data = self.ed.constant_of(v)
+                    if data is not None:
+                        constants[v] = np.transpose(data, layout)
+            built = f.build(self.ed, label, node.inputs)
+            assert isinstance(built, Node)
+            graph = Graph("layout", types=types, constants=constants)
+            made = replace(built, outputs=node.outputs)
+            found = self.seconds[n, label] = self.estimate(graph, [made])
+        return found
+
+    def cost(self) -> float:
+        nodes = sum(self.node_cost(n, label) for n, label in enumerate(self.labels))
+        return nodes + sum(self.value_cost(v) for v in self.types)
 
     def improve(self, sweeps: int) -> None:
         """Sweeps while the cost falls, and two without that, to move transposes on."""
@@ -204,7 +254,7 @@ class _Choice:
             if self.free[n].operands(label) is None:
                 continue
             self._set(n, label)
-            cost = sum(self.value_cost(v) for v in around)
+            cost = self.node_cost(n, label) + sum(self.value_cost(v) for v in around)
             if least is None or cost < least:
                 best, least = label, cost
         self._set(n, best)

@@ -10,15 +10,17 @@ cache level that holds them all. Symbols count as `NOMINAL`. Only ratios of esti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aicc.dtypes import nbytes
 from aicc.symbolic import Size, evaluate, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
-from aicc.tensor_ir.recipes.common import COSTLY, is_costly
+from aicc.tensor_ir.recipes.common import COSTLY, is_costly, stride_in
+from aicc.tensor_ir.recipes.contraction import roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
+from aicc.tensor_ir.recipes.tiles import Problem, choose_tile, tile_cost
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, walk_expr
 
@@ -56,7 +58,8 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
             if value is not None and not _kept(kernel, value):
                 kernel = Inline(stage.buffer).apply(kernel)
     lanes = machine.lanes("f32")
-    each = [_cycles(s, 1.0) / lanes for s in kernel.body]
+    products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
+    each = [_cycles(s, 1.0, products) / lanes for s in kernel.body]
     cycles = sum(each)
     size = {b.name: _count(b.shape) * nbytes(b.dtype) for b in kernel.params}
     constants = sum(size[b.name] for b in kernel.params if b.scope == "const") if cold else 0
@@ -132,19 +135,58 @@ def _count(shape: tuple[Size, ...]) -> int:
     return total
 
 
-def _cycles(s: Stmt, times: float) -> float:
-    """Cycles of one lane, two instructions a cycle."""
+def product_cycles(kernel: Kernel, stage: Stage, machine: Machine) -> float | None:
+    """Cycles of one lane for each multiply-add of a matrix product, in the tiles that it would get:
+    tails and narrow tiles included. None for what is no matrix product."""
+    found = roles(stage)
+    if found is None:
+        return None
+    dtype = kernel.buffer(stage.buffer).dtype
+    rows, _ = _joined(kernel, stage, found.left, found.right)
+    columns, _ = _joined(kernel, stage, found.right, found.left)
+    depth = _count(tuple(e for _, e in stage.reduce))
+    apart = 0
+    for v, extent in stage.reduce:
+        step = stride_in(kernel, found.right, v)
+        if isinstance(step, int) and kernel.buffer(found.right.buffer).scope != "const":
+            apart = max(apart, step * nbytes(dtype)) if extent != 1 else apart
+    problem = Problem(rows, columns, depth, right_stride=apart)
+    tile = choose_tile(machine, dtype, problem)
+    cycles = tile_cost(machine, tile, problem) * rows
+    return cycles * machine.lanes(dtype) / max(1, rows * columns * depth)
+
+
+def _joined(kernel: Kernel, stage: Stage, own: Load, other: Load) -> tuple[int, int]:
+    """The extent of the axes that only one operand depends on, as far as they can be walked as one,
+    and how often that is done for the others."""
+    together, apart = 1, 1
+    before: Size | None = None
+    for v, extent in reversed(stage.axes):
+        if v is None or v not in own.size_symbols() or v in other.size_symbols():
+            continue
+        step = stride_in(kernel, own, v)
+        if before is None or (step is not None and step == before):
+            together *= _number(extent)
+            before = None if step is None else step * extent
+        else:
+            apart *= _number(extent)
+    return together, apart
+
+
+def _cycles(s: Stmt, times: float, products: Mapping[str, float | None]) -> float:
+    """Cycles of one lane, two instructions a cycle; those of `products` are known."""
     if isinstance(s, For):
         inner = times * max(0, _number(s.extent))
-        return sum(_cycles(c, inner) for c in s.body)
+        return sum(_cycles(c, inner, products) for c in s.body)
     if isinstance(s, If):
-        return sum(_cycles(c, times) for c in (*s.then, *s.orelse))
+        return sum(_cycles(c, times, products) for c in (*s.then, *s.orelse))
     if isinstance(s, While):
-        return sum(_cycles(c, times * NOMINAL) for c in s.body)
+        return sum(_cycles(c, times * NOMINAL, products) for c in s.body)
     if not isinstance(s, Store | Reduce):
         return times
     if isinstance(s, Reduce) and _contracts(s):
-        return times / 2  # one instruction: tiles in registers share the loads
+        # One instruction at best: tiles in registers share the loads.
+        return times * max(0.5, products.get(s.buffer) or 0.5)
     work = 1.0 + _work(s.value, set())
     if isinstance(s, Reduce) and isinstance(s.value, Op) and s.value.name == "mul":
         work -= 1.0  # multiplied and added by one instruction

@@ -25,6 +25,9 @@ FAR = 12.0
 """Bytes per cycle of a panel that is read anew from the last cache for each tile."""
 NEAR = 28.0
 """Bytes per cycle of a panel from the second cache."""
+PAGES = 64
+"""Pages whose addresses a core has at hand; of more, each visit costs `PAGE` cycles."""
+PAGE = 2.0
 TILE_OVERHEAD = 24.0
 """Cycles per tile for its start, write-back and loop."""
 
@@ -47,7 +50,8 @@ class Problem:
     """A product of rows x depth by depth x columns; None: not known at compile time.
 
     row_stride: bytes between rows of the left operand. column_multiple: the tile's columns have to
-    divide it (groups that must not be mixed).
+    divide it (groups that must not be mixed). right_stride: bytes between rows of the right operand
+    where it is read in place; 0: it is packed.
     """
 
     rows: int | None
@@ -55,6 +59,7 @@ class Problem:
     depth: int | None
     row_stride: int | None = None
     column_multiple: int | None = None
+    right_stride: int = 0
 
 
 def step_cycles(rows: int, vectors: int, stream: float) -> float:
@@ -118,9 +123,11 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
         (rate for share, size, rate in _levels(machine) if panel_bytes <= share * size), FAR
     )
 
+    walks = PAGE if problem.right_stride * min(depth, PAGES + 1) > PAGES * 4096 else 0.0
+
     def group(rows: int) -> float:
         overhead = TILE_OVERHEAD + rows * tile.vectors * 1.5
-        return step_cycles(rows, tile.vectors, stream) * depth + overhead
+        return (step_cycles(rows, tile.vectors, stream) + walks) * depth + overhead
 
     if problem.rows is None:
         return panels * group(tile.rows) / tile.rows

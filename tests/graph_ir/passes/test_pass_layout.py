@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_builder import Build, applied, count, ops
 
+from aicc.codegen.target import Target
 from aicc.graph_ir.graph import Graph, make_node
 from aicc.graph_ir.passes.axes import permuted, significant
 from aicc.graph_ir.passes.axis_rules import runs_of
@@ -12,6 +13,7 @@ from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.layout import ChooseLayout
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.graph_ir.types import TensorType
+from aicc.lower import Coster, Describer
 from aicc.ops import registry
 from aicc.symbolic import sym
 
@@ -201,9 +203,14 @@ def test_regions_see_values_in_their_own_layout():
     x = conv(b, b.input("x", 1, 3, 4, 4), 3, 3)
     flag = b.input("flag", dtype="bool")
     t = TensorType("f32", (1, 3, 4, 4))
-    weights = np.ones((3, 3, 1, 1), np.float32)
+    weights = np.ones((3, 3, 3, 3), np.float32)
     defaults = b.ed.make("Conv", x, x).attrs
-    inner = Graph("t", [], ["t"], [make_node("Conv", [x, "k"], ["t"], dict(defaults))])
+    inner = Graph(
+        "t",
+        [],
+        ["t"],
+        [make_node("Conv", [x, "k"], ["t"], {**dict(defaults), "pads": (1, 1, 1, 1)})],
+    )
     inner.constants["k"], inner.types["k"] = weights, TensorType("f32", weights.shape)
     inner.types["t"] = t
     other = Graph("e", [], ["e"], [make_node("Relu", [x], ["e"])])
@@ -292,3 +299,16 @@ def test_runs_of_axes():
 def test_axes_of_size_one_are_not_significant():
     assert significant((2, 1, 3), (1, 2, 0)) == significant((2, 1, 3), (2, 0, 1)) == (2, 0)
     assert permuted((2, 1, 3), (2, 0, 1)) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("size, inputs, outputs, last", [(56, 64, 256, 0), (7, 512, 2048, 1)])
+def test_estimates_choose_how_a_pointwise_convolution_is_stored(size, inputs, outputs, last):
+    """Between operands and results with channels first, it stays that way where rows of pixels
+    fill vectors, and where they do not its transposes are the smaller loss."""
+    b = Build()
+    x = b.input("x", 1, inputs, size, size)
+    y = b("Conv", x, b.const(np.ones((outputs, inputs, 1, 1), np.float32)))
+    cost = Coster(Target.from_name("x86-64-v4"), Describer())
+    after = ChooseLayout(cost=cost)(b.done(y))
+    (node,) = [n for n in after.nodes if n.op == "Conv"]
+    assert node.attr("channels_last", 0) == last

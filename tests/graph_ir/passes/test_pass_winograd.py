@@ -119,13 +119,12 @@ def test_the_direct_sum_stays_where_it_is_faster_and_where_no_tile_is_allowed():
         (160, 64, 4, ONE),
         (14, 256, 4, THREE),
         (7, 512, 2, THREE),
-        (112, 3, 0, ["Conv"]),
         (1, 512, 0, ["Conv"]),
     ],
 )
 def test_estimates_of_kernels_decide(size, channels, tile, form):
-    """Few channels do not pay for the transforms, nor do tiles that are mostly overhang, nor
-    weights that are too large for the caches. What is between the transforms should not go through
+    """Tiles that are mostly overhang do not pay for the transforms, nor do weights that are
+    too large for the caches. What is between the transforms should not go through
     memory; but weights that outgrow the cache should not be read for each band of tiles."""
     target = Target.from_name("x86-64-v4")
     b = Build()
