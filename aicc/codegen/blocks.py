@@ -13,7 +13,7 @@ from aicc.codegen.addressing import Value
 from aicc.codegen.llvm_types import memory_type
 from aicc.codegen.memory import Memory, shuffle_mask
 from aicc.dtypes import nbytes
-from aicc.symbolic import Sym, coefficient, substitute
+from aicc.symbolic import Sym, coefficient, opaques, substitute, symbols
 from aicc.tensor_ir.ir import Expr, For, Load, Op, Store
 
 
@@ -53,9 +53,11 @@ class Blocks(Memory):
         return self.from_memory(found[1][number], e.dtype, self.lanes)
 
     def _turns(self, load: Load, across: Sym, along: Sym) -> bool:
-        """True where a load is contiguous in `across` and spread evenly in `along`."""
+        """True where a load is contiguous in `across`, and not in `along`."""
         offset = self.offset(self.kernel.buffer(load.buffer), load.indices)
-        return coefficient(offset, across) == 1 and coefficient(offset, along) not in (None, 0, 1)
+        if coefficient(offset, across) != 1 or along not in symbols(offset) or opaques(offset):
+            return False
+        return coefficient(offset, along) != 1
 
     def _block(self, load: Load, across: Sym, along: Sym, size: int) -> list[str]:
         """The vectors along `along`, one for each value of `across`."""

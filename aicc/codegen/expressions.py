@@ -106,7 +106,7 @@ class Expressions(Blocks):
 
     def _under(self, cond: Value, e: Expr, negate: bool) -> Value:
         """The value of `e` evaluated only where `cond` holds (or does not)."""
-        if not _reads_memory(e):
+        if not self._reads_anew(e):
             return self.expression(e)
         outer = self.mask
         self.mask = self.both(
@@ -117,6 +117,15 @@ class Expressions(Blocks):
         self.scopes.pop()
         self.mask = outer
         return value
+
+    def _reads_anew(self, e: Expr) -> bool:
+        """Whether evaluating `e` performs a load that this statement has not performed yet."""
+        key = ("expr", e, self.mask)
+        if any(key in scope for scope in self.scopes):
+            return False
+        if isinstance(e, Op):
+            return any(self._reads_anew(a) for a in e.args)
+        return isinstance(e, Load) or (isinstance(e, Index) and bool(opaques(e.size)))
 
     def both(self, a: Value | None, b: Value) -> Value:
         """The conjunction of two masks."""
@@ -402,11 +411,3 @@ def _is_number(text: str) -> bool:
         return False
     word = text.split()[1].rstrip(",>") if text.startswith("<") else text
     return not word.upper().startswith(_NANS)
-
-
-def _reads_memory(e: Expr) -> bool:
-    if isinstance(e, Load):
-        return True
-    if isinstance(e, Op):
-        return any(_reads_memory(a) for a in e.args)
-    return isinstance(e, Index) and bool(opaques(e.size))

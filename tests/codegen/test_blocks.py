@@ -58,6 +58,14 @@ def test_operands_of_both_kinds(target: Target) -> None:
 
 
 @all_targets
+def test_lines_that_repeat_at_the_border_are_blocks_too(target: Target) -> None:
+    kernel = transpose(value="x[min(j, 11), i]")
+    scheduled = blocks(kernel, 8)
+    check(scheduled, target, original=kernel)
+    assert "gather" not in lower_kernel(scheduled, target)
+
+
+@all_targets
 def test_what_a_condition_guards_is_not_read_ahead(target: Target) -> None:
     kernel = transpose(value="select(index(i) < 19:i64, x[j, i], z[i, j])")
     scheduled = blocks(kernel, 8)

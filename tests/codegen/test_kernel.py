@@ -54,6 +54,17 @@ def test_any_number_of_lanes(lanes: int, target: Target) -> None:
 # --- masks and memory ----------------------------------------------------------------------------
 
 
+@all_targets
+def test_what_a_condition_has_read_needs_no_mask(target: Target) -> None:
+    """Both sides of a selection may use what its condition loaded."""
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (64,)), b.input("w", "f32", (1,))
+    b.mark_output(b.compute((64,), lambda i: select(call("isnan", x[i] * w[0]), 0.0, x[i] * w[0])))
+    kernel = vectors(b.build(), 8)
+    check(kernel, target, original=b.build())
+    assert "masked" not in lower_kernel(kernel, target)
+
+
 def padded(n: object, dtype: str = "f32") -> Kernel:
     """y[i] = x[i - 3], 0 outside: loads of the branch that is not taken leave the array."""
     b = KernelBuilder("k")
