@@ -159,7 +159,7 @@ def flatten_inputs(plan: Plan) -> None:
         if b.scope == "out" or b.pack:
             continue
         axis = 0
-        while axis < len(plan.kernel.buffer(b.name).shape) - 1:
+        while (rest := len(plan.kernel.buffer(b.name).shape) - 1 - axis) > 0:
             divided = any(
                 _divided(i)
                 for s in plan.kernel.body
@@ -167,7 +167,14 @@ def flatten_inputs(plan: Plan) -> None:
                 if x.buffer == b.name
                 for i in x.indices[axis : axis + 2]
             )
-            if not (divided and plan.attempt_if(_plain(b.name, axis), FuseAxes(b.name, axis))):
+            join = FuseAxes(b.name, axis)
+            # The quotient of a quotient is plain only when all the axes in between have joined.
+            if not (
+                divided
+                and any(
+                    plan.attempt_if(_plain(b.name, axis), *[join] * n) for n in range(1, rest + 1)
+                )
+            ):
                 axis += 1
 
 

@@ -1,0 +1,36 @@
+"""Scheduled by its recipe, a kernel gives what it gave."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aicc.codegen.target import Target
+from aicc.symbolic import evaluate
+from aicc.tensor_ir.interp import run
+from aicc.tensor_ir.packing import pack_array
+from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.schedule_text import print_steps
+
+TARGET = Target.from_name("x86-64-v4")
+
+
+def check(kernel, sizes=None):
+    """The steps of the schedule, which changes nothing but rounding."""
+    sizes = sizes or {}
+    made, steps = scheduled(kernel, TARGET)
+    rng = np.random.default_rng(0)
+    results = []
+    data = {}
+    for k in (kernel, made):
+        arrays = {}
+        for p, old in zip(k.params, kernel.params, strict=True):
+            shape = tuple(evaluate(d, sizes) for d in old.shape)
+            if p.name not in data:
+                data[p.name] = rng.standard_normal(shape).astype(np.float32)
+            a = data[p.name] if p.scope != "out" else np.full(shape, np.nan, np.float32)
+            own = tuple(evaluate(d, sizes) for d in p.shape)
+            arrays[p.name] = pack_array(a, p.pack) if p.pack else a.reshape(own)
+        run(k, arrays, sizes)
+        results.append(next(arrays[p.name] for p in k.params if p.scope == "out").ravel())
+    np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-5)
+    return print_steps(steps), made
