@@ -91,10 +91,10 @@ class Within(Step):
         old = {b.name: b for b in before.buffers}
         buffers: list[Buffer] = []
         for b in after.buffers:
-            if b.name in old:
-                if b != old[b.name]:
-                    raise self.fail(kernel, f"{b.name} would change outside of the loop")
+            if b == old.get(b.name):
                 b = kernel.buffer(b.name)
+            elif b.name in old and old[b.name].scope in PARAM_SCOPES:
+                raise self.fail(kernel, f"{b.name} would change outside of the loop")
             elif not all(symbols(d) <= set(kernel.sizes) for d in b.shape):
                 raise self.fail(kernel, f"the shape of {b.name} depends on the iteration")
             buffers.append(b)

@@ -7,6 +7,7 @@ reads its operands (`Description`, from the lowered loop nests):
     rows                  maps and reductions over the same rows: softmax, normalisations
     map                   chains of maps
     movement              transposes and the like are read in place by the kernel that follows
+    chain                 a product, rows made of its result, and the product of those: attention
 
 A group has one result, so that nothing but that goes to memory. Joining never makes a cycle.
 Where joining is possible, a cost callback decides: nodes join if one kernel is estimated to take no
@@ -109,6 +110,7 @@ class _Fusion:
                 continue
             if not self._join_producer(i):
                 self._start(i)
+        self._join_chains()
         self._release_views()
         ordered = sorted(self.groups.values(), key=lambda g: max(g.nodes))
         return Grouping(
@@ -189,22 +191,26 @@ class _Fusion:
         self.groups[g] = before
         return False
 
-    def _pays(self, one: Sequence[int], other: Sequence[int]) -> bool:
-        """True where two sets of nodes take no longer as one kernel than as two."""
-        first, second, both = (
-            self.cost(self.graph, [self.nodes[n] for n in sorted(part)])
-            for part in (one, other, [*one, *other])
+    def _pays(self, *parts: Sequence[int]) -> bool:
+        """True where sets of nodes take no longer as one kernel than as one each."""
+        return self._decide([n for part in parts for n in part], *parts)
+
+    def _decide(self, whole: Sequence[int], *parts: Sequence[int]) -> bool:
+        both = self._seconds(whole)
+        apart = [self._seconds(part) for part in parts]
+        pays = both <= sum(apart)
+        *first, last = (
+            " ".join(dict.fromkeys(self.nodes[n].op for n in sorted(part))) for part in parts
         )
-        pays = both <= first + second
-        names = [
-            " ".join(dict.fromkeys(self.nodes[n].op for n in sorted(part))) for part in (other, one)
-        ]
         self.reasons.append(
-            f"{names[0]} {'joins' if pays else 'stays apart from'} {names[1]} "
-            f"(%{self.nodes[max(other)].outputs[0]}): {1e6 * both:.1f} us together, "
-            f"{1e6 * first:.1f} + {1e6 * second:.1f} us apart"
+            f"{last} {'joins' if pays else 'stays apart from'} {', '.join(first)} "
+            f"(%{self.nodes[max(parts[-1])].outputs[0]}): {1e6 * both:.1f} us together, "
+            f"{' + '.join(f'{1e6 * seconds:.1f}' for seconds in apart)} us apart"
         )
         return pays
+
+    def _seconds(self, part: Sequence[int]) -> float:
+        return self.cost(self.graph, [self.nodes[n] for n in sorted(part)])
 
     def _live(self, nodes: Iterable[int]) -> list[str]:
         """Values of a group that are needed outside."""
@@ -341,25 +347,73 @@ class _Fusion:
             group.nodes = sorted({*group.nodes, *other.nodes})
             del self.groups[h]
 
+    def _join_chains(self) -> None:
+        """A product joins the rows that it multiplies and the product that those are made of, where
+        nothing else needs what lies between. No other group can: they are computed on the way."""
+        for last in sorted(self.groups):
+            if self.groups[last].kind != "contraction":
+                continue
+            for middle in self._feeders(last, "rows"):
+                for first in self._feeders(middle, "contraction"):
+                    self._join_chain(first, middle, last)
+
+    def _feeders(self, g: int, kind: Kind) -> list[int]:
+        """The groups of a kind whose results group g reads, and nobody else."""
+        group = self.groups[g]
+        made = {self.maker[v] for n in group.nodes for v in reads(self.nodes[n]) if v in self.maker}
+        found = {self.group_of[m] for m in made} - {g}
+        inside = set(group.nodes)
+
+        def private(v: str) -> bool:
+            return v not in self.results and inside.issuperset(self.users[v])
+
+        return [
+            h
+            for h in sorted(found)
+            if self.groups[h].kind == kind and all(map(private, self._live(self.groups[h].nodes)))
+        ]
+
+    def _join_chain(self, *chain: int) -> None:
+        *others, last = chain
+        parts = [self.groups[g].nodes for g in chain if g in self.groups]
+        whole = sorted(n for part in parts for n in part)
+        if len(parts) < len(chain) or len(whole) > NODE_LIMIT:
+            return
+        kernels = map(self._without_outer_views, (whole, *parts))
+        if not self._decide(*kernels):
+            return
+        self.groups[last].nodes = whole
+        for g in others:
+            for n in self.groups.pop(g).nodes:
+                self.group_of[n] = last
+
     def _release_views(self) -> None:
         """Views at the ends of a group need no kernel: they go back to being aliases."""
         for g in list(self.groups):
             group = self.groups[g]
-            changed = True
-            while changed and len(group.nodes) > 1:
-                changed = False
-                for n in sorted(group.nodes):
-                    if self.described[n].kind == "view" and self._at_border(group, n):
-                        group.nodes.remove(n)
-                        self.groups[len(self.nodes) + n] = Group("view", [n], ())
-                        self.group_of[n] = len(self.nodes) + n
-                        changed = True
-                        break
+            kept = self._without_outer_views(group.nodes)
+            for n in sorted(set(group.nodes) - set(kept)):
+                self.groups[len(self.nodes) + n] = Group("view", [n], ())
+                self.group_of[n] = len(self.nodes) + n
+            group.nodes = kept
             if all(self.described[n].kind == "view" for n in group.nodes):
                 group.kind = "view"
 
-    def _at_border(self, group: Group, n: int) -> bool:
-        inside = set(group.nodes)
+    def _without_outer_views(self, nodes: Sequence[int]) -> list[int]:
+        """Nodes without the views at their ends; one node stays."""
+        kept = list(nodes)
+        changed = True
+        while changed and len(kept) > 1:
+            changed = False
+            for n in sorted(kept):
+                if self.described[n].kind == "view" and self._at_border(kept, n):
+                    kept.remove(n)
+                    changed = True
+                    break
+        return kept
+
+    def _at_border(self, nodes: Sequence[int], n: int) -> bool:
+        inside = set(nodes)
         node = self.nodes[n]
         makers = {self.maker.get(v) for v in node.inputs[:1]}
         first = not (makers & inside)

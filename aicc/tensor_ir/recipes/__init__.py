@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.recipes.blocks import blocks, has_blocks
+from aicc.tensor_ir.recipes.chained import chained, has_chain
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
 from aicc.tensor_ir.recipes.machine import Machine
@@ -53,6 +54,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
     found: list[Callable[[Plan], None]] = []
     if has_staged(kernel):
         found.append(staged)
+    if has_chain(kernel):
+        found.append(chained)
     if serial_loops(plan.kernel):
         found.append(recurrence)
     if not reductions:

@@ -16,8 +16,9 @@ from aicc.dtypes import nbytes
 from aicc.symbolic import Size, evaluate, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
+from aicc.tensor_ir.recipes.chained import block_of, has_chain
 from aicc.tensor_ir.recipes.common import COSTLY, is_costly, stride_in
-from aicc.tensor_ir.recipes.contraction import roles
+from aicc.tensor_ir.recipes.contraction import product_of, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
 from aicc.tensor_ir.recipes.tiles import Problem, choose_tile, tile_cost
@@ -47,11 +48,16 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     cold: constants come from memory, since those of the whole model do not stay in the caches.
 
     A product between maps over blocks runs band by band (`staged`): its phases take turns, and each
-    band reads the constants anew; an odd number of bands is not shared out evenly. Infinite where
-    it has no bands.
+    band reads the constants anew; an odd number of bands is not shared out evenly. A chain of
+    products (`chained`) computes whole blocks of rows. Infinite where no recipe takes several
+    products, or a product between maps.
     """
     in_bands = has_staged(kernel)
     band = band_of(kernel, machine) if in_bands else None
+    several = sum(product_of(s) is not None for s in stages(kernel)) > 1
+    block = block_of(kernel, machine) if several and has_chain(kernel) else None
+    if several and block is None:
+        return math.inf
     for stage in reversed(stages(kernel)):
         if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
             value = stage_of(kernel, stage.buffer)

@@ -1,0 +1,410 @@
+"""Two matrix products with maps and reductions over rows between them: what lies between the
+products stays in the cache.
+
+    parallel matrix of the batch:
+        kt[panels, k, columns] = right operand of the first product, panels of its columns
+        for block of rows:
+            a[rows, k] = left operand[block]
+            for panel: for tile of rows:
+                acc = 0;  for k: acc += a[rows, k] * kt[k, columns];  s[rows, columns] = acc
+            for row: p[row] = maps and reductions of s[row]
+            for panel of columns: for tile of rows:
+                acc = 0;  for j: acc += p[rows, j] * v[j, columns];  y[rows, columns] = acc
+
+The result of the first product is consumed row by row, and what comes of that is the left operand
+of the second one. A block is so many rows that their scores stay in the cache, where a whole matrix
+of them would not; how long a row is need not be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aicc.dtypes import nbytes
+from aicc.errors import ScheduleError
+from aicc.symbolic import Dim, Size, Sym, divides, product, proves_le, symbols
+from aicc.tensor_ir.analysis import Stage, readers, stages
+from aicc.tensor_ir.ir import PARAM_SCOPES, Kernel, Load
+from aicc.tensor_ir.recipes.common import (
+    as_number,
+    inline_movements,
+    is_costly,
+    own_axes,
+    parallelise,
+    vector_loop,
+    with_epilogue,
+)
+from aicc.tensor_ir.recipes.contraction import Roles, Tiling, product_of, roles
+from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.rows import _vectorise_stage
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, tile_cost
+from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_axes import PadAxis, SplitAxis
+from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline
+from aicc.tensor_ir.schedule_text import print_steps
+from aicc.tensor_ir.schedule_within import Within
+from aicc.tensor_ir.walk import walk_expr
+
+BLOCKS = (8, 12, 16, 18, 20, 24, 28, 30, 32, 36, 40, 48)
+"""Rows that a block may have."""
+SMALL_BLOCK = 12
+"""Rows of a block at most where it is not known how many there are."""
+BLOCK_CYCLES = 150.0
+"""Cycles that a block costs beside its tiles."""
+LEAST = 8
+"""Matrices that there should be at least, for threads to share."""
+
+
+def has_chain(kernel: Kernel) -> bool:
+    """True where the first and the last reduction are matrix products of operands in memory, with
+    reductions between them that are none."""
+    found = [s for s in stages(kernel) if s.op is not None]
+    if len(found) < 3:
+        return False
+    products = [product_of(s) is not None for s in found]
+    return products[0] and products[-1] and not any(products[1:-1])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Names of stages: the `first` product; `scores`, a map of it that the others read instead (or
+    the product itself); `rows`, what is made of those, of which the last is the left operand of the
+    `second` product; the result `out`."""
+
+    first: str
+    scores: str
+    rows: tuple[str, ...]
+    second: str
+    out: str
+
+    @property
+    def left(self) -> str:
+        return self.rows[-1]
+
+
+def _parts(plan: Plan) -> Parts:
+    """Inlines what is cheap, and names what is left."""
+    inline_movements(plan)
+    reductions = [s.buffer for s in plan.stages() if s.op is not None]
+    first, second = reductions[0], reductions[-1]
+    found = roles(plan.stage(second))
+    if found is None or found.row is None:
+        raise ScheduleError(f"{second} is not a matrix product\n{plan.kernel}")
+    second, out = with_epilogue(plan, second)
+    found = roles(plan.stage(second))
+    assert found is not None
+    left = found.left.buffer
+    _inline_maps(plan, left, lambda n: len(readers(plan.kernel, n)) == 1)
+    scores = _scores(plan, first, left)
+    _inline_maps(plan, left, lambda n: n != scores and not is_costly(plan.stage(n).value))
+    names = [s.buffer for s in plan.stages()]
+    if len(names) != len(plan.kernel.body) or names[0] != first or names[-2:] != [second, out]:
+        raise ScheduleError(f"not a product, rows and a product\n{plan.kernel}")
+    if left not in names[1:-2]:
+        raise ScheduleError(f"{second} is no product of rows\n{plan.kernel}")
+    names = [n for n in names[1:-2] if n not in (left, scores)]
+    return Parts(first, scores, (*names, left), second, out)
+
+
+def _inline_maps(plan: Plan, left: str, wanted: Callable[[str], bool]) -> None:
+    for stage in reversed(plan.stages()):
+        local = plan.kernel.buffer(stage.buffer).scope == "temp"
+        if stage.op is None and local and stage.buffer != left and wanted(stage.buffer):
+            plan.do(Inline(stage.buffer))
+
+
+def _scores(plan: Plan, first: str, left: str) -> str:
+    """The map of the first product that is cheap and all that reads it, or else the product."""
+    found = [s for s in plan.stages() if s.position in readers(plan.kernel, first)]
+    if len(found) != 1 or found[0].op is not None or found[0].buffer == left:
+        return first
+    (stage,) = found
+    return first if is_costly(stage.value) else stage.buffer
+
+
+def _value(v: Sym | None) -> Size:
+    return 0 if v is None else Dim((((v,), 1),), 0)
+
+
+def _check_rows(plan: Plan, parts: Parts) -> None:
+    """Raises unless each stage between the products is made of its own row of the one before."""
+    local = {parts.first, parts.scores, *parts.rows}
+    for name in dict.fromkeys((parts.scores, *parts.rows)):
+        if name == parts.first:
+            continue
+        stage = plan.stage(name)
+        own = [_value(v) for v, _ in stage.axes[:-1]]
+        shape = plan.kernel.buffer(parts.first).shape
+        if plan.kernel.buffer(name).shape[:-1] != shape[:-1]:
+            raise ScheduleError(f"{name} has other rows\n{plan.kernel}")
+        for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
+            if load.buffer in local and list(load.indices[:-1]) != own:
+                raise ScheduleError(f"{name} reads another row: {load}\n{plan.kernel}")
+
+
+def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
+    """The roles of the products, [batch.., row, column] each. Raises where they are not as the
+    recipe needs them."""
+    made: list[Roles] = []
+    for name in (parts.first, parts.second):
+        stage = plan.stage(name)
+        found = roles(stage)
+        rank = len(stage.axes)
+        if (
+            found is None
+            or len(stage.reduce) != 1
+            or (found.row, found.column) != (rank - 2, rank - 1)
+        ):
+            raise ScheduleError(f"{name} is not a product of matrices\n{plan.kernel}")
+        made.append(found)
+    one, two = made
+    second = plan.stage(parts.second)
+    own = [*(_value(v) for v, _ in second.axes[:-1]), _value(second.reduce[0][0])]
+    if list(two.left.indices) != own:
+        raise ScheduleError(f"{parts.left} is not read row by row\n{plan.kernel}")
+    operands = [one.left.buffer, one.right.buffer, two.right.buffer]
+    if len(set(operands)) < 3 or any(
+        plan.kernel.buffer(n).scope not in PARAM_SCOPES or plan.kernel.buffer(n).pack
+        for n in operands
+    ):
+        raise ScheduleError(f"the operands are not in memory\n{plan.kernel}")
+    return one, two
+
+
+@dataclass(frozen=True)
+class Block:
+    """rows: of a block; the register tiles of the two products, whose rows divide it. total: rows
+    of a matrix, where that is a number."""
+
+    rows: int
+    first: Tile
+    second: Tile
+    total: int | None = None
+
+    @property
+    def waste(self) -> float:
+        """How many times the rows of a matrix are computed, those of whole blocks counted."""
+        return 1.0 if self.total is None else -(-self.total // self.rows) * self.rows / self.total
+
+
+def _block(plan: Plan, parts: Parts) -> Block:
+    first, second = plan.stage(parts.first), plan.stage(parts.second)
+    dtype = plan.kernel.buffer(parts.first).dtype
+    total = as_number(first.axes[-2][1])
+    depth, columns = as_number(first.reduce[0][1]), as_number(first.axes[-1][1])
+    width = as_number(second.axes[-1][1])
+    best: tuple[float, Block] | None = None
+    room = plan.target.l2 // 2
+    for rows in BLOCKS:
+        bytes_ = 2 * rows * (columns or 0) * nbytes(dtype)
+        if best is not None and (bytes_ > room or (total is None and rows > SMALL_BLOCK)):
+            break
+        stride = None if depth is None else depth * nbytes(dtype)
+        problems = Problem(rows, columns, depth, stride), Problem(rows, width, columns)
+        tiles = [choose_tile(plan.target, dtype, p) for p in problems]
+        if any(rows % t.rows for t in tiles):
+            continue
+        each = sum(tile_cost(plan.target, t, p) for t, p in zip(tiles, problems, strict=True))
+        block = Block(rows, tiles[0], tiles[1], total)
+        cost = (each + BLOCK_CYCLES / rows) * block.waste
+        if best is None or cost < best[0] * 0.999:
+            best = cost, block
+    if best is None:
+        raise ScheduleError(f"no tiles for {parts.first}\n{plan.kernel}")
+    return best[1]
+
+
+def block_of(kernel: Kernel, machine: Machine) -> Block | None:
+    """The blocks of a kernel that `has_chain`; None where the recipe does not fit it."""
+    plan = Plan(kernel, machine)
+    try:
+        chained(plan)
+    except ScheduleError:
+        return None
+    plan = Plan(kernel, machine)
+    return _block(plan, _parts(plan))
+
+
+def chained(plan: Plan) -> None:
+    """Schedules a kernel of a product, maps and reductions of its rows, and a product of those."""
+    parts = _parts(plan)
+    _check_rows(plan, parts)
+    one, two = _check_products(plan, parts)
+    _Chain(plan, parts, one, two, _block(plan, parts)).run()
+
+
+class _Chain:
+    """The steps, from the operands to the result, then loops from the result back."""
+
+    def __init__(self, plan: Plan, parts: Parts, one: Roles, two: Roles, block: Block) -> None:
+        self.plan, self.parts, self.block = plan, parts, block
+        self.one, self.two = one, two
+        self.acc = parts.first
+        if parts.scores == parts.first:
+            plan.do(CacheWrite(parts.first))
+            self.acc = plan.newest_buffer()
+
+    def run(self) -> None:
+        plan, block, parts = self.plan, self.block, self.parts
+        left = self._copy(self.one.left, self._left_order())
+        right = self._copy(self.one.right, self._right_order())
+        self._pad(left, right)
+        panels = self._panels(right)
+        outer, row, column = self._nest()
+        at = f"{row}.o"
+        # The second product, a tile in registers.
+        self._tiling(parts.second, parts.out, self.two, block.second).compute_tile(
+            *self._tile_loops, f"{column}.i"
+        )
+        self._first(at, self._rows(at))
+        plan.do(ComputeAt(left, at, "stack"))
+        vectorise_last(plan, plan.newest_buffer(), block.first.lanes)
+        if outer and proves_le(LEAST, product(plan.loop(n).extent for n in outer)):
+            plan.do(ComputeAt(panels, outer[-1], "stack"))
+            self._panel_loops(plan.newest_buffer())
+            parallelise(plan, *outer, at)
+            return
+        # Few matrices: threads share the blocks of each, and the panels are there before.
+        self._panel_loops(panels)
+        parallelise(plan, *(n for n in self._loops_of(panels) if plan.has_loop(n)))
+        parallelise(plan, *outer, at)
+
+    # operands
+
+    def _left_order(self) -> tuple[int, ...]:
+        stage = self.plan.stage(self.acc)
+        return self._order(self.one.left, stage.axes[-2][0], stage.reduce[0][0])
+
+    def _right_order(self) -> tuple[int, ...]:
+        stage = self.plan.stage(self.acc)
+        return self._order(self.one.right, stage.reduce[0][0], stage.axes[-1][0])
+
+    def _order(self, load: Load, *last: Sym | None) -> tuple[int, ...]:
+        """The axes of an operand with those of two variables at the end."""
+        places: list[int] = []
+        for v in last:
+            assert v is not None
+            found = [n for n, i in enumerate(load.indices) if v in symbols(i)]
+            if len(found) != 1 or load.indices[found[0]] != _value(v):
+                raise ScheduleError(f"{load} is not a matrix\n{self.plan.kernel}")
+            places += found
+        return (*(n for n in range(len(load.indices)) if n not in places), *places)
+
+    def _copy(self, load: Load, order: tuple[int, ...]) -> str:
+        self.plan.do(CacheRead(load.buffer, "", order))
+        return next(b.name for b in reversed(self.plan.kernel.buffers) if b.scope == "temp")
+
+    def _pad(self, left: str, right: str) -> None:
+        """Whole panels, and whole blocks of rows: rows beyond the last repeat it."""
+        plan, rows = self.plan, self.block.rows
+        last = len(plan.kernel.buffer(right).shape) - 1
+        plan.do(PadAxis(right, last, self.block.first.columns, "clamp"))
+        width = len(plan.kernel.buffer(self.acc).shape) - 1
+        plan.do(PadAxis(self.acc, width, self.block.first.columns))
+        plan.do(PadAxis(left, len(plan.kernel.buffer(left).shape) - 2, rows, "clamp"))
+        for name in (self.acc, self.parts.scores, *self.parts.rows, self.parts.second):
+            plan.do(PadAxis(name, width - 1, rows, "clamp"))
+        plan.do(PadAxis(self.parts.second, width, self.block.second.columns))
+
+    def _panels(self, right: str) -> str:
+        """Panels of the first product's right operand, one after the other."""
+        plan = self.plan
+        last = len(plan.kernel.buffer(right).shape) - 1
+        plan.do(SplitAxis(right, last, self.block.first.columns))
+        order = (*range(last - 1), last, last - 1, last + 1)
+        plan.do(CacheRead(right, "", order))
+        made = next(b.name for b in reversed(plan.kernel.buffers) if b.scope == "temp")
+        plan.do(Inline(right))
+        return made
+
+    def _panel_loops(self, name: str) -> None:
+        """Square blocks, that turn in registers."""
+        plan, lanes = self.plan, self.block.first.lanes
+        rank = len(plan.kernel.buffer(name).shape)
+        k, q = f"{name}.{rank - 2}", f"{name}.{rank - 1}"
+        if plan.has_loop(k) and divides(lanes, plan.loop(k).extent) and lanes > 1:
+            plan.do(Split(k, lanes), Split(q, lanes))
+            plan.do(Reorder((f"{k}.o", f"{q}.o", f"{k}.i", f"{q}.i")))
+            plan.do(Unroll(f"{k}.i"), Vectorize(f"{q}.i"))
+        else:
+            vector_loop(plan, q, lanes)
+
+    # loops
+
+    def _nest(self) -> tuple[list[str], str, str]:
+        """Blocks, panels and tiles of the result: (loops over matrices, rows, columns)."""
+        plan, block = self.plan, self.block
+        names = [v.name if v else "" for v in own_axes(plan, self.parts.out, self.parts.second)]
+        *outer, row, column = names
+        outer = [n for n in outer if n]
+        if not row or not column:
+            raise ScheduleError(f"{self.parts.out} is one row\n{plan.kernel}")
+        extent = plan.loop(column).extent
+        plan.do(Reorder((*outer, row, column)))
+        exact = isinstance(extent, int) and divides(block.second.columns, extent)
+        plan.do(Split(column, block.second.columns, "exact" if exact else "guard"))
+        inner = (f"{column}.o", f"{column}.i")
+        plan.do(Reorder((*outer, *inner, row)))
+        exact = divides(block.rows, plan.loop(row).extent)
+        plan.do(Split(row, block.rows, "exact" if exact else "guard"))
+        tiles = [f"{row}.i"]
+        if block.second.rows < block.rows:
+            plan.do(Split(f"{row}.i", block.second.rows))
+            tiles = [f"{row}.i.o", f"{row}.i.i"]
+        plan.do(Reorder((*outer, f"{row}.o", inner[0], *tiles, inner[1])))
+        self._tile_loops = ([inner[0], *tiles][-2], tiles[-1])
+        return outer, row, column
+
+    def _loops_of(self, buffer: str) -> list[str]:
+        rank = len(self.plan.kernel.buffer(buffer).shape)
+        return [f"{buffer}.{n}" for n in range(rank - 2)]
+
+    def _tiling(self, buffer: str, out: str, found: Roles, tile: Tile) -> Tiling:
+        return Tiling(self.plan, buffer, out, found, tile, None)
+
+    def _rows(self, at: str) -> str:
+        """What is between the products, row by row. The name of the block's first product."""
+        plan = self.plan
+        *names, left = self.parts.rows
+        final = plan.stage(left)
+        plan.do(ComputeAt(left, at, "stack"))
+        made = plan.newest_buffer()
+        rank = len(final.axes)
+        row = f"{made}.{rank - 2}"
+        done: list[tuple[str, Stage]] = []
+        for name in reversed(names):
+            stage = plan.stage(name)
+            plan.do(ComputeAt(name, row, "stack"))
+            done.append((plan.newest_buffer(), stage))
+        plan.do(ComputeAt(self.parts.scores, at, "stack"))
+        scores = plan.newest_buffer()
+        for name, stage in done:
+            _vectorise_stage(plan, name, stage)
+        vectorise_last(plan, made, self.block.first.lanes)
+        return scores
+
+    def _first(self, at: str, made: str) -> None:
+        """The first product for one block, in register tiles."""
+        plan, tile, name = self.plan, self.block.first, self.parts.scores
+        rank = len(plan.kernel.buffer(made).shape)
+        m, n = f"{made}.{rank - 2}", f"{made}.{rank - 1}"
+        if not divides(tile.columns, plan.loop(n).extent):
+            plan.do(Within(at, print_steps([PadAxis(made, rank - 1, tile.columns)])))
+            n = f"{n}.p"
+        plan.do(Split(n, tile.columns))
+        plan.do(Reorder((f"{n}.o", m, f"{n}.i")))
+        loops = f"{n}.o", m
+        if tile.rows < self.block.rows:
+            plan.do(Split(m, tile.rows))
+            loops = f"{m}.o", f"{m}.i"
+        self._tiling(self.acc, name, self.one, tile).compute_tile(*loops, f"{n}.i")
+
+
+def vectorise_last(plan: Plan, name: str, lanes: int, unroll: int = 1) -> None:
+    """Vectorises the innermost loop of the nest that computes a local map."""
+    vector_loop(plan, f"{name}.{len(plan.kernel.buffer(name).shape) - 1}", lanes, unroll)
+
+
+__all__ = ["Block", "block_of", "chained", "has_chain"]

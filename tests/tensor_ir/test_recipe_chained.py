@@ -1,0 +1,197 @@
+"""The recipe for two products with rows between them, on attention in the forms of exporters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aicc.codegen.target import Target
+from aicc.symbolic import evaluate, sym
+from aicc.tensor_ir.builder import KernelBuilder
+from aicc.tensor_ir.interp import run
+from aicc.tensor_ir.ir import For, Kernel, call, select
+from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.recipes.chained import block_of, has_chain
+from aicc.tensor_ir.recipes.cost import estimate
+from aicc.tensor_ir.schedule_text import parse_steps, print_steps
+from aicc.tensor_ir.verify import verify
+from aicc.tensor_ir.walk import walk_stmts
+
+TARGET = Target.from_name("x86-64-v4")
+SYMBOLS = sym("b", 1), sym("n", 1), sym("m", 1)
+
+
+def attention(
+    heads=2,
+    rows=9,
+    keys=20,
+    depth=16,
+    width=16,
+    batch=1,
+    group=1,
+    masked=True,
+    scaled=True,
+    capped=False,
+    joined=False,
+) -> Kernel:
+    """softmax(q k^T * scale + mask) v for [batch, position, head, depth] operands; `group` heads
+    share keys and values; capped: scores go through tanh; joined: operands are [batch, position,
+    head * depth]."""
+    b = KernelBuilder("k")
+    q = b.input("q", "f32", (batch, rows, heads, depth))
+    k = b.input("k", "f32", (batch, keys, heads // group, depth))
+    v = b.input("v", "f32", (batch, heads // group, keys, width))
+    shape = (batch, heads, rows, keys)
+    qt = b.compute((batch, heads, rows, depth), lambda n, h, i, d: q[n, i, h, d])
+    kt = b.compute((batch, heads, depth, keys), lambda n, h, d, j: k[n, j, h // group, d])
+    s = b.reduce(shape, (depth,), lambda n, h, i, j, d: qt[n, h, i, d] * kt[n, h, d, j])
+    if scaled:
+        s = b.compute(shape, lambda *i, s=s: s[i] * 0.25)
+    if capped:
+        s = b.compute(shape, lambda *i, s=s: call("tanh", s[i]) * 5.0)
+    if masked:
+        mask = b.input("mask", "f32", (batch, 1, rows, keys))
+        s = b.compute(shape, lambda n, h, i, j, s=s: s[n, h, i, j] + mask[n, 0, i, j])
+    top = b.reduce((*shape[:3], 1), (keys,), lambda n, h, i, o, j: s[n, h, i, j], op="max")
+    e = b.compute(shape, lambda n, h, i, j: call("exp", s[n, h, i, j] - top[n, h, i, 0]))
+    total = b.reduce((*shape[:3], 1), (keys,), lambda n, h, i, o, j: e[n, h, i, j])
+    p = b.compute(shape, lambda n, h, i, j: e[n, h, i, j] * (1.0 / total[n, h, i, 0]))
+    p = b.compute(shape, lambda *i, p=p: select(call("isnan", p[i]), 0.0, p[i]))
+    y = b.reduce(
+        (batch, heads, rows, width),
+        (keys,),
+        lambda n, h, i, d, j: p[n, h, i, j] * v[n, h // group, j, d],
+    )
+    b.mark_output(y)
+    return b.build()
+
+
+def results(kernel: Kernel, sizes) -> np.ndarray:
+    """What the interpreter computes, with a mask of which whole rows are -inf."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for p in kernel.params:
+        shape = tuple(evaluate(d, sizes) for d in p.shape)
+        a = rng.standard_normal(shape).astype(np.float32)
+        if p.name == "mask":
+            hidden = rng.random(shape) < 0.4
+            hidden[:, :, 1 % shape[2]] = True
+            a = np.where(hidden, np.float32(-np.inf), a)
+        arrays[p.name] = a if p.scope != "out" else np.full(shape, np.nan, np.float32)
+    with np.errstate(invalid="ignore"):
+        run(kernel, arrays, sizes)
+    return next(arrays[p.name] for p in kernel.params if p.scope == "out")
+
+
+def check(kernel: Kernel, sizes=None) -> tuple[Kernel, str]:
+    """The schedule of a kernel, which changes nothing but rounding, and its steps."""
+    made, steps = scheduled(kernel, TARGET)
+    verify(made)
+    text = print_steps(steps)
+    assert parse_steps(text) == steps
+    got = results(made, sizes or {})
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(got, results(kernel, sizes or {}), rtol=1e-5, atol=1e-6)
+    return made, text
+
+
+def parallel_loops(kernel: Kernel) -> list[For]:
+    found = [s for s in walk_stmts(kernel.body) if isinstance(s, For)]
+    return [f for f in found if f.kind == "parallel"]
+
+
+def in_memory(kernel: Kernel) -> set[str]:
+    return {b.name for b in kernel.buffers if b.scope == "temp"}
+
+
+@pytest.mark.parametrize("rows", [8, 9, 25])
+@pytest.mark.parametrize("keys", [16, 20, 37])
+def test_blocks_of_rows(rows, keys):
+    kernel = attention(heads=8, rows=rows, keys=keys)
+    assert has_chain(kernel)
+    block = block_of(kernel, TARGET)
+    assert block is not None and rows <= block.waste * rows < rows + block.rows
+    made, text = check(kernel)
+    assert "within" in text or keys % block.first.columns == 0
+    assert not in_memory(made)
+    (loop,) = parallel_loops(made)
+    assert loop.extent == 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"masked": False},
+        {"scaled": False, "masked": False},
+        {"capped": True},
+        {"depth": 20},
+        {"width": 24},
+        {"group": 4, "heads": 8},
+        {"group": 8, "heads": 8, "batch": 2},
+    ],
+    ids=str,
+)
+def test_forms(options):
+    made, _ = check(attention(**{"heads": 8, **options}))
+    assert not in_memory(made)
+
+
+@pytest.mark.parametrize("sizes", [{"b": 1, "n": 1, "m": 1}, {"b": 2, "n": 14, "m": 35}])
+def test_lengths_that_only_a_run_knows(sizes):
+    b, n, m = SYMBOLS
+    made, _ = check(attention(heads=8, batch=b, rows=n, keys=m, group=2), sizes)
+    assert not in_memory(made)
+    assert len(parallel_loops(made)) == 1
+
+
+def test_few_matrices_share_the_blocks_of_each():
+    """The panels of the first product are made before, since all blocks read them."""
+    made, _ = check(attention(heads=2, rows=64, keys=32))
+    assert len(in_memory(made)) == 1
+    assert any(loop.extent > 2 for loop in parallel_loops(made))
+
+
+def test_threads_write_apart():
+    made, _ = check(attention(heads=8))
+    (loop,) = parallel_loops(made)
+    private = {b.name for b in made.buffers if b.scope in ("stack", "register")}
+    written = {s.buffer for s in walk_stmts(loop.body) if hasattr(s, "indices")}
+    assert written - private == {b.name for b in made.params if b.scope == "out"}
+
+
+def one_product_more() -> Kernel:
+    b = KernelBuilder("k")
+    x, y = b.input("x", "f32", (16, 16)), b.input("y", "f32", (16, 16))
+    w = b.input("w", "f32", (16, 16))
+    s = b.reduce((16, 16), (16,), lambda i, j, k: x[i, k] * y[k, j])
+    t = b.reduce((16, 16), (16,), lambda i, j, k: s[i, k] * w[k, j])
+    b.mark_output(t)
+    return b.build()
+
+
+def columns_reduced() -> Kernel:
+    """What is between the products reads other rows."""
+    b = KernelBuilder("k")
+    x, y = b.input("x", "f32", (16, 16)), b.input("y", "f32", (16, 16))
+    w = b.input("w", "f32", (16, 16))
+    s = b.reduce((16, 16), (16,), lambda i, j, k: x[i, k] * y[k, j])
+    top = b.reduce((16, 1), (16,), lambda j, o, i: s[i, j], op="max")
+    p = b.compute((16, 16), lambda i, j: s[i, j] - top[j, 0])
+    b.mark_output(b.reduce((16, 16), (16,), lambda i, j, k: p[i, k] * w[k, j]))
+    return b.build()
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [attention(rows=1), one_product_more(), columns_reduced()],
+    ids=["row", "two", "columns"],
+)
+def test_what_does_not_fit_is_never_fused(kernel):
+    assert not has_chain(kernel) or block_of(kernel, TARGET) is None
+    assert estimate(kernel, TARGET) == float("inf")
+
+
+def test_rows_of_whole_blocks_are_counted():
+    """One row more than a block takes as long as two blocks."""
+    few, more = (estimate(attention(heads=8, rows=r, keys=64, depth=64), TARGET) for r in (8, 9))
+    assert more > 1.2 * few
