@@ -36,7 +36,7 @@ def passes(target: Target) -> list[Pass]:
         Simplify(),
         _winograd(target),  # fewer multiplications for 3x3 windows, where estimated to be faster
         Fuse(target),  # groups of nodes become kernels; from here on a Module
-        Reorder(time_budget=0.3),  # the order of calls that needs the least memory
+        Reorder(),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
         Plan(),  # buffers get their places, calls become steps; from here on a Program
     ]

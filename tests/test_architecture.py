@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tensor_ir": COMMON,
     "graph_ir.types": COMMON,
     "ops": {*COMMON, "graph_ir.types", "tensor_ir"},
-    "graph_ir": {*COMMON, "tensor_ir", "ops.registry"},
+    "graph_ir": {*COMMON, "tensor_ir", "ops.registry", "memory"},
     "frontend": {*COMMON, "graph_ir", "ops.registry"},
     "codegen": {*COMMON, "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),

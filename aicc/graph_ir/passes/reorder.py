@@ -8,7 +8,8 @@ from typing import ClassVar, overload
 from aicc.graph_ir.graph import Graph, reads
 from aicc.graph_ir.module import Module
 from aicc.graph_ir.passes.layout import typical
-from aicc.graph_ir.passes.order import Problem, order
+from aicc.memory.order_problem import Problem
+from aicc.memory.ordering import order
 from aicc.ops import registry
 
 
@@ -20,10 +21,10 @@ class Reorder:
     before: %a = Conv(%x)  %b = Conv(%x)  %c = ReduceMean(%a)  %d = ReduceMean(%b)  %y = Add(%c, %d)
     after:  %a = Conv(%x)  %c = ReduceMean(%a)  %b = Conv(%x)  %d = ReduceMean(%b)  %y = Add(%c, %d)
 
-    time_budget: seconds for the beam search, beyond the greedy orders.
+    time_budget: seconds for the search where it does not end before; most models take milliseconds.
     """
 
-    time_budget: float = 0.0
+    time_budget: float = 2.0
 
     name: ClassVar[str] = "reorder"
 

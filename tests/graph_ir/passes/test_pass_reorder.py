@@ -1,7 +1,7 @@
 from pass_builder import Build, applied, ops
 
 from aicc.graph_ir.module import Module
-from aicc.graph_ir.passes.order import live_peak
+from aicc.memory.order_problem import live_peak
 from aicc.graph_ir.passes.reorder import Reorder, memory_problem
 from aicc.symbolic import sym
 
