@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from aicc import __version__, config
-from aicc.codegen.jit import NativeLibrary, compile_object
+from aicc.codegen.host import processor
+from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import check_messages
 from aicc.codegen.object_cache import ObjectCache
 from aicc.codegen.parallel import Workers
@@ -23,6 +24,7 @@ from aicc.codegen.threadpool import pool_text
 from aicc.errors import AiccWarning
 from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.graph_ir.graph import Graph, Node
+from aicc.loading import place_code
 from aicc.machine_limits import machine_limits
 from aicc.model import CompiledModel
 from aicc.planned import Planned, host_operands
@@ -63,7 +65,7 @@ def build(
     clock.lap("pack")
     objects = _objects(planned, target, compiled(), cache)
     clock.lap("codegen")
-    library = NativeLibrary(objects, target)
+    library = place_code(objects, target)
     kernels = planned.kernels
     parts = Parts(
         planned.program,
@@ -75,6 +77,7 @@ def build(
         scopes={name: tuple(b.scope for b in k.params) for name, k in kernels.items()},
         strings=strings,
         version=__version__,
+        processor=processor(),
     )
     host = HostOperators(planned.graph, planned.hosts)
     executable = Executable.of(parts, library, threads, host)

@@ -1,19 +1,25 @@
-"""A saved model comes back without the compiler: only LLVM's linker places its code."""
+"""A saved model comes back without the compiler, and where it can without LLVM."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from aicc import config
-from aicc.codegen.jit import NativeLibrary
+from aicc.codegen.host import processor
 from aicc.codegen.target import Target, usable_cores
-from aicc.errors import SavedModelError, TargetError
+from aicc.errors import CodegenError, SavedModelError, TargetError
 from aicc.model import CompiledModel
 from aicc.runtime.executable import Executable
 from aicc.runtime.limits import Limits
+from aicc.runtime.linking import LinkedLibrary, LinkError, usable
 from aicc.runtime.saved import Parts, read_parts
+from aicc.runtime.state import Library
+
+log = logging.getLogger("aicc")
 
 
 def load(
@@ -37,14 +43,26 @@ def load(
     many = threads or config.get("AICC_THREADS") or max(1, min(parts.threads, usable_cores()))
     if threads is not None and threads < 1:
         raise ValueError(f"threads is 1 or more, not {threads}")
-    model = CompiledModel(
-        Executable.of(parts, NativeLibrary(parts.code, target), many),
-        parts,
-        target=target.name,
-        limits=partial(_limits, target),
-    )
+    try:
+        executable = Executable.of(parts, place_code(parts.code, target), many)
+    except CodegenError as error:
+        raise SavedModelError(f"{str(path)!r}: its parts do not fit together: {error}") from error
+    model = CompiledModel(executable, parts, target=target.name, limits=partial(_limits, target))
     model.seconds["load"] = time.perf_counter() - began
     return model
+
+
+def place_code(code: Sequence[bytes], target: Target) -> Library:
+    """Object files placed in memory and connected: by `runtime.linking` where it knows all that
+    they have, else by LLVM. Raises CodegenError where they do not fit together."""
+    if usable():
+        try:
+            return LinkedLibrary(code)
+        except LinkError as error:
+            log.debug("linked by LLVM: %s", error)
+    from aicc.codegen.jit import NativeLibrary
+
+    return NativeLibrary(code, target)
 
 
 def _target(path: str | os.PathLike[str], parts: Parts) -> Target:
@@ -52,6 +70,8 @@ def _target(path: str | os.PathLike[str], parts: Parts) -> Target:
         target = Target.parse(parts.target)
     except TargetError as error:
         raise SavedModelError(f"{str(path)!r}: {error}") from error
+    if parts.processor and parts.processor == processor():
+        return target  # to know more of it takes LLVM
     try:
         target.require_host()
     except TargetError as error:

@@ -25,7 +25,7 @@ from aicc.errors import IRError
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.verify import verify
 from aicc.memory import placement
-from aicc.pages import forget
+from aicc.pages import forget, trim_heap
 from aicc.runtime.program import Buffer, Call, Host, Program
 from aicc.runtime.verify import verify_program
 from aicc.symbolic import Size, product
@@ -34,6 +34,10 @@ from aicc.tensor_ir.packing import PackError, pack_into, parse_layout
 from aicc.tensor_ir.verify import verify as verify_kernel
 
 Array = np.ndarray[Any, Any]
+
+
+TRIM = 1 << 24
+"""Bytes of constants that go before the C library is asked to give their memory back."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Planned:
         is in memory twice for long.
         """
         block = aligned_bytes(self.program.constant_bytes)
-        objects = {}
+        objects, freed = {}, 0
         last = {s.constant: name for name, s in self.sources.items()}
         for name, source in self.sources.items():
             b, data = self.program.table[name], self.graph.constants[source.constant]
@@ -78,7 +82,11 @@ class Planned:
                 target = block[b.at : b.at + count].view(dtype).reshape(shape)
                 pack_into(target, data, source.layout, forget)
             if release and last[source.constant] == name:
+                freed += data.nbytes
                 del data, self.graph.constants[source.constant]
+                if freed >= TRIM:
+                    trim_heap()
+                    freed = 0
         return block, objects
 
     def __str__(self) -> str:

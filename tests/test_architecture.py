@@ -18,7 +18,7 @@ ROOT = Path(aicc.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = {path: str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in FILES}
 
-COMMON = {"errors", "dtypes", "symbolic", "text", "config"}
+COMMON = {"errors", "dtypes", "symbolic", "text", "config", "pages"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -34,9 +34,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "frontend": {*COMMON, "graph_ir", "ops.registry"},
     "codegen": {*COMMON, "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),
-    "runtime": {*COMMON, "memory", "pages"},
+    "runtime": {*COMMON, "memory"},
     "model": {*COMMON, "runtime"},
-    "loading": {*COMMON, "runtime", "model", "codegen.jit", "codegen.target", "machine_limits"},
+    "loading": {
+        *COMMON,
+        "runtime",
+        "model",
+        "codegen.host",
+        "codegen.jit",
+        "codegen.target",
+        "machine_limits",
+    },
     "dump": {*COMMON, "graph_ir"},
     "passes": {*COMMON, "dump"},
 }

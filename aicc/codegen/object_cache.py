@@ -22,9 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import llvmlite
-import llvmlite.binding as llvm
-
+from aicc.codegen.host import llvm_identity
 from aicc.codegen.target import Target
 
 log = logging.getLogger("aicc")
@@ -179,7 +177,7 @@ def compiler_identity() -> str:
     """Differs for versions of llvmlite and LLVM, and of the source that object code depends on:
     what the code generator consists of and may import."""
     root = Path(__file__).resolve().parents[1]
-    state = hashlib.sha256(f"{llvmlite.__version__} {llvm.llvm_version_info}".encode())
+    state = hashlib.sha256(llvm_identity().encode())
     # Without source files (an archive, a frozen program) the version has to tell.
     for path in sorted({p for pattern in _SOURCES for p in root.glob(pattern)}):
         source = path.read_bytes()

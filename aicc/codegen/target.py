@@ -18,8 +18,7 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import llvmlite.binding as llvm
-
+from aicc.codegen.host import host as llvm_host
 from aicc.errors import TargetError
 
 # Bits of one element in memory. A bool is a byte.
@@ -133,7 +132,7 @@ class Target:
             known = ", ".join(("native", *_LEVELS))
             raise TargetError(f"unknown target {name!r}; known: {known}")
         arch, cpu, features = _LEVELS[name]
-        host_triple = llvm.get_default_triple()
+        host_triple = llvm_host().triple
         same = _arch(host_triple) == arch
         triple = host_triple if same else f"{arch}-unknown-linux-gnu"
         caches = _host_caches() if same else _FALLBACK_CACHES
@@ -144,7 +143,7 @@ class Target:
         """This machine: CPU and features from LLVM, caches and cores from the operating system."""
         cpu, flags = _host_cpu()
         return _target(
-            "native", llvm.get_default_triple(), cpu, list(flags), _host_caches(), usable_cores()
+            "native", llvm_host().triple, cpu, list(flags), _host_caches(), usable_cores()
         )
 
     @staticmethod
@@ -223,12 +222,13 @@ def _target(
 
 @functools.cache
 def _host_cpu() -> tuple[str, tuple[str, ...]]:
-    features = llvm.get_host_cpu_features()
-    flags = tuple(("+" if on else "-") + name for name, on in sorted(features.items()))
-    if not flags:  # LLVM cannot tell on every system: then the baseline, which is always there
+    found = llvm_host()
+    if (
+        not found.features
+    ):  # LLVM cannot tell on every system: then the baseline, which is always there
         level = "x86-64" if platform.machine().lower() in ("x86_64", "amd64") else "aarch64"
         return _LEVELS[level][1], tuple(f"+{f}" for f in _LEVELS[level][2])
-    return llvm.get_host_cpu_name(), flags
+    return found.cpu, found.features
 
 
 # ---- cores ---------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
     file      ::= header manifest section*
     header    ::= MAGIC format:u32 0:u32 manifest:u64 file:u64 sha256       64 bytes, little-endian:
                   the format's number; bytes of the manifest and of the file; the manifest's hash
-    manifest  ::= JSON: the version of aicc; the target's text; threads; checks and parameter scopes
-                  of each kernel; constants of strings; kind, place, size, SHA-256 of each section
+    manifest  ::= JSON: the version of aicc; the target's text; the processor; threads; checks and
+                  parameter scopes of each kernel; constants of strings; kind, place, size, SHA-256
+                  of each section
     section   ::= "program", its text | "code", an object file | "weights", the block of constants
 
 The weights lie at a multiple of PAGE bytes and are mapped, never read: pages come as kernels touch
@@ -56,7 +57,8 @@ class Parts:
 
     code: object files. constants: the block, aligned to 64 bytes. target: `Target.text()` of the
     machine that the code is for. checks, scopes: of each kernel, as `Executable` takes them.
-    strings: constants of strings, by buffer. version: of the aicc that made them.
+    strings: constants of strings, by buffer. version: of the aicc that made them. processor: what
+    the system says of a processor that runs the code; "" where it says nothing.
     """
 
     program: Program
@@ -68,6 +70,7 @@ class Parts:
     scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     strings: Mapping[str, Array] = field(default_factory=dict)
     version: str = ""
+    processor: str = ""
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -130,6 +133,7 @@ def _layout(parts: Parts) -> list[bytes | memoryview]:
         {
             "aicc": parts.version,
             "target": parts.target,
+            "processor": parts.processor,
             "threads": parts.threads,
             "checks": {k: list(v) for k, v in parts.checks.items() if v},
             "scopes": {k: list(v) for k, v in parts.scopes.items()},
@@ -284,6 +288,7 @@ class _Reading:
             scopes,
             {k: _strings(v) for k, v in manifest["strings"].items()},
             str(manifest["aicc"]),
+            str(manifest["processor"]),
         )
 
     def _section(self, section: dict[str, Any], at: int) -> bytes:

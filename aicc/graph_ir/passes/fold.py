@@ -65,7 +65,7 @@ class Folder:
         if after > max(before, self.expansion) and self._only_broadcast(ed, node):
             return None
         if node.op == "Transpose" and arrays[0] is not None:
-            # The largest constants that are folded: a view, which is copied only once.
+            # The largest constants that are folded: a view, which is copied when it is packed.
             view = arrays[0].transpose(node.attr("perm") or None)
             return [ed.constant(view, base=node.outputs[0])]
         try:

@@ -23,6 +23,7 @@ from aicc.graph_ir.infer import constant_type, context, enclosing, result_types
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import REQUIRED, GraphRewriter, OpContext
+from aicc.pages import forget
 from aicc.symbolic import symbols
 
 Array = np.ndarray[Any, Any]
@@ -192,7 +193,13 @@ class Editor(GraphRewriter):
 
     def constant(self, data: Any, dtype: str | None = None, base: str = "") -> str:
         """The name of a constant with these data."""
-        array = contiguous(np.asarray(data, None if dtype is None else to_numpy(dtype)))
+        array = settled(np.asarray(data, None if dtype is None else to_numpy(dtype)))
+        if array.nbytes > SHARED_BYTES:
+            # The file's pages that it was computed from would stay in memory unread.
+            for name in (base, *self._current.inputs):
+                source = self.new.constants.get(name)
+                if source is not None and source.nbytes > SHARED_BYTES:
+                    forget(source)
         key = _content(array)
         known = self._by_content.get(key) if key is not None else None
         if known is not None:
@@ -310,18 +317,15 @@ def _names_symbols(value: str, t: TensorType) -> bool:
     return any(s.name.startswith(f"{value}.") for d in t.shape for s in symbols(d))
 
 
-def contiguous(array: Array) -> Array:
-    """The array in C order. A large transposed matrix is copied in strips of a few of its rows,
-    which stay in the cache while their columns are written: several times as fast."""
+def settled(array: Array) -> Array:
+    """An array of the same elements that keeps no others alive. A large one whose axes only lie in
+    another order in memory stays as it is: it is copied once, when it is packed."""
     if array.flags.c_contiguous:
         return array
-    if array.ndim != 2 or array.nbytes < 1 << 20 or not array.flags.f_contiguous:
-        return array.copy(order="C")
-    made = np.empty(array.shape, array.dtype)
-    strip = max(1, 64 // array.itemsize)
-    for start in range(0, array.shape[1], strip):
-        made[:, start : start + strip] = array[:, start : start + strip]
-    return made
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    if array.nbytes > SHARED_BYTES and array.transpose(order).flags.c_contiguous:
+        return array
+    return array.copy(order="C")
 
 
 def _content(array: Array) -> tuple[Any, ...] | None:
