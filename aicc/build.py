@@ -35,7 +35,6 @@ from aicc.tensor_ir.text import print_kernel
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger("aicc")
-MIB = 1 << 20
 
 
 def build(
@@ -88,7 +87,7 @@ def build(
 
 def object_cache() -> ObjectCache | None:
     """The cache that the environment asks for, if any."""
-    limit = config.get("AICC_CACHE") * MIB
+    limit = config.cache_bytes("objects")
     if not limit:
         return None
     try:

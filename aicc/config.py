@@ -68,7 +68,13 @@ VARIABLES: dict[str, Variable] = {
         ),
         Variable("AICC_DUMP", None, Path, "a folder for the text after each pass"),
         Variable("AICC_CACHE_DIR", None, Path, "a folder for what is kept between processes"),
-        Variable("AICC_CACHE", 512, _count, "MiB of object code kept there at most; 0 keeps none"),
+        Variable(
+            "AICC_CACHE",
+            4096,
+            _count,
+            "MiB kept there at most: compiled models, and an eighth for code of kernels; "
+            "0 keeps nothing",
+        ),
     )
 }
 
@@ -83,6 +89,15 @@ def get(name: str) -> Any:
         return variable.read(text)
     except ValueError as e:
         raise AiccError(f"{name}={text!r}: {e} ({variable.meaning})") from None
+
+
+CACHE_SHARES = {"objects": 1, "models": 7}
+"""Eighths of what may be kept between processes."""
+
+
+def cache_bytes(kind: str) -> int:
+    """How much of one kind may be kept; 0 for nothing."""
+    return int(get("AICC_CACHE")) * (1 << 20) // 8 * CACHE_SHARES[kind]
 
 
 def cache_folder() -> Path:

@@ -20,6 +20,7 @@ from aicc.graph_ir.module import Module
 from aicc.levels import LEVELS
 from aicc.lower import Fuse
 from aicc.model import CompiledModel
+from aicc.model_cache import Entry, model_cache
 from aicc.passes import Pass, find_pass, run_passes
 from aicc.pipeline import passes
 from aicc.plan import Plan
@@ -219,30 +220,48 @@ def _compile(
         if progress is not None:
             progress(stage, time_taken)
 
-    def begin(workers: Workers) -> Stage:
+    dump = config.get("AICC_DUMP") if dump is None else dump
+    check = config.get("AICC_CHECK") if check is None else check
+    # Who looks at passes wants them to run.
+    kept = model_cache() if dump is None and stop_after is None and check < 2 else None
+    entry: Entry | None = None
+
+    def begin(workers: Workers) -> Stage | CompiledModel:
+        nonlocal entry
         began = time.perf_counter()
         found = load(machine)
+        note("import", time.perf_counter() - began)
+        if kept is not None and isinstance(found, Graph) and start_after is None:
+            began = time.perf_counter()
+            known = kept.find(found, machine, many)
+            if isinstance(known, CompiledModel):
+                note("load", time.perf_counter() - began)
+                return known
+            entry = known
         if stop_after is None and _worth_workers(found):
             # They start while the passes run.
             workers.start((config.get("AICC_JOBS") or usable_cores()) - 1)
-        note("import", time.perf_counter() - began)
         return found
 
     with Workers(machine) as workers:
+        first = [begin(workers)]
+        if isinstance(first[0], CompiledModel):
+            first[0].seconds = seconds
+            return first[0]
         outcome = run_passes(
-            begin(workers),  # no name here keeps its weights from going
+            first.pop(),  # no name here keeps its weights from going
             passes(machine),
             LEVELS,
             start_after=start_after,
             stop_after=stop_after,
-            dump=config.get("AICC_DUMP") if dump is None else dump,
+            dump=dump,
             check=check,
             on_time=note,
         )
         if outcome.stopped:
             result: Stage = outcome.result
             return result
-        return build(
+        model = build(
             outcome.result,
             machine,
             many,
@@ -252,6 +271,9 @@ def _compile(
             seconds=seconds,
             note=progress,
         )
+    if kept is not None and entry is not None:
+        kept.put(entry, model)
+    return model
 
 
 def _worth_workers(found: Stage) -> bool:

@@ -41,73 +41,32 @@ _PARTS = ("codegen", "tensor_ir", "symbolic", "runtime", "memory")
 _SOURCES = ("*.py", *(f"{part}/**/*.py" for part in _PARTS))
 
 
-class ObjectCache:
-    """Object code by key, in files of a folder, at most `limit` bytes; the least recently used go
-    first. version: of the compiler; a part of every key.
+class CacheFolder:
+    """Files of a folder, at most `limit` bytes; the least recently used go first.
 
     Several objects, in one process or in many, may use one folder at once. One object is for one
     thread at a time.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], limit: int, version: str = "") -> None:
+    def __init__(self, folder: str | os.PathLike[str], limit: int) -> None:
         self.folder = Path(folder)
         self.limit = limit
-        self._salt = f"{version}\0{compiler_identity()}"
         self._readable: bool | None = None
         self._writable = True
 
-    def key(self, kind: str, text: str, target: Target) -> str:
-        """The key of what is made of a text for a target. kind: tells apart ways to make it. It
-        differs as well for other versions of aicc, of its code generator's source, and of LLVM."""
-        whole = "\0".join((self._salt, target.text(), kind, text))
-        return hashlib.sha256(whole.encode()).hexdigest()
+    def writable(self, size: int, share: int) -> bool:
+        """Whether a file of `size` bytes may be kept: at most one of `share` parts of the bound."""
+        return size <= self.limit // share and self.usable() and self._writable
 
-    def get(self, key: str) -> bytes | None:
-        """The data put under a key, or None where there are none or they are damaged."""
-        if not self._usable():
-            return None
-        path = self.folder / key
-        try:
-            whole = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            log.debug("object cache: %s", error)
-            return None
-        start = len(MAGIC) + 32
-        data = whole[start:]
-        if whole[:start] != MAGIC + _checksum(key, data):
-            log.debug("object cache: %s is damaged", path)
-            with contextlib.suppress(OSError):
-                path.unlink()
-            return None
-        with contextlib.suppress(OSError):  # a folder that is only read has no order of use
-            os.utime(path)
-        return data
+    def wrote(self, size: int) -> None:
+        """Notes bytes written, and cleans up where many were. Raises OSError."""
+        if self._count(size) >= CLEAN_AFTER:
+            self.clean()
 
-    def put(self, key: str, data: bytes) -> None:
-        """Keeps data under a key; replaces what is there."""
-        size = len(MAGIC) + 32 + len(data)
-        if size > self.limit // 16 or not self._usable() or not self._writable:
-            return
-        try:
-            self._write(key, MAGIC + _checksum(key, data) + data)
-            if self._count(size) >= CLEAN_AFTER:
-                self.clean()
-        except OSError as error:
-            log.debug("object cache: nothing more is kept: %s", error)
-            self._writable = False
-
-    def _write(self, key: str, whole: bytes) -> None:
-        handle, name = tempfile.mkstemp(dir=self.folder, suffix=SUFFIX)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(whole)
-            os.replace(name, self.folder / key)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+    def give_up(self, error: Exception) -> None:
+        """Nothing more is written by this object."""
+        log.debug("cache %s: nothing more is kept: %s", self.folder, error)
+        self._writable = False
 
     def _count(self, size: int) -> int:
         """Notes bytes written; the units written, by whomever, since the last clean-up."""
@@ -143,7 +102,7 @@ class ObjectCache:
                 os.unlink(path)
             total -= size
 
-    def _usable(self) -> bool:
+    def usable(self) -> bool:
         """Whether the folder is there, or can be made, and belongs to who may be trusted."""
         if self._readable is None:
             try:
@@ -152,9 +111,68 @@ class ObjectCache:
             except OSError as error:
                 fault = str(error)
             if fault:
-                log.debug("object cache: not used: %s", fault)
+                log.debug("cache %s: not used: %s", self.folder, fault)
             self._readable = not fault
         return self._readable
+
+
+class ObjectCache(CacheFolder):
+    """Object code by key. version: of the compiler; a part of every key."""
+
+    def __init__(self, folder: str | os.PathLike[str], limit: int, version: str = "") -> None:
+        super().__init__(folder, limit)
+        self._salt = f"{version}\0{compiler_identity()}"
+
+    def key(self, kind: str, text: str, target: Target) -> str:
+        """The key of what is made of a text for a target. kind: tells apart ways to make it. It
+        differs as well for other versions of aicc, of its code generator's source, and of LLVM."""
+        whole = "\0".join((self._salt, target.text(), kind, text))
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    def get(self, key: str) -> bytes | None:
+        """The data put under a key, or None where there are none or they are damaged."""
+        if not self.usable():
+            return None
+        path = self.folder / key
+        try:
+            whole = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.debug("object cache: %s", error)
+            return None
+        start = len(MAGIC) + 32
+        data = whole[start:]
+        if whole[:start] != MAGIC + _checksum(key, data):
+            log.debug("object cache: %s is damaged", path)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):  # a folder that is only read has no order of use
+            os.utime(path)
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keeps data under a key; replaces what is there."""
+        size = len(MAGIC) + 32 + len(data)
+        if not self.writable(size, 16):
+            return
+        try:
+            self._write(key, MAGIC + _checksum(key, data) + data)
+            self.wrote(size)
+        except OSError as error:
+            self.give_up(error)
+
+    def _write(self, key: str, whole: bytes) -> None:
+        handle, name = tempfile.mkstemp(dir=self.folder, suffix=SUFFIX)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(whole)
+            os.replace(name, self.folder / key)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
 
 
 def _checksum(key: str, data: bytes) -> bytes:
@@ -173,13 +191,15 @@ def _untrusted(folder: Path) -> str:
 
 
 @functools.cache
-def compiler_identity() -> str:
-    """Differs for versions of llvmlite and LLVM, and of the source that object code depends on:
-    what the code generator consists of and may import."""
+def compiler_identity(sources: tuple[str, ...] = _SOURCES) -> str:
+    """Differs for versions of llvmlite and LLVM, and of the source files that patterns tell.
+
+    Without any, those that object code depends on: what the code generator consists of and may
+    import."""
     root = Path(__file__).resolve().parents[1]
     state = hashlib.sha256(llvm_identity().encode())
     # Without source files (an archive, a frozen program) the version has to tell.
-    for path in sorted({p for pattern in _SOURCES for p in root.glob(pattern)}):
+    for path in sorted({p for pattern in sources for p in root.glob(pattern)}):
         source = path.read_bytes()
         state.update(f"{path.relative_to(root).as_posix()} {len(source)}\n".encode())
         state.update(source)

@@ -76,8 +76,10 @@ class Parts:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def write_parts(parts: Parts, path: str | os.PathLike[str]) -> None:
+def write_parts(parts: Parts, path: str | os.PathLike[str], durable: bool = True) -> None:
     """Writes a file that `read_parts` reads, in the place of any that is there.
+
+    durable: wait until the disk has it, so that not even a crash of the system leaves a part.
 
     Raises UnsupportedError where Python computes a part of the program, and SavedModelError where
     the file cannot be written.
@@ -91,12 +93,12 @@ def write_parts(parts: Parts, path: str | os.PathLike[str]) -> None:
         )
     where = Path(path)
     try:
-        _replace(where, parts)
+        _replace(where, parts, durable)
     except OSError as error:
         raise SavedModelError(f"the model cannot be saved to {str(where)!r}: {error}") from error
 
 
-def _replace(where: Path, parts: Parts) -> None:
+def _replace(where: Path, parts: Parts, durable: bool) -> None:
     beside = where.with_name(f".{where.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     # Not `tempfile`, whose files nobody else may read.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -106,7 +108,8 @@ def _replace(where: Path, parts: Parts) -> None:
             for data in _layout(parts):
                 file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(beside, where)
     except BaseException:
         with contextlib.suppress(OSError):
