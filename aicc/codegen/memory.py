@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aicc.codegen.addressing import Addressing, Value
 from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, splat, suffix
 from aicc.codegen.target import Target
-from aicc.codegen.writer import FunctionWriter
+from aicc.codegen.writer import ZEROS, FunctionWriter
 from aicc.dtypes import nbytes
 from aicc.symbolic import Size, substitute
 from aicc.tensor_ir.ir import Buffer, Kernel
@@ -42,6 +42,9 @@ class Memory(Addressing):
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
             elif known is not None:
                 raw = self._load_runs(buffer, pointer, known)
+            elif self._whole_or_none(buffer):
+                pointer = self._guarded(pointer, self.fn.module.zeros())
+                raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
             else:
                 raw = self._load_masked(buffer, pointer)
         else:
@@ -57,6 +60,13 @@ class Memory(Addressing):
                 ],
             )
         return self.from_memory(raw, buffer.dtype, self.lanes)
+
+    def _whole_or_none(self, buffer: Buffer) -> bool:
+        """True where the mask is one for all lanes and the target has no registers for masks:
+        choosing an address takes less then."""
+        assert self.mask is not None
+        fits = self.lanes * nbytes(buffer.dtype) <= ZEROS
+        return fits and not self.mask.lanes and "avx512f" not in self.target.feature_set
 
     def _known_mask(self) -> tuple[bool, ...] | None:
         """The lanes that take part, where that is known here.

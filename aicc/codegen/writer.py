@@ -6,6 +6,9 @@ what a reader of a dump sees.
 
 from __future__ import annotations
 
+ZEROS = 64
+"""Bytes at the address that stands in for what is not to be read: those of the widest register."""
+
 
 class ModuleWriter:
     """Collects the functions of one LLVM module and the external names they declare."""
@@ -18,9 +21,11 @@ class ModuleWriter:
         self.declared[name] = f"declare {result} @{name}({args}) {attributes}".rstrip()
 
     def zeros(self) -> str:
-        """The address of eight bytes that are zero: what a load reads that is not performed."""
+        """The address of `ZEROS` bytes that are zero: what a load reads that is not performed."""
         name = "aicc.zeros"
-        self.declared[name] = f"@{name} = private unnamed_addr constant i64 0, align 8"
+        self.declared[name] = (
+            f"@{name} = private unnamed_addr constant [{ZEROS} x i8] zeroinitializer, align 64"
+        )
         return f"@{name}"
 
     def text(self) -> str:

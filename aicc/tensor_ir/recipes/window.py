@@ -1,16 +1,23 @@
 """Reductions whose contiguous axis is no reduction axis: depthwise convolution, pooling, sums over
 pixels in channels-last order. Lanes are channels, rows of a tile are neighbouring outputs.
 
-    for outer: for tile of R outputs: for vector of channels:
+    for band of rows: for vector of channels: for row: for tile of R outputs:
         acc[R, lanes] = init;  for window: acc op= f(x[...]);  y = epilogue(acc)
+
+Data are read where they are: what lies beyond a border is left out of each load. The weights of a
+vector of channels stay in registers for all rows of a band, which stays in the second cache from
+one vector of channels to the next.
 """
 
 from __future__ import annotations
 
+from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
+from aicc.symbolic import Size, product
 from aicc.tensor_ir.analysis import Stage
-from aicc.tensor_ir.ir import Load
+from aicc.tensor_ir.ir import Const, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import (
+    BANDS,
     as_number,
     compute_rows,
     lanes_of,
@@ -22,12 +29,14 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
-from aicc.tensor_ir.schedule_stages import ComputeAt, Pack
+from aicc.tensor_ir.schedule_stages import ComputeAt, Inline, Pack
 from aicc.tensor_ir.walk import walk_expr
 
 ROWS = 8
 """Outputs per tile: enough independent chains to hide the latency of the reduction."""
-UNROLLED = 160
+BAND = 0.5
+"""The share of the second cache that the rows of a band may fill, with their results."""
+UNROLLED = 60
 """Reduction steps unrolled in one block, about."""
 
 
@@ -48,6 +57,7 @@ def column_axis(plan: Plan, stage: Stage) -> int | None:
 def window(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`."""
     buffer, out = with_epilogue(plan, buffer)
+    _inline_borders(plan, buffer)
     stage = plan.stage(buffer)
     column = column_axis(plan, stage)
     theirs = [v for v, _ in plan.stage(out).axes]
@@ -57,6 +67,22 @@ def window(plan: Plan, buffer: str) -> None:
     _pack_constants(plan, stage, column)
     plan.do(PadAxis(buffer, column, lanes))
     _tile(plan, buffer, out, column, lanes)
+
+
+def _inline_borders(plan: Plan, buffer: str) -> None:
+    """Inlines stages that give elements, or a number beyond a border: the padding of an input."""
+    for stage in plan.stages():
+        if stage.position < plan.stage(buffer).position and _is_border(stage):
+            plan.attempt(Inline(stage.buffer))
+
+
+def _is_border(stage: Stage) -> bool:
+    e = stage.value
+    if stage.op is not None or not isinstance(e, Op) or e.name != "select":
+        return False
+    condition, inside, beyond = e.args
+    by_index = not any(isinstance(x, Load) for x in walk_expr(condition))
+    return by_index and isinstance(inside, Load) and isinstance(beyond, Const)
 
 
 def _pack_constants(plan: Plan, stage: Stage, column: int) -> None:
@@ -81,23 +107,23 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
     rows = [n for k, n in enumerate(names) if n and k != column]
     extent = final.axes[column][1]
     exact = isinstance(extent, int) and extent % lanes == 0
+    copied = [s.buffer for s in plan.stages() if s.op is None and s.buffer != out]
     plan.do(Split(c, lanes, "exact" if exact else "guard"))
     at = f"{c}.o"
-    leading = [*rows, at]
+    leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at)
     row_axis: int | None = None
-    tail = False
+    row, tail = "", False
     if rows:
-        row_axis = names.index(rows[-1])
-        size = as_number(final.axes[row_axis][1])
-        factor = _rows(size)
+        w = rows[-1]
+        row_axis = names.index(w)
+        factor = _rows(as_number(final.axes[row_axis][1]))
+        plan.do(Reorder((*leading, w, f"{c}.i")))
         if factor > 1:
-            plan.do(Reorder((*rows[:-1], at, rows[-1], f"{c}.i")))
-            plan.do(Split(rows[-1], factor, "peel"))
-            tail = plan.has_loop(f"{rows[-1]}.t")
-            leading = [*rows[:-1], at, f"{rows[-1]}.o"]
-    main = leading[-1]
-    row = f"{rows[-1]}.i" if rows and main.endswith(".o") and main != at else ""
-    _compute(plan, buffer, main, row, f"{c}.i", row_axis, column)
+            plan.do(Split(w, factor, "peel"))
+            tail = plan.has_loop(f"{w}.t")
+            row, w = f"{w}.i", f"{w}.o"
+        leading.append(w)
+    _compute(plan, buffer, leading[-1], row, f"{c}.i", row_axis, column)
     if tail:
         rest = f"{rows[-1]}.t"
         left = plan.loop(rest).extent
@@ -106,12 +132,41 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
             _compute(plan, buffer, f"{rest}.o", f"{rest}.i", f"{c}.i.t", row_axis, column)
         else:
             _compute(plan, buffer, rest, "", f"{c}.i.t", row_axis, column)
-    for s in plan.stages():
-        if plan.kernel.buffer(s.buffer).scope == "temp" and s.op is None:
-            outer = [n for n in leading if n in rows and plan.has_loop(n)]
-            at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
-            leading = compute_rows(plan, s.buffer, at, leading)
+    for name in copied:
+        outer = [n for n in leading if n in rows and plan.has_loop(n)]
+        at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
+        leading = compute_rows(plan, name, at, leading)
     parallelise(plan, *leading[:2])
+
+
+def _bands(plan: Plan, rows: list[str], column: str) -> list[str]:
+    """The loops around those of one row of outputs, `column` over vectors of channels among them:
+    outside of as many rows as fit in the second cache."""
+    if not rows:
+        return [column]
+    *outer, last = rows
+    extent = as_number(plan.loop(last).extent)
+    size = as_number(_moved(plan.kernel))
+    count = as_number(product([plan.loop(n).extent for n in outer]))
+    vectors = as_number(plan.loop(column).extent) or 1
+    if extent is None or size is None or count is None:
+        return [*outer, column, last]
+    room = BAND * plan.target.l2 * extent * count / size
+    fitting = [n for n in range(1, extent + 1) if extent % n == 0 and n <= room]
+    shared = [n for n in fitting if count * vectors * (extent // n) >= BANDS]
+    band = max(shared or fitting, default=1)
+    if band == 1:
+        return [*outer, last, column]
+    if band == extent:
+        return [*outer, column, last]
+    plan.do(Split(last, band))
+    return [*outer, f"{last}.o", column, f"{last}.i"]
+
+
+def _moved(kernel: Kernel) -> Size:
+    """Bytes of the parameters that are no constants."""
+    sizes = [product(b.shape) * nbytes(b.dtype) for b in kernel.params if b.scope != "const"]
+    return sum(sizes[1:], sizes[0])
 
 
 def _rows(size: int | None) -> int:

@@ -1,0 +1,91 @@
+"""The recipe for windows whose contiguous axis is not summed: depthwise convolution, pooling."""
+
+from __future__ import annotations
+
+import pytest
+from recipe_check import TARGET, check
+
+from aicc.symbolic import sym
+from aicc.tensor_ir.builder import KernelBuilder
+from aicc.tensor_ir.ir import Index, call, const, select
+
+
+def padded(b, x, pad, fill=0.0, prologue=False):
+    batch, height, width, channels = x.shape
+
+    def element(n, h, w, c):
+        inside = const(True, "bool")
+        for i, size in ((h - pad, height), (w - pad, width)):
+            inside = call("and", inside, call("ge", Index(i), 0))
+            inside = call("and", inside, call("lt", Index(i), as_index(size)))
+        value = x[n, h - pad, w - pad, c]
+        return select(inside, call("exp", value) if prologue else value, const(fill, "f32"))
+
+    return b.compute((batch, height + 2 * pad, width + 2 * pad, channels), element, name="padded")
+
+
+def as_index(size):
+    return size if isinstance(size, int) else Index(size)
+
+
+def depthwise(shape, window, stride=1, bias=True, prologue=False):
+    """[N, H, W, C] with zeros around, windows of a filter for each channel."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", shape)
+    batch, height, width, channels = shape
+    w = b.constant("w", "f32", (channels, window, window))
+    data = padded(b, x, window // 2, prologue=prologue)
+    out = (batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels)
+
+    def term(n, h, v, c, p, q):
+        return data[n, h * stride + p, v * stride + q, c] * w[c, p, q]
+
+    y = b.reduce(out, (window, window), term)
+    if bias:
+        shift = b.constant("b", "f32", (channels,))
+        y = b.compute(out, lambda n, h, v, c: call("max", y[n, h, v, c] + shift[c], 0.0))
+    b.mark_output(y)
+    return b.build()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize("shape", [(1, 6, 8, 16), (2, 7, 9, 21), (1, 1, 5, 32), (1, 4, 1, 5)])
+def test_borders_are_left_out_of_loads(shape, window, stride):
+    _, made = check(depthwise(shape, window, stride))
+    assert {b.scope for b in made.buffers if b not in made.params} <= {"register"}
+
+
+@pytest.mark.parametrize("prologue", [False, True])
+def test_what_is_computed_is_copied_once_per_band(prologue):
+    steps, made = check(depthwise((1, 48, 8, 16), 3, prologue=prologue))
+    assert ("stack" in {b.scope for b in made.buffers}) == prologue
+    assert "parallel" in steps
+
+
+def test_weights_stay_for_the_rows_of_a_band():
+    rows, channels = 64, 96
+    steps, made = check(depthwise((1, rows, 32, channels), 3))
+    outer, inner = made.body[0], made.body[0].body[0]
+    assert outer.kind == "parallel"
+    bands = outer.extent // (channels // 16)
+    assert bands * inner.extent == rows
+    assert inner.extent * 2 * 4 * 32 * channels <= TARGET.l2 // 2
+
+
+def test_sizes_that_a_run_knows():
+    n, h, w = sym("n", lo=1), sym("h", lo=1), sym("w", lo=1)
+    steps, made = check(depthwise((n, h, w, 16), 3), {"n": 2, "h": 5, "w": 11})
+    assert "register" in steps and "stack" not in steps
+
+
+def test_maximum_over_windows():
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (1, 7, 7, 24))
+    data = padded(b, x, 1, fill=float("-inf"))
+    y = b.reduce(
+        (1, 4, 4, 24), (3, 3), lambda n, h, w, c, p, q: data[n, h * 2 + p, w * 2 + q, c], op="max"
+    )
+    b.mark_output(y)
+    _, made = check(b.build())
+    assert "stack" not in {b.scope for b in made.buffers}
