@@ -1,8 +1,9 @@
 """ConvTranspose: every input element spreads over a window of results.
 
-It is lowered the other way round, as sums for each result. A result at position q = t*stride + a
-(its phase a) gets only the taps a + j*stride, from the input elements t - j: one dense contraction
-over j and the channels for each phase, with no multiplications by inserted zeros.
+It is lowered the other way round, as sums for each result. A result at position p = t*stride + a
+(its phase a) gets only the taps k with k = a + begin (mod stride), from the input elements
+(p + begin - k) / stride: one dense contraction over these taps and the channels for each phase,
+with no multiplications by inserted zeros.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from aicc.ops.windows import (
     text,
     with_layout,
 )
-from aicc.symbolic import Size, maximum
+from aicc.symbolic import Size, ceildiv, maximum
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
 
@@ -59,14 +60,19 @@ class Spread:
         return (self.dilation == 1 or self.kernel == 1) and self.kernel % self.stride == 0
 
     @property
-    def first(self) -> Size:
-        """The least t of any result."""
-        return self.begin // self.stride
-
-    @property
     def steps(self) -> Size:
         """The number of values of t."""
-        return (self.output - 1 + self.begin) // self.stride + 1 - self.first
+        return ceildiv(self.output, self.stride)
+
+    @property
+    def first(self) -> Size:
+        """The first input element that some result asks for; there may be none so early."""
+        return self.begin // self.stride - (self.taps - 1)
+
+    @property
+    def reach(self) -> Size:
+        """How many input elements results ask for, from the first to the last."""
+        return self.steps + (self.stride - 1 + self.begin) // self.stride - self.first
 
 
 def spreads(ctx: OpContext, sizes: Sequence[Size], kernel: Sequence[int]) -> list[Spread]:
@@ -160,23 +166,28 @@ class ConvTranspose(Operator):
 
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         """A kernel that is no multiple of the stride gets taps of zero, so that all phases have
-        equally many."""
-        _, axes, _ = self._geometry(ctx, ctx.input(0).shape, ctx.input(1).shape)
-        if any(a.dilation != 1 and a.kernel != 1 for a in axes) or all(a.dense for a in axes):
+        equally many; a result that is none is computed up to the next multiple and cut."""
+        at, axes, _ = self._geometry(ctx, ctx.input(0).shape, ctx.input(1).shape)
+        if any(a.dilation != 1 and a.kernel != 1 for a in axes):
+            return None
+        over = [a.steps * a.stride - a.output for a in axes]
+        if all(a.dense for a in axes) and all(n == 0 for n in over):
             return None
         missing = [-a.kernel % a.stride for a in axes]
         begins = [a.begin for a in axes]
         # the end's padding removes what the taps add, and output_padding is in it already
         ends = [
-            (a.size - 1) * a.stride + a.kernel + m - a.begin - a.output
-            for a, m in zip(axes, missing)
+            (a.size - 1) * a.stride + a.kernel + m - a.begin - a.output - n
+            for a, m, n in zip(axes, missing, over)
         ]
         extra = [-e if isinstance(e, int) and e < 0 else 0 for e in ends]
         pads = (*begins, *(e + x for e, x in zip(ends, extra)))
-        if not all(isinstance(p, int) for p in pads):
+        if not all(isinstance(p, int) for p in (*pads, *over)):
             return None
-        amounts = (0,) * (len(axes) + 4) + tuple(missing)
-        weights = g.op("Pad", inputs[1], g.constant(amounts, "i64"))
+        weights = inputs[1]
+        if any(missing):
+            amounts = (0,) * (len(axes) + 4) + tuple(missing)
+            weights = g.op("Pad", weights, g.constant(amounts, "i64"))
         attrs = {
             **ctx.attrs,
             "auto_pad": "NOTSET",
@@ -186,7 +197,13 @@ class ConvTranspose(Operator):
             "output_padding": tuple(extra),
             "pads": pads,
         }
-        return [g.op("ConvTranspose", inputs[0], weights, *inputs[2:], **attrs)]
+        y = g.op("ConvTranspose", inputs[0], weights, *inputs[2:], **attrs)
+        cut = [(n, -int(e)) for n, e in zip(at.spatial, over) if e != 0]
+        if not cut:
+            return [y]
+        numbers, last = zip(*cut)
+        bounds = (g.constant(v, "i64") for v in ((0,) * len(cut), last, numbers))
+        return [g.op("Slice", y, *bounds)]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         x, weights = inputs[:2]
@@ -202,17 +219,17 @@ class ConvTranspose(Operator):
         sum_type = accumulator(x.dtype)
         dense = all(a.dense for a in axes)
         data = x
-        if dense and any(a.taps > 1 or a.first != 0 or a.steps != a.size for a in axes):
-            begins = [a.taps - 1 - a.first for a in axes]
-            padded = [a.steps + a.taps - 1 for a in axes]
-            data = pad_stage(b, x, at, begins, padded, const(0, x.dtype))
+        if dense and any(a.first != 0 or a.reach != a.size for a in axes):
+            begins = [-a.first for a in axes]
+            data = pad_stage(b, x, at, begins, [a.reach for a in axes], const(0, x.dtype))
 
         def term(n: Size, o: Size, g: Size, out: tuple[Size, ...], inner: tuple[Size, ...]) -> Expr:
             t, phase, j, c = out[:count], out[count:], inner[:count], g * depth + inner[count]
             own = o % per_group if group > 1 else o
             if dense:
-                source = [u - v + (a.taps - 1) for u, v, a in zip(t, j, axes)]
-                taps = [p + v * a.stride for p, v, a in zip(phase, j, axes)]
+                moved = [p + a.begin for p, a in zip(phase, axes)]
+                source = [u + p // a.stride - v - a.first for u, p, v, a in zip(t, moved, j, axes)]
+                taps = [p % a.stride + v * a.stride for p, v, a in zip(moved, j, axes)]
                 cond = within()
             else:
                 source, taps, cond = _sparse(axes, t, phase, j)
@@ -227,9 +244,8 @@ class ConvTranspose(Operator):
 
         def element(index: Sequence[Size]) -> Expr:
             n, o, out = at.split(index)
-            q = [p + a.begin for p, a in zip(out, axes)]
-            t = [p // a.stride - a.first for p, a in zip(q, axes)]
-            phase = [p % a.stride for p, a in zip(q, axes)]
+            t = [p // a.stride for p, a in zip(out, axes)]
+            phase = [p % a.stride for p, a in zip(out, axes)]
             return sums.value(big.join(n, o, (*t, *phase)))
 
         shape = at.join(batch, filters, [a.output for a in axes])
@@ -299,19 +315,20 @@ def _sparse(
 ) -> tuple[list[Size], list[Size], Expr]:
     """Input positions, taps, and where both exist, of the j-th tap of each phase.
 
-    Taps k of phase a solve k*dilation = a (mod stride): where g = gcd(stride, dilation) divides a,
-    they are k = a/g * (dilation/g)^-1 (mod stride/g).
+    Taps k at q = a + begin solve k*dilation = q (mod stride): where g = gcd(stride, dilation)
+    divides q, they are k = q/g * (dilation/g)^-1 (mod stride/g).
     """
     source, taps, cond = [], [], within()
     for u, a, v, axis in zip(t, phase, j, axes):
         g = gcd(axis.stride, axis.dilation)
         step = axis.stride // g
         inverse = pow(axis.dilation // g, -1, step) if step > 1 else 0
-        tap = (a // g * inverse) % step + v * step
-        place = ((u + axis.first) * axis.stride + a - tap * axis.dilation) // axis.stride
+        q = (a + axis.begin) % axis.stride
+        tap = (q // g * inverse) % step + v * step
+        place = (u * axis.stride + a + axis.begin - tap * axis.dilation) // axis.stride
         source.append(place)
         taps.append(tap)
         cond = call("and", cond, within((place, 0, axis.size), (tap, 0, axis.kernel)))
         if g > 1:
-            cond = call("and", cond, call("eq", as_expr(a % g), as_expr(0)))
+            cond = call("and", cond, call("eq", as_expr(q % g), as_expr(0)))
     return source, taps, cond

@@ -65,7 +65,7 @@ def test_what_is_computed_is_copied_once_per_band(prologue):
 
 def test_weights_stay_for_the_rows_of_a_band():
     rows, channels = 64, 96
-    steps, made = check(depthwise((1, rows, 32, channels), 3))
+    _, made = check(depthwise((1, rows, 32, channels), 3))
     outer, inner = made.body[0], made.body[0].body[0]
     assert outer.kind == "parallel"
     bands = outer.extent // (channels // 16)
@@ -75,7 +75,7 @@ def test_weights_stay_for_the_rows_of_a_band():
 
 def test_sizes_that_a_run_knows():
     n, h, w = sym("n", lo=1), sym("h", lo=1), sym("w", lo=1)
-    steps, made = check(depthwise((n, h, w, 16), 3), {"n": 2, "h": 5, "w": 11})
+    steps, _ = check(depthwise((n, h, w, 16), 3), {"n": 2, "h": 5, "w": 11})
     assert "register" in steps and "stack" not in steps
 
 
