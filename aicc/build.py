@@ -13,10 +13,9 @@ import numpy as np
 
 from aicc import __version__, config
 from aicc.codegen.host import processor
-from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import check_messages
 from aicc.codegen.object_cache import ObjectCache
-from aicc.codegen.parallel import Workers
+from aicc.codegen.parallel import Job, LlvmText, Workers
 from aicc.codegen.program import program_text
 from aicc.codegen.support import support_objects
 from aicc.codegen.target import Target
@@ -24,17 +23,18 @@ from aicc.codegen.threadpool import pool_text
 from aicc.errors import AiccWarning
 from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.graph_ir.graph import Graph, Node
-from aicc.loading import place_code
-from aicc.machine_limits import machine_limits
+from aicc.loading import measured_limits, place_code
 from aicc.model import CompiledModel
 from aicc.planned import Planned, host_operands
 from aicc.runtime.executable import Executable
 from aicc.runtime.saved import Parts
-from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.text import print_kernel
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger("aicc")
+POOLS = 8
+"""Targets whose pool of threads is remembered."""
+_pools: dict[Target, bytes] = {}
 
 
 def build(
@@ -59,10 +59,10 @@ def build(
     target.require_host()
     clock = _Clock(seconds or {}, note)
     _warn(planned)
-    compiled = _kernels(planned.kernels, workers or Workers(target), cache)
+    compiled = _code(planned, workers or Workers(target), cache)
     block, strings = planned.fill(release)
     clock.lap("pack")
-    objects = _objects(planned, target, compiled(), cache)
+    objects = compiled()
     clock.lap("codegen")
     library = place_code(objects, target)
     kernels = planned.kernels
@@ -81,7 +81,7 @@ def build(
     host = HostOperators(planned.graph, planned.hosts)
     executable = Executable.of(parts, library, threads, host)
     clock.lap("link")
-    limits = functools.partial(machine_limits, target)
+    limits = functools.partial(measured_limits, target)
     return CompiledModel(executable, parts, clock.seconds, target.name, limits)
 
 
@@ -97,54 +97,43 @@ def object_cache() -> ObjectCache | None:
         return None
 
 
-def _kernels(
-    kernels: Mapping[str, Kernel], workers: Workers, cache: ObjectCache | None
-) -> Callable[[], dict[str, bytes]]:
-    """Lets the workers begin with what the cache does not hold; the rest as `Workers.begin`."""
-    if cache is None:
-        return workers.begin(kernels)
-    keys = {n: cache.key("kernel", print_kernel(k), workers.target) for n, k in kernels.items()}
-    found = {n: data for n, key in keys.items() if (data := cache.get(key)) is not None}
-    log.debug("object cache: %d of %d kernels", len(found), len(kernels))
-    compiled = workers.begin({n: k for n, k in kernels.items() if n not in found})
+def _code(
+    planned: Planned, workers: Workers, cache: ObjectCache | None
+) -> Callable[[], list[bytes]]:
+    """Lets the workers begin with what is not kept; what is returned gives the object code of all
+    kernels, of the program, and of what they need."""
+    target = workers.target
+    jobs: dict[str, Job] = {f"kernel {name}": k for name, k in planned.kernels.items()}
+    # Straight calls: there is nothing for the optimiser to find.
+    jobs["program"] = LlvmText(program_text(planned.program, planned.kernels), opt=1)
+    jobs["pool"] = LlvmText(pool_text(target))
+    keys: dict[str, str] = {}
+    found: dict[str, bytes] = {}
+    if cache is not None:
+        keys = {name: _key(job, target, cache) for name, job in jobs.items()}
+        found = {n: data for n, key in keys.items() if (data := cache.get(key)) is not None}
+        log.debug("object cache: %d of %d objects", len(found), len(jobs))
+    if target in _pools:
+        found["pool"] = _pools[target]
+    compiled = workers.begin({n: job for n, job in jobs.items() if n not in found})
 
-    def finish() -> dict[str, bytes]:
+    def finish() -> list[bytes]:
         made = compiled()
-        for name, data in made.items():
-            cache.put(keys[name], data)
-        return {n: found[n] if n in found else made[n] for n in kernels}
+        if cache is not None:
+            for name, data in made.items():
+                cache.put(keys[name], data)
+        objects = {n: found[n] if n in found else made[n] for n in jobs}
+        if len(_pools) < POOLS:
+            _pools[target] = objects["pool"]
+        return [*objects.values(), *support_objects(objects.values(), target)]
 
     return finish
 
 
-def _objects(
-    planned: Planned, target: Target, kernels: Mapping[str, bytes], cache: ObjectCache | None
-) -> list[bytes]:
-    """Object code of the kernels, which is given, of the program, and of what they need."""
-
-    def kept(kind: str, text: str, make: Callable[[], bytes]) -> bytes:
-        if cache is None:
-            return make()
-        key = cache.key(kind, text, target)
-        data = cache.get(key)
-        if data is None:
-            data = make()
-            cache.put(key, data)
-        return data
-
-    program = program_text(planned.program, planned.kernels)
-    return [
-        *kernels.values(),
-        # Straight calls: there is nothing for the optimiser to find.
-        kept("program", program, lambda: compile_object(program, target, opt=1)),
-        kept("pool", pool_text(target), lambda: _pool_object(target)),
-        *support_objects(kernels.values(), target),
-    ]
-
-
-@functools.lru_cache(maxsize=8)
-def _pool_object(target: Target) -> bytes:
-    return compile_object(pool_text(target), target)
+def _key(job: Job, target: Target, cache: ObjectCache) -> str:
+    if isinstance(job, LlvmText):
+        return cache.key(f"llvm {job.opt}", job.text, target)
+    return cache.key("kernel", print_kernel(job), target)
 
 
 class _Clock:

@@ -240,7 +240,7 @@ def _compile(
             entry = known
         if stop_after is None and _worth_workers(found):
             # They start while the passes run.
-            workers.start((config.get("AICC_JOBS") or usable_cores()) - 1)
+            workers.start(config.get("AICC_JOBS") or usable_cores())
         return found
 
     with Workers(machine) as workers:

@@ -47,7 +47,9 @@ def load(
         executable = Executable.of(parts, place_code(parts.code, target), many)
     except CodegenError as error:
         raise SavedModelError(f"{str(path)!r}: its parts do not fit together: {error}") from error
-    model = CompiledModel(executable, parts, target=target.name, limits=partial(_limits, target))
+    model = CompiledModel(
+        executable, parts, target=target.name, limits=partial(measured_limits, target)
+    )
     model.seconds["load"] = time.perf_counter() - began
     return model
 
@@ -82,7 +84,8 @@ def _target(path: str | os.PathLike[str], parts: Parts) -> Target:
     return target
 
 
-def _limits(target: Target) -> Limits:
+def measured_limits(target: Target) -> Limits:
+    """What `machine_limits` tells of this machine."""
     from aicc.machine_limits import machine_limits  # generates code, which only profiles need
 
     return machine_limits(target)

@@ -38,6 +38,8 @@ log = logging.getLogger("aicc")
 SHARE = 4
 """A model takes at most one of so many parts of the bound."""
 SOURCES = ("**/*.py",)
+SLAB = 1 << 22
+"""Bytes that are hashed before a file's pages are let go."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ def _hash(constants: Mapping[str, np.ndarray[Any, Any]]) -> str:
         if data.dtype == object:
             state.update(repr([str(x) for x in data.reshape(-1)]).encode())
             continue
-        state.update(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
-        forget(data)
+        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        for at in range(0, flat.size, SLAB):
+            state.update(flat[at : at + SLAB].data)
+            forget(flat[at : at + SLAB])
     return state.hexdigest()
 
 

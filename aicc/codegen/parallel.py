@@ -2,9 +2,10 @@
 
 LLVM is entered through one lock per process, and the text it reads is written by Python under
 another, so threads do not help. A kernel depends on nothing but its text and its Target; both go
-through a pipe to `aicc.codegen.worker`. The calling process compiles too. What no worker answers,
-for whatever reason (no process can be started, one dies, a kernel is refused), is compiled in the
-calling process, so that results and errors are the same with and without workers.
+through a pipe to `aicc.codegen.worker`. The calling process, which holds the weights, waits: LLVM
+would take a hundred megabytes of its memory. What no worker answers, for whatever reason (no
+process can be started, one dies, a kernel is refused), is compiled in the calling process, so that
+results and errors are the same with and without workers.
 """
 
 from __future__ import annotations
@@ -17,20 +18,17 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from aicc.codegen.jit import compile_object
+from aicc.codegen.frames import KERNEL, LLVM, OBJECT, read_frame, write_frame
 from aicc.codegen.kernel import lower_kernel
 from aicc.codegen.target import Target
-from aicc.codegen.worker import OBJECT, read_frame, write_frame
 from aicc.tensor_ir.ir import For, If, Kernel, Stmt, While
 from aicc.tensor_ir.text import print_kernel
 
-KERNELS_PER_WORKER = 6
-"""Fewer take less time than starting a process."""
-
-MOST = 7
+MOST = 8
 """Processes beside this one."""
 
 _START = (
@@ -40,13 +38,24 @@ _START = (
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+@dataclass(frozen=True)
+class LlvmText:
+    """A module as LLVM text. opt: the level that LLVM optimises it with."""
+
+    text: str
+    opt: int = 3
+
+
+Job = Kernel | LlvmText
+
+
 class Workers:
-    """Processes that compile kernels for `target`: none before `start`, none after `close`."""
+    """Processes that compile for `target`: none before `start`, none after `close`."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.answered: list[str] = []
-        """The kernels that processes have compiled."""
+        """What processes have compiled."""
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, count: int) -> None:
@@ -57,52 +66,53 @@ class Workers:
                 break
             self._processes.append(process)
 
-    def compile(self, kernels: Mapping[str, Kernel]) -> dict[str, bytes]:
-        """The object code of each kernel. Raises CodegenError as the code generator does."""
-        return self.begin(kernels)()
+    def compile(self, jobs: Mapping[str, Job]) -> dict[str, bytes]:
+        """The object code of each job. Raises CodegenError as the code generator does."""
+        return self.begin(jobs)()
 
-    def begin(self, kernels: Mapping[str, Kernel]) -> Callable[[], dict[str, bytes]]:
-        """Lets the processes begin; what is returned compiles the rest here and waits for them."""
+    def begin(self, jobs: Mapping[str, Job]) -> Callable[[], dict[str, bytes]]:
+        """Lets the processes begin; what is returned waits for them and compiles the rest here."""
         # The longest first: what is left at the end is short, so that all finish together.
-        jobs = deque(sorted(kernels, key=lambda name: -_effort(kernels[name].body)))
+        names = deque(sorted(jobs, key=lambda name: -_effort(jobs[name])))
         made: dict[str, bytes] = {}
-        wanted = len(jobs) // KERNELS_PER_WORKER
         threads = [
-            threading.Thread(target=self._feed, args=(p, jobs, kernels, made), daemon=True)
-            for p in self._processes[:wanted]
+            threading.Thread(target=self._feed, args=(p, names, jobs, made), daemon=True)
+            for p in self._processes[: len(names)]
         ]
         for t in threads:
             t.start()
 
         def finish() -> dict[str, bytes]:
-            while jobs:
-                try:
-                    name = jobs.popleft()
-                except IndexError:  # a process took the last one
-                    break
-                made[name] = self._compile(kernels[name])
             for t in threads:
                 t.join()
-            return {n: made[n] if n in made else self._compile(k) for n, k in kernels.items()}
+            return {n: made[n] if n in made else self._compile(job) for n, job in jobs.items()}
 
         return finish
 
-    def _compile(self, kernel: Kernel) -> bytes:
-        return compile_object(lower_kernel(kernel, self.target), self.target)
+    def _compile(self, job: Job) -> bytes:
+        from aicc.codegen.jit import compile_object  # brings LLVM
+
+        if isinstance(job, LlvmText):
+            return compile_object(job.text, self.target, job.opt)
+        return compile_object(lower_kernel(job, self.target), self.target)
 
     def _feed(
         self,
         process: subprocess.Popen[bytes],
-        jobs: deque[str],
-        kernels: Mapping[str, Kernel],
+        names: deque[str],
+        jobs: Mapping[str, Job],
         made: dict[str, bytes],
     ) -> None:
         """Hands jobs to a process, one by one, until none is left or the process is gone."""
         assert process.stdin is not None and process.stdout is not None
         try:
             while True:
-                name = jobs.popleft()
-                write_frame(process.stdin, print_kernel(kernels[name]).encode())
+                name = names.popleft()
+                job = jobs[name]
+                if isinstance(job, LlvmText):
+                    write_frame(process.stdin, LLVM + b"%d" % job.opt + job.text.encode())
+                else:
+                    write_frame(process.stdin, KERNEL + print_kernel(job).encode())
                 answer = read_frame(process.stdout)
                 if answer[:1] == OBJECT:
                     made[name] = answer[1:]
@@ -161,17 +171,22 @@ def _start(target: Target) -> subprocess.Popen[bytes] | None:
     return process
 
 
-def _effort(body: Sequence[Stmt]) -> int:
-    """About how many instructions a body becomes: unrolled loops count as often as they run."""
+def _effort(job: Job) -> int:
+    """About how many instructions a job becomes."""
+    return job.text.count("\n") if isinstance(job, LlvmText) else _instructions(job.body)
+
+
+def _instructions(body: Sequence[Stmt]) -> int:
+    """Unrolled loops count as often as they run."""
     total = 0
     for s in body:
         if isinstance(s, For):
             times = s.extent if s.kind == "unroll" and isinstance(s.extent, int) else 1
-            total += 1 + times * _effort(s.body)
+            total += 1 + times * _instructions(s.body)
         elif isinstance(s, While):
-            total += 1 + _effort(s.body)
+            total += 1 + _instructions(s.body)
         elif isinstance(s, If):
-            total += 1 + _effort(s.then) + _effort(s.orelse)
+            total += 1 + _instructions(s.then) + _instructions(s.orelse)
         else:
             total += 1
     return total

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aicc.codegen.jit import compile_object
 from aicc.codegen.target import Target
 
 SYMBOLS = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2", "__truncsfbf2", "__truncdfbf2")
@@ -155,5 +154,7 @@ def support_objects(objects: Iterable[bytes], target: Target) -> list[bytes]:
     none."""
     names = [name.encode() for name in SYMBOLS]
     if any(name in data for data in objects for name in names):
+        from aicc.codegen.jit import compile_object  # brings LLVM
+
         return [compile_object(_TEXT, target)]
     return []

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 import aicc
 from aicc import build, config, driver
-from aicc.codegen import object_cache, parallel
+from aicc.codegen import jit, object_cache
 from aicc.codegen.object_cache import MAGIC, ObjectCache
 from aicc.codegen.target import Target
 
@@ -344,15 +344,14 @@ def folder(tmp_path, monkeypatch):
 def compiled(monkeypatch):
     """The texts that LLVM was given."""
     texts: list[str] = []
-    real = build.compile_object
+    real = jit.compile_object
 
     def counted(text, *args, **more):
         texts.append(text)
         return real(text, *args, **more)
 
-    build._pool_object.cache_clear()
-    for module in (build, parallel):
-        monkeypatch.setattr(module, "compile_object", counted)
+    build._pools.clear()
+    monkeypatch.setattr(jit, "compile_object", counted)
     return texts
 
 
@@ -373,7 +372,7 @@ def test_another_target_finds_nothing(folder, compiled):
     aicc.compile(model(), threads=2)
     count = len(compiled)
     compiled.clear()
-    build._pool_object.cache_clear()
+    build._pools.clear()
     machine = dataclasses.replace(HOST, l1d=HOST.l1d * 2)
     aicc.compile(model(), threads=2, target=machine)
     assert len(compiled) == count
@@ -386,7 +385,7 @@ def test_damage_is_compiled_anew(folder, compiled):
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     compiled.clear()
-    build._pool_object.cache_clear()
+    build._pools.clear()
     assert results() == expected and len(compiled) == count
     compiled.clear()
     assert results() == expected and not compiled
@@ -396,7 +395,7 @@ def test_part_of_it_is_found(folder, compiled):
     expected = results()
     (folder / files(folder)[0]).unlink()
     compiled.clear()
-    build._pool_object.cache_clear()
+    build._pools.clear()
     assert results() == expected
     assert len(compiled) == 1
 

@@ -1,14 +1,16 @@
 """Kernels compiled by several processes: the same code, and what happens when one is lost."""
 
 import io
+import subprocess
 import sys
 
 import pytest
 
 from aicc.codegen import parallel, worker
+from aicc.codegen.frames import read_frame, write_frame
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.parallel import Workers
+from aicc.codegen.parallel import LlvmText, Workers
 from aicc.codegen.target import Target
 from aicc.errors import CodegenError
 from aicc.symbolic import sym
@@ -54,11 +56,34 @@ def test_without_processes(expected):
     assert Workers(HOST).compile({}) == {}
 
 
-def test_few_kernels_need_no_process():
+def test_texts_of_llvm():
+    text = "define i32 @f() nounwind {\n  ret i32 3\n}\n"
+    jobs = {"fast": LlvmText(text, 1), "best": LlvmText(text), **kernels(1)}
     with Workers(HOST) as workers:
+        here = workers.compile(jobs)
         workers.start(1)
-        workers.compile(kernels(2))
-        assert not workers.answered
+        assert workers.compile(jobs) == here
+        assert sorted(workers.answered) == ["best", "fast", "k0"]
+    assert here["fast"] == compile_object(text, HOST, 1)
+
+
+def test_what_compiles_elsewhere_brings_no_llvm_here():
+    code = (
+        "import sys; from aicc.codegen.parallel import LlvmText, Workers\n"
+        "from aicc.codegen.target import Target\n"
+        "before = 'llvmlite.binding' in sys.modules\n"
+        "with Workers(Target.from_name('native')) as workers:\n"
+        "    asked = 'llvmlite.binding' in sys.modules\n"
+        "    workers.start(1)\n"
+        "    workers.compile({'f': LlvmText('define void @f() nounwind {\\n  ret void\\n}')})\n"
+        "    print(before, workers.answered, asked, 'llvmlite.binding' in sys.modules)\n"
+    )
+    for _ in range(2):  # the second process finds what LLVM said to the first
+        made = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert made.stdout.split()[:2] == ["False", "['f']"]
+    assert made.stdout.split()[2:] == ["False", "False"]
 
 
 def test_a_process_that_dies_is_done_without(expected):
@@ -107,7 +132,7 @@ def test_refused_kernels_raise_here(monkeypatch):
 
 def frame(data):
     stream = io.BytesIO()
-    worker.write_frame(stream, data)
+    write_frame(stream, data)
     return stream.getvalue()
 
 
@@ -118,14 +143,14 @@ def answers(*frames):
     found = []
     while True:
         try:
-            found.append(worker.read_frame(sink))
+            found.append(read_frame(sink))
         except EOFError:
             return found
 
 
 def test_the_worker_answers_each_frame(expected):
-    texts = [frame(print_kernel(k).encode()) for k in kernels(2).values()]
-    made = answers(frame(HOST.text().encode()), texts[0], frame(b"kernel @k"), texts[1])
+    texts = [frame(b"K" + print_kernel(k).encode()) for k in kernels(2).values()]
+    made = answers(frame(HOST.text().encode()), texts[0], frame(b"Kkernel @k"), texts[1])
     assert made[0] == b"O" + expected["k0"] and made[2] == b"O" + expected["k1"]
     assert made[1].startswith(b"E") and b"line 1" in made[1]
 
