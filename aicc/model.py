@@ -142,6 +142,8 @@ class CompiledModel:
             known = ", ".join(map(str, self.outputs))
             raise InputError(f"no outputs: {', '.join(unknown)}; the model's outputs are {known}")
         if out is not None and not isinstance(out, Mapping):
+            if len(set(output_names)) < len(output_names):
+                raise InputError("an output that is asked for twice has its array by name")
             given = given_outputs([self.outputs[place[n]] for n in output_names], out)
             out = {output_names[n]: a for n, a in given.items()}
         results = self.executable.run(feed, out)
