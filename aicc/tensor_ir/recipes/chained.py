@@ -7,7 +7,7 @@ products stays in the cache.
             a[rows, k] = left operand[block]
             for panel: for tile of rows:
                 acc = 0;  for k: acc += a[rows, k] * kt[k, columns];  s[rows, columns] = acc
-            for row: p[row] = maps and reductions of s[row]
+            p[rows] = maps and reductions of s[rows]
             for panel of columns: for tile of rows:
                 acc = 0;  for j: acc += p[rows, j] * v[j, columns];  y[rows, columns] = acc
 
@@ -38,7 +38,7 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.contraction import Roles, Tiling, product_of, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.rows import _vectorise_stage
+from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, tile_cost
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis, SplitAxis
@@ -49,8 +49,10 @@ from aicc.tensor_ir.walk import walk_expr
 
 BLOCKS = (8, 12, 16, 18, 20, 24, 28, 30, 32, 36, 40, 48)
 """Rows that a block may have."""
-SMALL_BLOCK = 12
+SMALL_BLOCK = 8
 """Rows of a block at most where it is not known how many there are."""
+LENGTH = 200
+"""Columns that a row counts as where its length is not known: not a multiple of what tiles have."""
 BLOCK_CYCLES = 150.0
 """Cycles that a block costs beside its tiles."""
 LEAST = 8
@@ -193,12 +195,12 @@ def _block(plan: Plan, parts: Parts) -> Block:
     first, second = plan.stage(parts.first), plan.stage(parts.second)
     dtype = plan.kernel.buffer(parts.first).dtype
     total = as_number(first.axes[-2][1])
-    depth, columns = as_number(first.reduce[0][1]), as_number(first.axes[-1][1])
+    depth, columns = as_number(first.reduce[0][1]), as_number(first.axes[-1][1]) or LENGTH
     width = as_number(second.axes[-1][1])
     best: tuple[float, Block] | None = None
-    room = plan.target.l2 // 2
+    room = plan.target.l1d // 2
     for rows in BLOCKS:
-        bytes_ = 2 * rows * (columns or 0) * nbytes(dtype)
+        bytes_ = 3 * rows * columns * nbytes(dtype)
         if best is not None and (bytes_ > room or (total is None and rows > SMALL_BLOCK)):
             break
         stride = None if depth is None else depth * nbytes(dtype)
@@ -365,23 +367,21 @@ class _Chain:
         return Tiling(self.plan, buffer, out, found, tile, None)
 
     def _rows(self, at: str) -> str:
-        """What is between the products, row by row. The name of the block's first product."""
+        """What is between the products, one stage after the other for all rows of a block: the ends
+        of their reductions, which wait for each other, overlap. The name of the scores."""
         plan = self.plan
         *names, left = self.parts.rows
-        final = plan.stage(left)
         plan.do(ComputeAt(left, at, "stack"))
         made = plan.newest_buffer()
-        rank = len(final.axes)
-        row = f"{made}.{rank - 2}"
         done: list[tuple[str, Stage]] = []
         for name in reversed(names):
             stage = plan.stage(name)
-            plan.do(ComputeAt(name, row, "stack"))
+            plan.do(ComputeAt(name, at, "stack"))
             done.append((plan.newest_buffer(), stage))
         plan.do(ComputeAt(self.parts.scores, at, "stack"))
         scores = plan.newest_buffer()
         for name, stage in done:
-            _vectorise_stage(plan, name, stage)
+            vectorise_rows(plan, name, stage)
         vectorise_last(plan, made, self.block.first.lanes)
         return scores
 

@@ -48,7 +48,7 @@ def rows(plan: Plan) -> None:
         made.append((plan.newest_buffer(), stage))
     names = [v.name for v, _ in final.axes if v is not None]
     for name, stage in made:
-        _vectorise_stage(plan, name, stage)
+        vectorise_rows(plan, name, stage)
     inner = names[names.index(at) + 1 :]
     if inner:
         vector_loop(plan, inner[-1], _lanes(plan, final.buffer), 1 if is_costly(final.value) else 2)
@@ -102,7 +102,8 @@ def _whole(plan: Plan, final: Stage) -> None:
         vector_loop(plan, names[-1], _lanes(plan, final.buffer))
 
 
-def _vectorise_stage(plan: Plan, name: str, stage: Stage) -> None:
+def vectorise_rows(plan: Plan, name: str, stage: Stage) -> None:
+    """Vectorises the nest `name` that computes some rows of a stage."""
     if stage.op is None:
         loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
         if loops:
