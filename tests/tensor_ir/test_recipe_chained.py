@@ -181,10 +181,22 @@ def columns_reduced() -> Kernel:
     return b.build()
 
 
+def weights() -> Kernel:
+    """A perceptron with a softmax inside: each block of rows would read all weights anew."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (64, 16))
+    u, w = b.constant("u", "f32", (16, 48)), b.constant("w", "f32", (48, 16))
+    s = b.reduce((64, 48), (16,), lambda i, j, k: x[i, k] * u[k, j])
+    top = b.reduce((64, 1), (48,), lambda i, o, j: s[i, j], op="max")
+    p = b.compute((64, 48), lambda i, j: s[i, j] - top[i, 0])
+    b.mark_output(b.reduce((64, 16), (48,), lambda i, j, k: p[i, k] * w[k, j]))
+    return b.build()
+
+
 @pytest.mark.parametrize(
     "kernel",
-    [attention(rows=1), one_product_more(), columns_reduced()],
-    ids=["row", "two", "columns"],
+    [attention(rows=1), one_product_more(), columns_reduced(), weights()],
+    ids=["row", "two", "columns", "weights"],
 )
 def test_what_does_not_fit_is_never_fused(kernel):
     assert not has_chain(kernel) or block_of(kernel, TARGET) is None

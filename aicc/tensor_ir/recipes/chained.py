@@ -25,7 +25,7 @@ from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, Size, Sym, divides, product, proves_le, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stages
-from aicc.tensor_ir.ir import PARAM_SCOPES, Kernel, Load
+from aicc.tensor_ir.ir import Kernel, Load
 from aicc.tensor_ir.recipes.common import (
     as_number,
     inline_movements,
@@ -167,11 +167,9 @@ def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
     if list(two.left.indices) != own:
         raise ScheduleError(f"{parts.left} is not read row by row\n{plan.kernel}")
     operands = [one.left.buffer, one.right.buffer, two.right.buffer]
-    if len(set(operands)) < 3 or any(
-        plan.kernel.buffer(n).scope not in PARAM_SCOPES or plan.kernel.buffer(n).pack
-        for n in operands
-    ):
-        raise ScheduleError(f"the operands are not in memory\n{plan.kernel}")
+    # Weights are packed, and read once for all rows: their products have a recipe of their own.
+    if len(set(operands)) < 3 or any(plan.kernel.buffer(n).scope != "in" for n in operands):
+        raise ScheduleError(f"the operands are not three inputs\n{plan.kernel}")
     return one, two
 
 
