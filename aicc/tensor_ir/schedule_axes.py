@@ -264,6 +264,39 @@ class SplitAxis(Step):
 
 
 @dataclass(frozen=True)
+class PermuteAxes(Step):
+    """B[i, j, k] for i, j, k   ->   B[k, i, j] for k, i, j
+
+    The new axes are the old ones in `order`, in memory and in the loops that compute B.
+    Precondition: B is a local buffer computed by one canonical stage.
+    """
+
+    buffer: str
+    order: tuple[int, ...]
+    name = "permute_axes"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        old = kernel.buffer(self.buffer)
+        stage = stage_of(kernel, self.buffer)
+        if stage is None or old.scope in ("in", "out", "const"):
+            raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
+        if sorted(self.order) != list(range(len(old.shape))):
+            raise self.fail(kernel, f"{list(self.order)} are not the axes of {self.buffer}")
+
+        def one(e: Expr) -> Expr | None:
+            if isinstance(e, Load) and e.buffer == self.buffer:
+                inner = map_expr(e, lambda x: one(x) if x is not e else None, lambda s: s)
+                assert isinstance(inner, Load)
+                return replace(inner, indices=tuple(inner.indices[a] for a in self.order))
+            return None
+
+        axes = tuple(stage.axes[a] for a in self.order)
+        kernel = replace_stage(kernel, stage.position, replace(stage, axes=axes))
+        kernel = kernel.with_buffer(replace(old, shape=tuple(old.shape[a] for a in self.order)))
+        return kernel.with_body(map_exprs(kernel.body, one))
+
+
+@dataclass(frozen=True)
 class Widen(Step):
     """B of shape [.., n, ..]   ->   B of shape [.., m, ..], of which the last m - n are not used
 

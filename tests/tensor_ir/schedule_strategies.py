@@ -35,7 +35,7 @@ from aicc.tensor_ir.schedule import (
     Unroll,
     Vectorize,
 )
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis, Widen
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, PermuteAxes, SplitAxis, Widen
 from aicc.tensor_ir.schedule_partition import Partition
 from aicc.tensor_ir.schedule_stages import (
     CacheRead,
@@ -308,7 +308,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     def pick(options: Any) -> Any:
         return draw(st.sampled_from(list(options)))
 
-    kind = draw(st.integers(0, 26))
+    kind = draw(st.integers(0, 27))
     factor = draw(st.integers(1, 5))
     if kind <= 3:
         return Split(pick(loops), factor, pick(TAILS))
@@ -348,6 +348,10 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         return PadAxis(pick(local), 0, factor, pick(("zero", "clamp")))
     if kind == 24:
         return Widen(pick(buffers), draw(st.integers(0, 1)), draw(st.integers(1, 12)))
+    if kind == 26:
+        name = pick(local)
+        rank = len(kernel.buffer(name).shape)
+        return PermuteAxes(name, tuple(draw(st.permutations(range(rank)))))
     if kind == 19:
         return Partition(pick(loops), factor)
     if kind in (20, 25):

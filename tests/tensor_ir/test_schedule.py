@@ -33,6 +33,21 @@ CASES = [
 """,
     ),
     (
+        "permute_axes",
+        PRODUCT,
+        "permute_axes(r, [1, 0])",
+        """
+  const b: f32[5, 6]
+  temp r: f32[6, 4]
+  for j in 0..6:
+    for i in 0..4:
+      r[j, i] = 0.0
+      for k in 0..5: r[j, i] += a[i, k]*b[k, j]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[v, u], 0.0)
+""",
+    ),
+    (
         "split_exact",
         MAP,
         "split(i, 5)",

@@ -264,6 +264,8 @@ REFUSED = [
     (PRODUCT, "pad_axis(r, 2, 3)", "no axis"),
     (PRODUCT, "pad_axis(r, 0, 3, wrap)", "not one of ('zero', 'clamp')"),
     (TRIANGLE, "cache_write(y); pad_axis(y.acc, 0, 4)", "extents of the reduction depend on i"),
+    (PRODUCT, "permute_axes(y, [1, 0])", "y is not a local buffer computed by one stage"),
+    (PRODUCT, "permute_axes(r, [0])", "[0] are not the axes of r"),
     (PRODUCT, "widen(r, 0, 8)", "r is no local array with an axis 0"),
     (PRODUCT, "compute_at(r, u); widen(r.u, 2, 8)", "r.u is no local array with an axis 2"),
     (PRODUCT, "compute_at(r, u); widen(r.u, 1, 5)", "5 is less than 6"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, symbols
-from aicc.tensor_ir.analysis import Stage
+from aicc.tensor_ir.analysis import Stage, stage_of
 from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
     all_linear,
@@ -34,7 +34,7 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, rest_rows
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, PermuteAxes
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 from aicc.tensor_ir.walk import walk_expr
 
@@ -98,6 +98,10 @@ def contraction(plan: Plan, buffer: str) -> None:
     found = roles(stage)
     if found is None:
         raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
+    order_copy(plan, found)
+    stage = plan.stage(buffer)
+    found = roles(stage)
+    assert found is not None
     tile = _tile(plan, stage, found)
     copy = right_operand(plan, stage, found, tile)
     Tiling(plan, buffer, out, found, tile, copy).run()
@@ -126,6 +130,30 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         )
         if not joined:
             axis += 1
+
+
+def order_copy(plan: Plan, found: Roles) -> None:
+    """Gives a copy of the left operand (padded data) the order of axes that its source has: its
+    elements are read one by one anyway, and so it is written in vectors, not scattered."""
+    made = stage_of(plan.kernel, found.left.buffer)
+    if made is None or made.op is not None or plan.kernel.buffer(made.buffer).scope != "temp":
+        return
+    loads = [x for x in walk_expr(made.value) if isinstance(x, Load)]
+
+    def step(v: Sym | None) -> int | None:
+        if v is None or len(loads) != 1:
+            return None
+        found = stride_in(plan.kernel, loads[0], v)
+        return found if isinstance(found, int) else None
+
+    strides = [step(v) for v, _ in made.axes]
+    moving = [n for n, (v, _) in enumerate(made.axes) if v is not None]
+    if any(strides[n] is None for n in moving):
+        return
+    sorted_ = sorted(moving, key=lambda n: -(strides[n] or 0))
+    if sorted_ != moving:
+        still = [n for n in range(len(made.axes)) if n not in moving]
+        plan.attempt(PermuteAxes(made.buffer, (*still, *sorted_)))
 
 
 def _split_depth(plan: Plan, buffer: str) -> None:
@@ -218,12 +246,15 @@ class Tiling:
     tile: Tile
     copy: str | None
     row_axes: list[str] = field(default_factory=list)
+    overlapping: frozenset[int] = frozenset()
+    """Reductions of which one step reads what another reads for another row of the tile."""
     staged: str = ""
     """A copy of the accumulator in memory, for an epilogue too long to unroll over the tile."""
 
     def run(self) -> None:
         plan, tile = self.plan, self.tile
         stage = plan.stage(self.buffer)
+        self.overlapping = _overlapping(plan, stage, self.roles, tile.rows)
         n_extent = stage.axes[self.roles.column][1]
         m_extent: Size = 1 if self.roles.row is None else stage.axes[self.roles.row][1]
         plan.do(PadAxis(self.buffer, self.roles.column, tile.columns))
@@ -340,10 +371,13 @@ class Tiling:
         return row if self.plan.has_loop(row) else "", column
 
     def _unroll_depth(self, depth: list[str], block: int) -> None:
-        """Unrolls the innermost reduction loops while the block stays small."""
+        """Unrolls the innermost reduction loops while the block stays small; none whose steps read
+        what other rows of the tile do, or LLVM keeps it for them in registers that are taken."""
         plan = self.plan
-        for name in reversed(depth):
+        for n, name in reversed(list(enumerate(depth))):
             extent = plan.loop(name).extent
+            if n in self.overlapping:
+                return
             room = max(1, UNROLLED // block)
             if isinstance(extent, int) and extent * block <= 2 * UNROLLED:
                 plan.do(Unroll(name))
@@ -378,6 +412,22 @@ class Tiling:
         name = plan.newest_buffer()
         last = len(plan.kernel.buffer(name).shape) - 1
         vector_loop(plan, f"{name}.{last}", self.tile.lanes)
+
+
+def _overlapping(plan: Plan, stage: Stage, found: Roles, rows: int) -> frozenset[int]:
+    if found.row is None:
+        return frozenset()
+    v, _ = stage.axes[found.row]
+    assert v is not None
+    apart = stride_in(plan.kernel, found.left, v)
+    found_: set[int] = set()
+    for n, (k, extent) in enumerate(stage.reduce):
+        step = stride_in(plan.kernel, found.left, k)
+        if isinstance(extent, int) and isinstance(step, int) and isinstance(apart, int) and apart:
+            moves = (divmod(m * step, apart) for m in range(1, min(extent, rows * apart)))
+            if step and any(rest == 0 and 0 < by < rows for by, rest in moves):
+                found_.add(n)
+    return frozenset(found_)
 
 
 def _exact(extent: Size, tile: Tile) -> bool:
