@@ -32,6 +32,9 @@ from aicc.tensor_ir.ir import Expr, as_expr, call, const, select
 WINDOW = 3
 """Extent of the window."""
 
+SLAB = 1 << 18
+"""Elements of transformed filters that are computed at a time where they are constants."""
+
 POINTS: Mapping[int, tuple[Fraction, ...]] = {
     2: (Fraction(0), Fraction(1), Fraction(-1)),
     4: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
@@ -316,10 +319,17 @@ class WinogradWeights(Operator):
         (w,) = inputs
         assert w is not None
         weights = _array(matrices(tile_of(ctx))[1])
+        matrix = np.kron(weights, weights)
         outputs, channels = w.shape[:2]
-        flat = np.ascontiguousarray(w.transpose(2, 3, 1, 0), np.float64).reshape(9, -1)
-        made = np.kron(weights, weights) @ flat
-        return [made.astype(w.dtype).reshape(-1, 1, 1, channels, outputs)]
+        filters = w.transpose(2, 3, 1, 0)
+        made = np.empty((len(matrix), 1, 1, channels, outputs), w.dtype)
+        # A few channels at a time: all of them take eight times the memory of the filters.
+        step = max(1, SLAB // (len(matrix) * max(outputs, 1)))
+        for at in range(0, channels, step):
+            part = np.ascontiguousarray(filters[:, :, at : at + step], np.float64)
+            product = matrix @ part.reshape(WINDOW * WINDOW, -1)
+            made[:, 0, 0, at : at + step] = product.reshape(len(matrix), -1, outputs)
+        return [made]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         (w,) = inputs
