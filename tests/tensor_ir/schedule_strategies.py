@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, sym
+from aicc.symbolic import Size, divides, sym
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import (
     Expr,
@@ -343,7 +343,10 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     if kind == 21:
         return FuseAxes(pick(movable), draw(st.integers(0, 2)))
     if kind == 22:
-        return SplitAxis(pick(movable), draw(st.integers(0, 2)), pick((2, 3)))
+        name = pick(movable)
+        shape = kernel.buffer(name).shape
+        divided = [(a, m) for a, n in enumerate(shape) for m in (2, 3) if divides(m, n)]
+        return SplitAxis(name, *pick([*divided, (draw(st.integers(0, 2)), 2)]))
     if kind == 23:
         return PadAxis(pick(local), 0, factor, pick(("zero", "clamp")))
     if kind == 24:
