@@ -19,6 +19,7 @@ from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
 from aicc.levels import LEVELS
 from aicc.lower import Fuse
+from aicc.memory.budget import parse_bytes
 from aicc.model import CompiledModel
 from aicc.model_cache import Entry, model_cache
 from aicc.passes import Pass, find_pass, run_passes
@@ -47,6 +48,7 @@ def compile(
     stop_after: None = None,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> CompiledModel: ...
 
 
@@ -61,6 +63,7 @@ def compile(
     stop_after: str,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> Stage: ...
 
 
@@ -75,6 +78,7 @@ def compile(
     stop_after: str | None,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> CompiledModel | Stage: ...
 
 
@@ -88,6 +92,7 @@ def compile(
     stop_after: str | None = None,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> CompiledModel | Stage:
     """Compiles an ONNX model to native code for this machine.
 
@@ -97,13 +102,16 @@ def compile(
     folder for text and constants after each pass (`aicc.dump`; default: AICC_DUMP). stop_after: the
     name of a pass, or "04_simplify" for one of several; what it returned (a Graph, a Module or a
     Planned) is the result. check: 0 to 3, what is verified between passes (default: AICC_CHECK).
-    progress: told the name and the seconds of each stage as it ends.
+    progress: told the name and the seconds of each stage as it ends. memory_budget: the most memory
+    that values between the kernels may take in a run, in bytes or as "2MiB" or "1.5 MB"; where they
+    need more, parts of the model run in patches.
 
     Raises ModelError (and its kinds) for a model that cannot be compiled, TargetError for an
-    unknown target or one that this machine cannot run.
+    unknown target or one that this machine cannot run, and MemoryBudgetError, which tells the least
+    that would do, where no patches meet `memory_budget`.
     """
     return _compile(
-        lambda machine: load_model(model, dims),
+        lambda order: load_model(model, dims),
         None,
         threads=threads,
         target=target,
@@ -111,6 +119,7 @@ def compile(
         stop_after=stop_after,
         check=check,
         progress=progress,
+        memory_budget=memory_budget,
     )
 
 
@@ -125,6 +134,7 @@ def resume(
     stop_after: None = None,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> CompiledModel: ...
 
 
@@ -139,6 +149,7 @@ def resume(
     stop_after: str,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> Stage: ...
 
 
@@ -153,6 +164,7 @@ def resume(
     stop_after: str | None,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> CompiledModel | Stage: ...
 
 
@@ -166,19 +178,20 @@ def resume(
     stop_after: str | None = None,
     check: int | None = None,
     progress: Progress | None = None,
+    memory_budget: int | str | None = None,
 ) -> CompiledModel | Stage:
     """Goes on from the text that `compile(..., dump=folder)` wrote after a pass, edited or not.
 
     after: the name of that pass, as for `stop_after`; "graph" is the imported model. The text of a
     module that is scheduled holds for the target that it was scheduled for. The rest as for
-    `compile`. Raises AiccError where the folder has no such text, and IRError, with the place,
-    where a text or the constants beside it cannot be read.
+    `compile`, also the memory budget that was given there. Raises AiccError where the folder has no
+    such text, and IRError, with the place, where a text or the constants beside it cannot be read.
     """
 
-    def load(machine: Target) -> Stage:
-        number = 0 if after in START else find_pass(passes(machine), after) + 1
+    def load(order: list[Pass]) -> Stage:
+        number = 0 if after in START else find_pass(order, after) + 1
         text, constants, source = read_dump(folder, number)
-        parse = LEVELS[_level_after(passes(machine), number)].parse
+        parse = LEVELS[_level_after(order, number)].parse
         assert parse is not None
         read: Stage = parse(text, constants, source)
         return read
@@ -192,6 +205,7 @@ def resume(
         stop_after=stop_after,
         check=check,
         progress=progress,
+        memory_budget=memory_budget,
     )
 
 
@@ -201,7 +215,7 @@ def _level_after(order: list[Pass], number: int) -> type:
 
 
 def _compile(
-    load: Callable[[Target], Stage],
+    load: Callable[[list[Pass]], Stage],
     start_after: str | None,
     *,
     threads: int | None,
@@ -210,9 +224,12 @@ def _compile(
     stop_after: str | None,
     check: int | None,
     progress: Progress | None,
+    memory_budget: int | str | None,
 ) -> CompiledModel | Stage:
     machine = Target.from_name(config.get("AICC_TARGET") if target is None else target)
     many = _threads(threads, machine)
+    budget = None if memory_budget is None else parse_bytes(memory_budget)
+    order = passes(machine, budget)
     seconds: dict[str, float] = {}
 
     def note(stage: str, time_taken: float) -> None:
@@ -229,11 +246,11 @@ def _compile(
     def begin(workers: Workers) -> Stage | CompiledModel:
         nonlocal entry
         began = time.perf_counter()
-        found = load(machine)
+        found = load(order)
         note("import", time.perf_counter() - began)
         if kept is not None and isinstance(found, Graph) and start_after is None:
             began = time.perf_counter()
-            known = kept.find(found, machine, many)
+            known = kept.find(found, machine, many, f"memory_budget={budget}")
             if isinstance(known, CompiledModel):
                 note("load", time.perf_counter() - began)
                 return known
@@ -250,7 +267,7 @@ def _compile(
             return first[0]
         outcome = run_passes(
             first.pop(),  # no name here keeps its weights from going
-            passes(machine),
+            order,
             LEVELS,
             start_after=start_after,
             stop_after=stop_after,

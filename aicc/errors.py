@@ -37,6 +37,16 @@ class OperatorError(ModelError):
         self.op = op
 
 
+class MemoryBudgetError(AiccError, ValueError):
+    """A run needs more memory than `memory_budget` allows. `budget`: bytes asked for; `least`: the
+    fewest bytes that were found to do, None where sizes are not known before a run."""
+
+    def __init__(self, message: str, budget: int, least: int | None) -> None:
+        super().__init__(message)
+        self.budget = budget
+        self.least = least
+
+
 class InputError(AiccError, ValueError):
     """The feed of a run does not fit the model: names, dtype, rank, sizes."""
 

@@ -19,6 +19,7 @@ from aicc.graph_ir.graph import Graph, Node, make_node, reads
 from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.fuse import Access, Description, Fuser, Kind
+from aicc.graph_ir.places import takes_no_kernel
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.symbolic import Dim, Size, Sym, product, symbols
@@ -144,6 +145,8 @@ class Describer:
         self._known: dict[Any, Description] = {}
 
     def __call__(self, graph: Graph, node: Node) -> Description:
+        if takes_no_kernel(graph, node):
+            return Description("opaque")
         key = self.key(graph, node)
         found = self._known.get(key)
         if found is None:
@@ -302,7 +305,7 @@ class Coster:
 
     def __init__(self, machine: Machine, describer: Describer) -> None:
         self._machine = machine
-        self._describer = describer
+        self.describer = describer
         self._known: dict[Any, float] = {}
 
     def __call__(self, graph: Graph, nodes: Sequence[Node]) -> float:
@@ -322,7 +325,7 @@ class Coster:
                 numbers.setdefault(v, len(numbers))
         return tuple(
             (
-                self._describer.key(graph, n),
+                self.describer.key(graph, n),
                 tuple(numbers[v] for v in n.inputs),
                 tuple(numbers[v] for v in n.outputs),
             )
@@ -340,14 +343,16 @@ class Coster:
 @dataclass(frozen=True)
 class Fuse:
     """Graph -> Module: each group of nodes that `Fuser` finds becomes a call of one unscheduled
-    kernel; equal kernels are there once. Views and host operators stay nodes."""
+    kernel; equal kernels are there once. Views and host operators stay nodes.
 
-    machine: Machine
+    cost: what estimates kernels; remembers them from graph to graph.
+    """
+
+    cost: Coster
     name: ClassVar[str] = "fuse"
 
     def __call__(self, graph: Graph) -> Module:
-        describer = Describer()
-        grouping = Fuser(describer, Coster(self.machine, describer))(graph)
+        grouping = Fuser(self.cost.describer, self.cost)(graph)
         for reason in grouping.reasons:
             log.debug("fusion: %s", reason)
         result = graph.copy()
@@ -403,9 +408,12 @@ def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:
     (node,) = nodes
     op = registry.get(node.op)
     strings = any(graph.types[v].dtype == "str" for v in (*node.inputs, *node.outputs) if v)
-    # A view whose number of elements only a run can compare is a kernel that does.
-    view = op.view and graph.types[node.inputs[0]].count == graph.types[node.outputs[0]].count
-    return op.has_lowering and not view and not strings
+    view = False
+    if op.view:
+        # A view whose number of elements only a run can compare is a kernel that does.
+        same = graph.types[node.inputs[0]].count == graph.types[node.outputs[0]].count
+        view = same or op.part(context(graph, node)) is not None
+    return op.has_lowering and not view and not strings and not takes_no_kernel(graph, node)
 
 
 def _name(nodes: Sequence[Node], taken: Mapping[str, Kernel]) -> str:

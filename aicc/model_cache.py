@@ -62,14 +62,17 @@ class ModelCache(CacheFolder):
         super().__init__(folder, limit)
         self._salt = salt
 
-    def find(self, graph: Graph, target: Target, threads: int) -> CompiledModel | Entry | None:
-        """The model that a graph, as it was imported, was compiled to; its entry where there is
-        none that is whole; None where it is too large to be kept."""
+    def find(
+        self, graph: Graph, target: Target, threads: int, options: str = ""
+    ) -> CompiledModel | Entry | None:
+        """The model that a graph, as it was imported, was compiled to with some options of
+        `compile`; its entry where there is none that is whole; None where it is too large to be
+        kept."""
         constants = all_constants(graph)
         if not self.writable(sum(data.nbytes for data in constants.values()), SHARE):
             return None
         identity = f"{__version__}\0{compiler_identity(SOURCES)}\0{self._salt}\0{target.text()}"
-        text = f"{identity}\0{print_graph(graph, with_sha=False)}"
+        text = f"{identity}\0{options}\0{print_graph(graph, with_sha=False)}"
         name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         thread = ThreadPoolExecutor(1)
         entry = Entry(name, thread.submit(_hash, constants))

@@ -6,42 +6,71 @@ model file --load_model--> Graph --graph passes--> Graph --fuse--> Module --sche
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from aicc import config
 from aicc.codegen.target import Target
+from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.fold import Fold
 from aicc.graph_ir.passes.layout import ChooseLayout
+from aicc.graph_ir.passes.patches import Arena, Patches
 from aicc.graph_ir.passes.reorder import Reorder
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.graph_ir.passes.winograd import TILES, Winograd
 from aicc.lower import Coster, Describer, Fuse, Schedule
-from aicc.passes import Pass
+from aicc.passes import Pass, find_pass
 from aicc.plan import Plan
+from aicc.planned import Planned
 
 
-def passes(target: Target) -> list[Pass]:
-    """Every pass from the imported graph to the program."""
-    return [
+def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
+    """Every pass from the imported graph to the program.
+
+    memory_budget: the most bytes that the arena may have; None for as many as it takes.
+    """
+    cost = Coster(target, Describer())
+    order: list[Pass] = [
         Fold(),  # shape arithmetic and weights that are computed become constants
         Simplify(),  # identities go, so that later passes see fewer forms
         Decompose(),  # composite operators become primitives: one form, however it was exported
         Simplify(),  # what decomposition leaves: constants to fold, repeated subexpressions
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
-        ChooseLayout(
-            cost=Coster(target, Describer())
-        ),  # convolutions become matrix products over contiguous channels
+        ChooseLayout(cost=cost),  # convolutions become matrix products over contiguous channels
         Simplify(),  # transposes that met cancel or fold into constants
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),
-        _winograd(target),  # fewer multiplications for 3x3 windows, where estimated to be faster
-        Fuse(target),  # groups of nodes become kernels; from here on a Module
-        Reorder(),  # the order of calls that needs the least memory
+        _winograd(cost),  # fewer multiplications for 3x3 windows, where estimated to be faster
+        Fuse(cost),  # groups of nodes become kernels; from here on a Module
+        Reorder(
+            2.0 if memory_budget is None else 0.5
+        ),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
-        Plan(),  # buffers get their places, calls become steps; from here on a Program
+        Plan(memory_budget),  # buffers get their places, calls become steps: a Program
     ]
+    if memory_budget is not None:
+        # Where memory is short, layers run patch by patch: before what treats patches as layers.
+        at = find_pass(order, Winograd.name)
+        rough = [order[at], Fuse(cost), Reorder(0.0), Plan()]
+        arena = _arena([*order[at:-1], Plan()])
+        order.insert(at, Patches(memory_budget, _arena(rough), arena))
+    return order
 
 
-def _winograd(target: Target) -> Winograd:
-    tiles = TILES if config.get("AICC_WINOGRAD") else ()
-    return Winograd(Coster(target, Describer()), tiles)
+def _arena(behind: Sequence[Pass]) -> Arena:
+    """The bytes of the arena that some passes make of a graph."""
+
+    def arena(graph: Graph) -> int | None:
+        level: Any = graph
+        for p in behind:
+            level = p(level)
+        planned: Planned = level
+        return planned.program.arena
+
+    return arena
+
+
+def _winograd(cost: Coster) -> Winograd:
+    return Winograd(cost, TILES if config.get("AICC_WINOGRAD") else ())

@@ -4,7 +4,9 @@
     %r = Reshape(%h, @shape)         ->    view r of h + 0
     %y = call(%r) {kernel=k1}              call @k1 (r) -> (y)         y in h's memory, or h in y's
 
-- A view operator's result is its operand's memory.
+- A view operator's result is its operand's memory, or a part of it.
+- A join's result is one buffer that kernels write their parts of: what they compute for it has no
+  memory of its own. What lies elsewhere is copied.
 - A call's result takes the memory of an operand that nobody reads later, where the kernel reads
   each element before it writes the element in its place (`tensor_ir.inplace`).
 - What becomes an output of the model is written into the caller's array at once; outputs that are
@@ -18,12 +20,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from aicc.dtypes import from_numpy
-from aicc.errors import IRError, UnsupportedError
+from aicc.dtypes import from_numpy, nbytes
+from aicc.errors import IRError, MemoryBudgetError, UnsupportedError
 from aicc.graph_ir.graph import Graph, Node, reads
+from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
+from aicc.graph_ir.places import copies, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
+from aicc.memory.budget import show_bytes
 from aicc.ops import registry
 from aicc.planned import Planned, Source, host_graph, host_operands
 from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step, Work
@@ -56,12 +61,26 @@ def plan(module: Module) -> Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """Module -> Planned: buffers get their places, calls become steps."""
+    """Module -> Planned: buffers get their places, calls become steps.
+
+    budget: the most bytes that the arena may take; raises MemoryBudgetError where it takes more.
+    """
+
+    budget: int | None = None
 
     name: ClassVar[str] = "plan"
 
     def __call__(self, module: Module) -> Planned:
-        return plan(module)
+        planned = plan(module)
+        arena = planned.program.arena
+        if self.budget is not None and arena is not None and arena > self.budget:
+            raise MemoryBudgetError(
+                f"{planned.program.name!r} takes {show_bytes(arena)} between its kernels, the "
+                f"memory budget is {show_bytes(self.budget)}",
+                self.budget,
+                arena,
+            )
+        return planned
 
 
 # --- constants ------------------------------------------------------------------------------------
@@ -113,6 +132,7 @@ class _Planner:
         self.phase: dict[str, int] = {}
         self.now = 0
         self.last_read = self._last_reads()
+        self.places = self._places()
         self.pairs: dict[str, frozenset[tuple[str, str]]] = {}
         for name in self.graph.inputs:
             t = self.graph.types[name]
@@ -135,6 +155,32 @@ class _Planner:
                 end = max(last.get(node.outputs[0], -1), last[node.inputs[0]])
                 last[node.inputs[0]] = end
         return last
+
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """For results that are written straight into what they are joined to: that, and the byte
+        in it at which they start."""
+        computed = {o for node in self.graph.nodes if node.op == CALL for o in node.outputs}
+        places: dict[str, tuple[str, int]] = {}
+        for node in self.graph.nodes:
+            starts = joined(self.graph, node)
+            if starts is None:
+                continue
+            (result,) = node.outputs
+            computed.add(result)
+            size = nbytes(self.graph.types[result].dtype)
+            for name, start in zip(node.inputs, starts, strict=True):
+                if name in computed and self.graph.types[name].count != 0:
+                    places.setdefault(name, (result, start * size))
+        return places
+
+    def _place(self, name: str) -> tuple[str, int]:
+        """The joined result that a value's memory belongs to in the end, and where in it; the value
+        itself for others."""
+        at = 0
+        while name in self.places:
+            name, start = self.places[name]
+            at += start
+        return name, at
 
     # sizes
 
@@ -184,6 +230,10 @@ class _Planner:
                 self._call(node)
             elif is_view(node) and self._view(node):
                 continue
+            elif joined(self.graph, node) is not None:
+                self._join(node)
+            elif copies(node):
+                self._copy(node.inputs[0], self._made(node.outputs[0]), node)
             else:
                 self._host(node)
 
@@ -192,13 +242,63 @@ class _Planner:
         t = self.graph.types[result]
         if self._missing(t):
             return False
-        root = self.root(self.operand(source))
-        if root.dtype != t.dtype or (self.graph.types[source].count != t.count):
+        held = self.buffers[self.operand(source)]
+        root = self.root(held.name)
+        begin = registry.get(node.op).part(context(self.graph, node))
+        if root.dtype != t.dtype or (begin is None and self.graph.types[source].count != t.count):
             return False
         if self._phase_of(Buffer(result, t.dtype, t.shape, "view")) > self._phase_of(root):
             return False
-        self.buffers[result] = Buffer(result, t.dtype, t.shape, "view", 0, root.name)
+        at = self._start(held) + (begin or 0) * nbytes(t.dtype)
+        self.buffers[result] = Buffer(result, t.dtype, t.shape, "view", at, root.name)
         return True
+
+    @staticmethod
+    def _start(b: Buffer) -> int:
+        """The byte in its root at which a buffer starts."""
+        return (b.at or 0) if b.space == "view" else 0
+
+    def _made(self, name: str) -> Buffer:
+        """The buffer for a result of the next step: memory of its own, or a part of what it is
+        joined to, which lives from its first part on."""
+        t = self.graph.types[name]
+        number = len(self.steps)
+        whole, at = self._place(name)
+        if whole == name:
+            return Buffer(name, t.dtype, t.shape, "arena", None, "", number, number)
+        if whole not in self.buffers:
+            shape = self.graph.types[whole].shape
+            self.buffers[whole] = Buffer(whole, t.dtype, shape, "arena", None, "", number, number)
+        self._touch(whole, number)
+        return Buffer(name, t.dtype, t.shape, "view", at, whole)
+
+    def _join(self, node: Node) -> None:
+        """Copies the operands that are not in place yet."""
+        (result,) = node.outputs
+        starts = joined(self.graph, node)
+        assert starts is not None
+        if result not in self.buffers:
+            self.buffers[result] = self._made(result)
+        held = self.buffers[result]
+        for n, (name, start) in enumerate(zip(node.inputs, starts, strict=True)):
+            t = self.graph.types[name]
+            at = start * nbytes(t.dtype)
+            if t.count == 0 or self.places.get(name) == (result, at):
+                continue
+            part = f"{result}.part{n}"
+            while part in self.buffers or part in self.graph.types:
+                part += "t"
+            root = self.root(result)
+            at += self._start(held)
+            self._copy(name, Buffer(part, t.dtype, t.shape, "view", at, root.name), node)
+
+    def _copy(self, source: str, target: Buffer, node: Node) -> None:
+        number = len(self.steps)
+        operand = self.operand(source)
+        self._touch(operand, number)
+        self.buffers[target.name] = target
+        self._touch(target.name, number)
+        self.steps.append(Copy(operand, target.name, node.origin))
 
     def _call(self, node: Node) -> None:
         kernel = self.module.kernel_of(node)
@@ -228,10 +328,13 @@ class _Planner:
             name = name or f"{node.outputs[0] or kernel.name}.unused{n}"
             shape = self.graph.types[name].shape if name in self.graph.types else b.shape
             self._require(TensorType(b.dtype, shape), f"node {_title(node)}: result {name!r}")
-            made = Buffer(name, b.dtype, shape, "arena", None, "", number, number)
-            lender = self._lender(node, ins, operands, b.name, made, results)
-            if lender is not None:
-                made = replace(made, space="view", at=0, root=lender, first=-1, last=-1)
+            if name in self.places:
+                made = self._made(name)
+            else:
+                made = Buffer(name, b.dtype, shape, "arena", None, "", number, number)
+                lender = self._lender(node, ins, operands, b.name, made, results)
+                if lender is not None:
+                    made = replace(made, space="view", at=0, root=lender, first=-1, last=-1)
             self.buffers[name] = made
             results.append(name)
         names = tuple(s.name for s in kernel.sizes)
@@ -363,13 +466,6 @@ def _work(node: Node, kernel: Kernel) -> Work | None:
         return None
     shared = any(isinstance(s, For) and s.kind == "parallel" for s in walk_stmts(kernel.body))
     return Work(*noted.shape, dtype=noted.dtype, shared=shared)
-
-
-def is_view(node: Node) -> bool:
-    """Whether a node only gives its first operand another shape."""
-    found = registry.find(node.op)
-    wanted = [o for o in node.outputs if o]
-    return found is not None and found.view and wanted == [node.outputs[0]] and bool(node.inputs[0])
 
 
 def _used(

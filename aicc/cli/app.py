@@ -76,6 +76,14 @@ Inputs = Annotated[
 ]
 Random = Annotated[bool, typer.Option("--random", help="Random arrays for the other inputs.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the random arrays.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-budget",
+        metavar="BYTES",
+        help="The most memory between kernels, as 2MiB; parts run in patches where they need more.",
+    ),
+]
 StopAfter = Annotated[
     str | None, typer.Option("--stop-after", metavar="PASS", help="Ends after this pass.")
 ]
@@ -198,6 +206,7 @@ def compile_(
     dims: Dims = [],  # noqa: B006
     threads: Threads = None,
     target: TargetName = None,
+    memory_budget: Budget = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -211,6 +220,7 @@ def compile_(
             threads=threads,
             dims=sizes(dims, "--dims") or None,
             target=target,
+            memory_budget=memory_budget,
             dump=dump,
             stop_after=stop_after,
             check=check,
@@ -294,6 +304,7 @@ def bench(
     dims: Dims = [],  # noqa: B006
     threads: Threads = None,
     target: TargetName = None,
+    memory_budget: Budget = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -311,7 +322,7 @@ def bench(
         fixed = sizes(dims, "--dims")
         feed = _feed(_ports(model, fixed), inputs, True, given, seed)
         count = threads or usable_cores()
-        options = {"dims": fixed or None, "target": target}
+        options = {"dims": fixed or None, "target": target, "memory_budget": memory_budget}
         timings = measure(model, feed, engines, count, options, rounds, seconds, progress)
     first = timings[0]
     if as_json:

@@ -7,7 +7,8 @@
 A node with op "call" runs a kernel: its operands are the kernel's `in` and `const` parameters in
 order, its results the `out` parameters in order; the kernel's sizes are the graph's symbols of the
 same names. Its work (`tensor_ir.work`) was counted before the kernel was scheduled. Any other node
-is a view (an operator whose result is its operand's memory in another shape) or a host operator,
+is a view (an operator whose result is its operand's memory in another shape, or a part of it), a
+copy, a join (its operands one after the other in memory: `graph_ir.places`), or a host operator,
 which runs its reference in Python. Both levels are in one object, so that fusion, layout and
 scheduling can ask for each other's cost.
 """
@@ -24,7 +25,8 @@ CALL = "call"
 
 @dataclass
 class Module:
-    """graph: calls, views and host operators. kernels: by name; equal kernels are there once."""
+    """graph: calls, views, copies, joins and host operators. kernels: by name; equal kernels are
+    there once."""
 
     graph: Graph
     kernels: dict[str, Kernel] = field(default_factory=dict)

@@ -46,6 +46,17 @@ class Concat(Operator):
             joined = np.concatenate([k for k in known if k is not None], axis)
         return [values.typed(first.dtype, shape, joined)]
 
+    def joined(self, ctx: OpContext) -> tuple[int, ...] | None:
+        types = [ctx.input(i) for i in range(len(ctx.types))]
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), types[0].rank)
+        static = all(isinstance(d, int) for t in types for d in t.shape)
+        if not static or types[0].dtype == "str" or any(d != 1 for d in types[0].shape[:axis]):
+            return None
+        starts = [0]
+        for t in types:
+            starts.append(starts[-1] + int(t.count))
+        return tuple(starts[:-1])
+
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         return [np.concatenate([x for x in inputs if x is not None], ctx.attrs["axis"])]
 

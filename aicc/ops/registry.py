@@ -148,7 +148,10 @@ class Operator:
     # Properties that passes ask for.
     deterministic: bool = True
     view: bool = False
-    """True where the result has the operand's elements in the same row-major order (Reshape)."""
+    """True where the result has the operand's elements in the same row-major order (Reshape), or a
+    run of them (see `part`)."""
+    copies: bool = False
+    """True where the result is the operand in memory of its own, whatever else would do."""
 
     def upgrade(
         self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
@@ -176,6 +179,16 @@ class Operator:
 
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         """Result values from other operators, or None where this node is kept."""
+        return None
+
+    def part(self, ctx: OpContext) -> int | None:
+        """For a view of a run of the operand's elements: the first of them; None where the result
+        has all."""
+        return None
+
+    def joined(self, ctx: OpContext) -> tuple[int, ...] | None:
+        """Where the result is the operands one after the other in memory: the element of the result
+        at which each of them starts; else None. Then they can be written there at once."""
         return None
 
     def cases(self) -> Iterable[Case]:

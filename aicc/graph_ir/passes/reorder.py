@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, overload
 
 from aicc.graph_ir.graph import Graph, reads
 from aicc.graph_ir.module import Module
 from aicc.graph_ir.passes.layout import typical
+from aicc.graph_ir.places import copies, is_view, joined
 from aicc.memory.order_problem import Problem
 from aicc.memory.ordering import order
-from aicc.ops import registry
 
 
 @dataclass(frozen=True)
@@ -48,36 +49,46 @@ class Reorder:
 
 def memory_problem(graph: Graph) -> Problem:
     """What the nodes of a graph write and read. Inputs and constants take no memory of the run's; a
-    view is its operand's memory: its readers read that, and a value of no bytes for its sake."""
+    view is its operand's memory: its readers read that, and a value of no bytes for its sake. What
+    is joined is its operands' memory, and as many bytes as of them are copied."""
     index: dict[str, int] = {}
     sizes: list[int] = []
-    root: dict[str, str] = {}
+    roots: dict[str, tuple[str, ...]] = {}
+    taken: set[str] = set()
+    computed: set[str] = set()
     writes: list[tuple[int, ...]] = []
     used: list[tuple[int, ...]] = []
+
+    def held(values: Iterable[str]) -> dict[int, None]:
+        """The values, what they are views of, and so on down to the memory."""
+        found: dict[int, None] = {}
+        todo = list(values)
+        while todo:
+            value = todo.pop()
+            if value in index and index[value] not in found:
+                found[index[value]] = None
+                todo += roots.get(value, ())
+        return found
+
     for node in graph.nodes:
-        operands: list[int] = []
-        for value in dict.fromkeys(reads(node)):
-            # A view's own value, then what it views, down to the memory.
-            while value in index:
-                operands.append(index[value])
-                if value not in root:
-                    break
-                value = root[value]
-        op = registry.find(node.op)
-        view = op is not None and op.view
+        operands = held(reads(node))
+        view, join = is_view(node), joined(graph, node) is not None
         made: list[int] = []
         for o in node.outputs:
             if o:
+                size = 0 if view else typical(graph.types[o].nbytes)
+                if join:
+                    parts = [v for v in dict.fromkeys(node.inputs) if v in computed - taken]
+                    taken.update(parts)
+                    size -= sum(typical(graph.types[v].nbytes) for v in parts)
+                    roots[o] = tuple(parts)
+                elif view:
+                    roots[o] = (node.inputs[0],)
+                if not view and not copies(node):
+                    computed.add(o)
                 index[o] = len(sizes)
-                sizes.append(0 if view else typical(graph.types[o].nbytes))
+                sizes.append(size)
                 made.append(index[o])
-                if view:
-                    root[o] = node.inputs[0]
         writes.append(tuple(made))
-        used.append(tuple(dict.fromkeys(operands)))
-    kept: set[int] = set()
-    for value in graph.outputs:
-        while value in index:
-            kept.add(index[value])
-            value = root.get(value, "")
-    return Problem(tuple(sizes), tuple(writes), tuple(used), frozenset(kept))
+        used.append(tuple(operands))
+    return Problem(tuple(sizes), tuple(writes), tuple(used), frozenset(held(graph.outputs)))

@@ -150,18 +150,27 @@ def _transformed(
 ) -> list[str]:
     """The new nodes, and the transformed weights as a constant."""
     x, w = node.inputs[:2]
-    transform = ed.make("aicc::WinogradWeights", w, tile=tile)
-    operator = registry.get(transform.op)
-    (weights,) = operator.reference(
-        OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)]), ed.constant_of(w)
-    )
     if together:
-        return [ed.op("aicc::WinogradConv", x, ed.constant(weights, base=w), tile=tile, pads=pads)]
+        u = _weights(ed, w, tile, False)
+        return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
     rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
-    u = ed.constant(weights[:, 0, 0] if rows else weights, base=w)
+    u = _weights(ed, w, tile, bool(rows))
     v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
     products = ed.op("MatMul", v, u)
     return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads, rows=rows)]
+
+
+def _weights(ed: Editor, w: str, tile: int, flat: bool) -> str:
+    """The transformed weights, once for all convolutions with these."""
+    known = ed.memo.get((w, tile, flat))
+    if known is None:
+        transform = ed.make("aicc::WinogradWeights", w, tile=tile)
+        operator = registry.get(transform.op)
+        (weights,) = operator.reference(
+            OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)]), ed.constant_of(w)
+        )
+        known = ed.memo[w, tile, flat] = ed.constant(weights[:, 0, 0] if flat else weights, base=w)
+    return str(known)
 
 
 def _rows(x: TensorType, result: TensorType, tile: int) -> int:
