@@ -35,6 +35,8 @@ START = ("graph", "00_graph")
 """What `resume` calls the text of the imported model."""
 MANY_NODES = 24
 """Graphs of more nodes have kernels enough for other processes to help."""
+MUCH_WEIGHT = 1 << 25
+"""Bytes. Beside more of them the compiling process holds no LLVM; other processes do."""
 
 
 @overload
@@ -294,7 +296,10 @@ def _compile(
 
 
 def _worth_workers(found: Stage) -> bool:
-    return len(found.nodes) > MANY_NODES if isinstance(found, Graph) else len(found.kernels) > 12
+    if isinstance(found, Graph):
+        weights = sum(data.nbytes for data in found.constants.values())
+        return len(found.nodes) > MANY_NODES or weights > MUCH_WEIGHT
+    return len(found.kernels) > 12
 
 
 def _threads(threads: int | None, target: Target) -> int:
