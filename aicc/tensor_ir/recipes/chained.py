@@ -39,7 +39,7 @@ from aicc.tensor_ir.recipes.contraction import Roles, Tiling, product_of, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.rows import vectorise_rows
-from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, tile_cost
+from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline
@@ -47,14 +47,16 @@ from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within
 from aicc.tensor_ir.walk import walk_expr
 
-BLOCKS = (8, 12, 16, 18, 20, 24, 28, 30, 32, 36, 40, 48)
-"""Rows that a block may have."""
+LARGE_BLOCK = 12
+"""Rows of a block at most."""
 SMALL_BLOCK = 8
 """Rows of a block at most where it is not known how many there are."""
 LENGTH = 200
 """Columns that a row counts as where its length is not known: not a multiple of what tiles have."""
 BLOCK_CYCLES = 150.0
 """Cycles that a block costs beside its tiles."""
+TRIPS = 2.0
+"""How often rows that do not fit the first cache come from the second one, not hidden."""
 LEAST = 8
 """Matrices that there should be at least, for threads to share."""
 
@@ -175,13 +177,16 @@ def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
 
 @dataclass(frozen=True)
 class Block:
-    """rows: of a block; the register tiles of the two products, whose rows divide it. total: rows
-    of a matrix, where that is a number."""
+    """The register tiles of the two products: both have all rows of a block, so that each block
+    reads the right operands once. total: rows of a matrix, where that is a number."""
 
-    rows: int
     first: Tile
     second: Tile
     total: int | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.first.rows
 
     @property
     def waste(self) -> float:
@@ -190,30 +195,45 @@ class Block:
 
 
 def _block(plan: Plan, parts: Parts) -> Block:
+    """The block of least estimated cycles per row."""
     first, second = plan.stage(parts.first), plan.stage(parts.second)
     dtype = plan.kernel.buffer(parts.first).dtype
     total = as_number(first.axes[-2][1])
-    depth, columns = as_number(first.reduce[0][1]), as_number(first.axes[-1][1]) or LENGTH
-    width = as_number(second.axes[-1][1])
+    depth = as_number(first.reduce[0][1]) or LENGTH
+    columns = as_number(first.axes[-1][1]) or LENGTH
+    width = as_number(second.axes[-1][1]) or LENGTH
     best: tuple[float, Block] | None = None
-    room = plan.target.l1d // 2
-    for rows in BLOCKS:
-        bytes_ = 3 * rows * columns * nbytes(dtype)
-        if best is not None and (bytes_ > room or (total is None and rows > SMALL_BLOCK)):
+    for rows in range(2, (SMALL_BLOCK if total is None else LARGE_BLOCK) + 1):
+        one = _tile(plan.target, dtype, rows, columns, depth)
+        two = _tile(plan.target, dtype, rows, width, columns)
+        if one is None or two is None:
             break
-        stride = None if depth is None else depth * nbytes(dtype)
-        problems = Problem(rows, columns, depth, stride), Problem(rows, width, columns)
-        tiles = [choose_tile(plan.target, dtype, p) for p in problems]
-        if any(rows % t.rows for t in tiles):
-            continue
-        each = sum(tile_cost(plan.target, t, p) for t, p in zip(tiles, problems, strict=True))
-        block = Block(rows, tiles[0], tiles[1], total)
-        cost = (each + BLOCK_CYCLES / rows) * block.waste
+        block = Block(one[1], two[1], total)
+        cost = (one[0] + two[0] + BLOCK_CYCLES) / rows
+        if 3 * rows * columns * nbytes(dtype) > plan.target.l1d // 2:
+            cost += TRIPS * columns * nbytes(dtype) / NEAR
+        cost *= block.waste
         if best is None or cost < best[0] * 0.999:
             best = cost, block
-    if best is None:
-        raise ScheduleError(f"no tiles for {parts.first}\n{plan.kernel}")
+    assert best is not None
     return best[1]
+
+
+def _tile(
+    machine: Machine, dtype: str, rows: int, columns: int, depth: int
+) -> tuple[float, Tile] | None:
+    """The tile of so many rows that computes them for all columns in the least cycles, and those.
+    Its right operand comes from the second cache."""
+    lanes = machine.lanes(dtype)
+    room = machine.vector_registers - (1 if machine.has_fma else 2)
+    best: tuple[float, Tile] | None = None
+    for vectors in range(1, room // (rows + 1) + 1):
+        tile = Tile(rows, vectors, lanes)
+        each = step_cycles(rows, vectors, NEAR) * depth + TILE_OVERHEAD + 1.5 * rows * vectors
+        cost = -(-columns // tile.columns) * each
+        if best is None or cost < best[0] * 0.999:
+            best = cost, tile
+    return best
 
 
 def block_of(kernel: Kernel, machine: Machine) -> Block | None:
@@ -255,9 +275,8 @@ class _Chain:
         outer, row, column = self._nest()
         at = f"{row}.o"
         # The second product, a tile in registers.
-        self._tiling(parts.second, parts.out, self.two, block.second).compute_tile(
-            *self._tile_loops, f"{column}.i"
-        )
+        tiling = Tiling(plan, parts.second, parts.out, self.two, block.second, None)
+        tiling.compute_tile(f"{column}.o", f"{row}.i", f"{column}.i")
         self._first(at, self._rows(at))
         plan.do(ComputeAt(left, at, "stack"))
         vectorise_last(plan, plan.newest_buffer(), block.first.lanes)
@@ -349,20 +368,12 @@ class _Chain:
         plan.do(Reorder((*outer, *inner, row)))
         exact = divides(block.rows, plan.loop(row).extent)
         plan.do(Split(row, block.rows, "exact" if exact else "guard"))
-        tiles = [f"{row}.i"]
-        if block.second.rows < block.rows:
-            plan.do(Split(f"{row}.i", block.second.rows))
-            tiles = [f"{row}.i.o", f"{row}.i.i"]
-        plan.do(Reorder((*outer, f"{row}.o", inner[0], *tiles, inner[1])))
-        self._tile_loops = ([inner[0], *tiles][-2], tiles[-1])
+        plan.do(Reorder((*outer, f"{row}.o", inner[0], f"{row}.i", inner[1])))
         return outer, row, column
 
     def _loops_of(self, buffer: str) -> list[str]:
         rank = len(self.plan.kernel.buffer(buffer).shape)
         return [f"{buffer}.{n}" for n in range(rank - 2)]
-
-    def _tiling(self, buffer: str, out: str, found: Roles, tile: Tile) -> Tiling:
-        return Tiling(self.plan, buffer, out, found, tile, None)
 
     def _rows(self, at: str) -> str:
         """What is between the products, one stage after the other for all rows of a block: the ends
@@ -393,11 +404,8 @@ class _Chain:
             n = f"{n}.p"
         plan.do(Split(n, tile.columns))
         plan.do(Reorder((f"{n}.o", m, f"{n}.i")))
-        loops = f"{n}.o", m
-        if tile.rows < self.block.rows:
-            plan.do(Split(m, tile.rows))
-            loops = f"{m}.o", f"{m}.i"
-        self._tiling(self.acc, name, self.one, tile).compute_tile(*loops, f"{n}.i")
+        tiling = Tiling(plan, self.acc, name, self.one, tile, None)
+        tiling.compute_tile(f"{n}.o", m, f"{n}.i")
 
 
 def vectorise_last(plan: Plan, name: str, lanes: int, unroll: int = 1) -> None:
