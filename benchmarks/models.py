@@ -152,10 +152,10 @@ def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
             path.unlink()
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(description: str | None = __doc__) -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument(
         "--models", type=names(ZOO), default=list(ZOO), help=f"of {', '.join(ZOO)}; default: all"
