@@ -10,7 +10,7 @@ loops around one reduce:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aicc.symbolic import (
@@ -252,7 +252,29 @@ def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
     if proves_le(0, gap):
         return True
     found = bounds(gap, loops)
-    return found is not None and proves_le(0, _remainders(found[0]))
+    if found is None:
+        return False
+    return any(proves_le(0, x) for s in _at_least(found[0]) for x in (s, _remainders(s)))
+
+
+def _at_least(s: Size) -> Iterator[Size]:
+    """`s`, and what it is not less than: `-min(a, b)` is neither less than -a nor than -b."""
+    yield s
+    if isinstance(s, int):
+        return
+    for monomial, c in s.terms:
+        a = monomial[0]
+        if len(monomial) != 1:
+            continue
+        rest = add(s, mul(Dim(((monomial, c),), 0), -1))
+        if isinstance(a, Min if c < 0 else Max):
+            for part in (a.a, a.b):
+                yield from _at_least(add(rest, mul(part, c)))
+            return
+        if isinstance(a, FloorDiv) and c > 0 and isinstance(a.den, int):
+            for num in _at_least(a.num):
+                if num != a.num:
+                    yield add(rest, mul(_remainders(num) // a.den, c))
 
 
 def _remainders(s: Size) -> Size:

@@ -21,6 +21,7 @@ from aicc.symbolic import (
     Sym,
     divides,
     loop_var,
+    maximum,
     minimum,
     proves_le,
     substitute,
@@ -170,7 +171,7 @@ def below(value: Size, bound: Size) -> Any:
 
 # --- steps on loops -----------------------------------------------------------------------------
 
-TAILS = ("exact", "guard", "peel", "mask", "shift")
+TAILS = ("exact", "guard", "peel", "even", "mask", "shift")
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,11 @@ class Split(Step):
 
     tail says what happens to the n % f iterations that are left:
     exact: there are none (an error where that is not provable). guard: n is rounded up and S runs
-    under `if i < n`. peel: a second loop `i.t` over them follows. mask: one more full-width group
-    `i.m` under `if i < n` follows, for loops that are vectorised. Names inside the tail's copy of S
-    get the suffix ".t" or ".m". shift: n is rounded up and the last group starts at n - f, so that
-    some iterations run twice: S[i := min(i.o*f, n - f) + i.i].
+    under `if i < n`. peel: a second loop `i.t` over them follows. even: as peel, with fewer groups,
+    so that `i.t` runs over a multiple of f - 1 where n is large enough. mask: one more full-width
+    group `i.m` under `if i < n` follows, for loops that are vectorised. Names inside the tail's
+    copy of S get the suffix ".t" or ".m". shift: n is rounded up and the last group starts at
+    n - f, so that some iterations run twice: S[i := min(i.o*f, n - f) + i.i].
     Precondition: the loop starts at 0, is neither a vector nor unrolled, and does not write what
     its extent depends on. A parallel loop stays parallel, also its tail, which is not "mask". To
     shift, f <= n, and S stores what it does not read, so that storing it again changes nothing.
@@ -207,8 +209,11 @@ class Split(Step):
         exact = divides(k, n)
         if self.tail == "exact" and not exact:
             raise self.fail(kernel, f"{k} does not always divide {n}")
-        rounds_up = self.tail in ("guard", "shift") and not exact
+        rounds_up = self.tail in ("guard", "shift", "even") and not exact
         whole = (n + (k - 1)) // k if rounds_up else n // k
+        if self.tail == "even" and not exact:
+            # The minimum is always the second; with it, proofs see that the groups are whole ones.
+            whole = minimum(n // k, maximum(0, whole - (whole * k - n)))
         outer, o = fresh_variable(f"{self.loop}.o", 0, whole, taken)
         inner, i = fresh_variable(f"{self.loop}.i", 0, k, taken)
         start = o * k
@@ -223,10 +228,11 @@ class Split(Step):
             return replace_loop(kernel, f, (main,))
         if self.tail == "mask" and f.kind == "parallel":
             raise self.fail(kernel, "lanes of a parallel loop cannot be masked")
-        if self.tail == "peel":
-            rest, t = fresh_variable(f"{self.loop}.t", 0, n % k, taken)
+        if self.tail in ("peel", "even"):
+            left = n % k if self.tail == "peel" else n - whole * k
+            rest, t = fresh_variable(f"{self.loop}.t", 0, left, taken)
             copy = rename_loops(substitute_body(f.body, {f.var: whole * k + t}), ".t", taken)
-            tail: Stmt = For(rest, 0, n % k, f.kind, copy)
+            tail: Stmt = For(rest, 0, left, f.kind, copy)
         else:
             rest, t = fresh_variable(f"{self.loop}.m", 0, k, taken)
             copy = rename_loops(substitute_body(f.body, {f.var: whole * k + t}), ".m", taken)

@@ -78,6 +78,36 @@ CASES = [
 """,
     ),
     (
+        "split_even",
+        MAP,
+        "split(i, 4, even); split(i.t, 3, peel)",
+        """
+  for i.o in 0..1:
+    for i.i in 0..4: y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+  for i.t.o in 0..2:
+    for i.t.i in 0..3: y[i.t.o*3 + i.t.i + 4] = x[i.t.o*3 + i.t.i + 4]*2.0
+""",
+    ),
+    (
+        "split_even_by_too_much_for_groups_of_one_less",
+        MAP,
+        "split(i, 7, even)",
+        """
+  for i.t in 0..10: y[i.t] = x[i.t]*2.0
+""",
+    ),
+    (
+        "split_symbolic_even",
+        MAP_N,
+        "split(i, 2, even)",
+        """
+  for i.o in 0..min(max(0, n - (n + 1)//2), n//2):
+    for i.i in 0..2: y[i.o*2 + i.i] = x[i.o*2 + i.i]*2.0
+  for i.t in 0..-min(max(0, n - (n + 1)//2), n//2)*2 + n:
+    y[min(max(0, n - (n + 1)//2), n//2)*2 + i.t] = x[min(max(0, n - (n + 1)//2), n//2)*2 + i.t]*2.0
+""",
+    ),
+    (
         "split_shift",
         MAP,
         "split(i, 4, shift)",

@@ -170,7 +170,7 @@ kernel @k()
 # The kernel, steps of which the last is refused, and why.
 REFUSED = [
     (MAP, "split(i, 4)", "4 does not always divide 10"),
-    (MAP, "split(i, 4, pad)", "the tail is one of exact, guard, peel, mask, shift"),
+    (MAP, "split(i, 4, pad)", "the tail is one of exact, guard, peel, even, mask, shift"),
     (MAP, "split(i, 16, shift)", "16 may be more than 10"),
     (MAP, "parallel(i); split(i, 4, shift)", "runs at once"),
     (PRODUCT, "split(k, 2, shift)", "only stores can run twice"),

@@ -32,7 +32,7 @@ from aicc.tensor_ir.recipes.common import (
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, rest_rows
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, row_sizes
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, PermuteAxes
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
@@ -197,7 +197,13 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         lanes = plan.target.lanes(found.right.dtype)
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
-    problem = Problem(rows, as_number(columns), depth, stride, multiple)
+    # Where rows are the outermost loop, what is computed for a tile of them (a padded input) needs
+    # tiles of one size.
+    alone = all(v is None or n in (found.row, found.column) for n, (v, _) in enumerate(stage.axes))
+    local = any(
+        s.op is None and plan.kernel.buffer(s.buffer).scope == "temp" for s in plan.stages()
+    )
+    problem = Problem(rows, as_number(columns), depth, stride, multiple, alone and local)
     return choose_tile(plan.target, dtype, problem)
 
 
@@ -275,33 +281,33 @@ class Tiling:
             self._finish(order)
         elif self._rows_first(outer, m_extent, n_extent):
             plan.do(Reorder((row, panel, inside)))
-            self.row_tiles(row, panel, inside, tile.rows)
+            self.row_tiles(row, panel, inside)
             self._finish([f"{row}.o" if tile.rows > 1 else row, panel])
+            if plan.has_loop(f"{row}.t.o"):
+                parallelise(plan, f"{row}.t.o", f"{panel}.t")
         else:
             plan.do(Reorder((*order, row, inside)))
-            self.row_tiles(row, "", inside, tile.rows)
+            self.row_tiles(row, "", inside)
             self._finish([*order, f"{row}.o" if tile.rows > 1 else row])
 
-    def row_tiles(self, row: str, panel: str, inside: str, rows: int) -> None:
-        """Tiles of `rows` rows, and of fewer for those that are left. panel: the loop over panels
-        where it is inside the loop over rows, else ""."""
-        plan = self.plan
-        if rows == 1:
-            if panel:
-                plan.do(Reorder((row, panel, inside)))
-            self.compute_tile(panel or row, "", inside)
-            return
-        plan.do(Split(row, rows, "peel"))
-        outer, inner, rest = f"{row}.o", f"{row}.i", f"{row}.t"
-        if plan.has_loop(outer):
-            if panel:
-                plan.do(Reorder((outer, panel, inner, inside)))
-            self.compute_tile(panel or outer, inner, inside)
-        if plan.has_loop(rest):
-            left = plan.loop(rest).extent
-            if not isinstance(left, int):
-                left = rest_rows(self.tile, rows) if rows == self.tile.rows else 1
-            self.row_tiles(rest, panel and f"{panel}.t", f"{inside}.t", left)
+    def row_tiles(self, row: str, panel: str, inside: str) -> None:
+        """Splits the loop over rows into tiles and computes them. panel: the loop over panels where
+        it is inside the loop over rows, else ""."""
+        for size, tail in row_sizes(self.tile, self.plan.loop(row).extent):
+            if not self.plan.has_loop(row):
+                return
+            if size == 1:
+                if panel:
+                    self.plan.do(Reorder((row, panel, inside)))
+                self.compute_tile(panel or row, "", inside)
+                return
+            self.plan.do(Split(row, size, tail))
+            outer, inner = f"{row}.o", f"{row}.i"
+            if self.plan.has_loop(outer):
+                if panel:
+                    self.plan.do(Reorder((outer, panel, inner, inside)))
+                self.compute_tile(panel or outer, inner, inside)
+            row, panel, inside = f"{row}.t", panel and f"{panel}.t", f"{inside}.t"
 
     def _rows_first(self, outer: list[str], m_extent: Size, n_extent: Size) -> bool:
         """Rows outside, panels inside: where there are too few panels to share out. Rows that only
@@ -400,7 +406,10 @@ class Tiling:
         for stage in plan.stages():
             if plan.kernel.buffer(stage.buffer).scope == "temp" and stage.op is None:
                 rows = [n for n in leading if n in self.row_axes]
-                at = rows[-1] if rows else next(n for n in leading if plan.has_loop(n))
+                found = rows[-1:] or [n for n in leading if plan.has_loop(n)]
+                if not found:
+                    raise ScheduleError(f"no loop to compute {stage.buffer} in\n{plan.kernel}")
+                at = found[0]
                 leading = compute_rows(plan, stage.buffer, at, leading)
         parallelise(plan, *leading[:2])
 

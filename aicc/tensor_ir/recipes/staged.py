@@ -227,7 +227,7 @@ class _Bands:
         plan.do(Split(n, tile.columns, "exact" if exact else "guard"))
         plan.do(Reorder((*outer, f"{n}.o", m, f"{n}.i")))
         tiling = Tiling(plan, self.acc, self.product, self.operands, tile, None)
-        tiling.row_tiles(m, "", f"{n}.i", tile.rows)
+        tiling.row_tiles(m, "", f"{n}.i")
 
     def _left(self, band: str) -> None:
         """The left operand for one band, by blocks."""

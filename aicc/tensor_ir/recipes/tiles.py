@@ -5,31 +5,38 @@ and R broadcast loads. Two multiply-adds and two loads start per cycle; a multip
 four cycles, so that fewer than eight independent ones leave the units idle. What a tile needs at
 once, R*V accumulators, V vectors and a broadcast, has to fit the registers: a spill in the inner
 loop halves the speed. A panel of the right operand is read once per tile of rows, from whichever
-cache holds it: few rows are limited by that.
+cache holds it: few rows are limited by that, and the two limits overlap imperfectly.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aicc.symbolic import Size, sym
 from aicc.tensor_ir.recipes.machine import Machine
 
 LATENCY = 4.0
 """Cycles of one multiply-add."""
-LOAD = 0.03
+LOAD = 0.1
 """Cycles that a load costs where the multiply-adds are the limit: of two tiles that need equally
 many of those, the one with fewer loads is quicker."""
 VECTOR_BYTES = 64
 """Bytes that a vector counts as: narrower registers come with narrower paths to the caches."""
 FAR = 12.0
 """Bytes per cycle of a panel that is read anew from the last cache for each tile."""
-NEAR = 28.0
+NEAR = 32.0
 """Bytes per cycle of a panel from the second cache."""
 PAGES = 64
 """Pages whose addresses a core has at hand; of more, each visit costs `PAGE` cycles."""
 PAGE = 2.0
 TILE_OVERHEAD = 24.0
 """Cycles per tile for its start, write-back and loop."""
+SECOND_SIZE = 1.01
+"""What a second size of tiles costs: code that is longer to compile and to fetch."""
+OVERLAP = 4
+"""The norm that joins arithmetic and transfer: the maximum of the two where one is far larger."""
+NOMINAL_ROWS = (8, 16, 32, 64, 128, 200)
+"""Counts of rows that a tile is judged by where only a run knows how many there are."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,16 @@ class Problem:
     depth: int | None
     row_stride: int | None = None
     column_multiple: int | None = None
+    whole: bool = False
     right_stride: int = 0
 
 
 def step_cycles(rows: int, vectors: int, stream: float) -> float:
     """Cycles of one step of the reduction; `stream` bytes of the right operand arrive per cycle."""
     work = max(rows * vectors / 2, (rows + vectors) / 2, LATENCY)
-    return max(work, vectors * VECTOR_BYTES / stream) + LOAD * (rows + vectors)
+    transfer = vectors * VECTOR_BYTES / stream
+    both = (work**OVERLAP + transfer**OVERLAP) ** (1 / OVERLAP)
+    return float(both + LOAD * (rows + vectors))
 
 
 def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
@@ -88,6 +98,9 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
         for r in range(1, most + 1):
             if not _fits(machine, r, vectors) or (problem.rows is not None and r > problem.rows):
                 break
+            if problem.rows is not None:
+                if problem.rows % r if problem.whole else not whole_tiles(r, problem.rows):
+                    continue
             tile = Tile(r, vectors, lanes)
             cost = tile_cost(machine, tile, problem)
             if best is None or cost < best[0] * 0.999:
@@ -95,15 +108,30 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
     return best[1] if best is not None else Tile(1, 1, lanes)
 
 
-def rest_rows(tile: Tile, rows: int) -> int:
-    """The rows of a second tile for what tiles of `rows` rows leave, where only a run knows how
-    many: the cheapest on average, with single rows for what that leaves in turn."""
+def row_sizes(tile: Tile, extent: Size) -> tuple[tuple[int, str], ...]:
+    """The rows of the tiles that `extent` rows are split into, one after the other, and the tail
+    that each split has. Tiles of R and of R - 1 rows leave none over where there are enough; what
+    only a run knows to be left over after those goes by a few rows, and then by single ones."""
+    rows = tile.rows
+    if rows == 1:
+        return ((1, "exact"),)
+    fewer = rows - 1
+    if isinstance(extent, int):
+        left = extent - rows * whole_tiles(rows, extent)
+        return (rows, "even"), (fewer, "peel"), (left % fewer or 1, "exact")
 
-    def passes(most: int) -> float:
+    def cycles(most: int) -> float:
         each, one = (step_cycles(r, tile.vectors, NEAR) for r in (most, 1))
-        return sum(each * (left // most) + one * (left % most) for left in range(1, rows))
+        return sum(each * (left // most) + one * (left % most) for left in range(1, fewer))
 
-    return min(range(1, max(2, rows)), key=passes)
+    few = min(range(1, max(2, fewer)), key=cycles)
+    return (rows, "even"), (fewer, "peel"), (few, "peel"), (1, "exact")
+
+
+def whole_tiles(rows: int, extent: int) -> int:
+    """How many tiles of `rows` rows an even split makes; the others have a row less."""
+    groups = -(-extent // rows)
+    return max(0, groups - (groups * rows - extent))
 
 
 def _fits(machine: Machine, rows: int, vectors: int) -> bool:
@@ -129,10 +157,20 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
         overhead = TILE_OVERHEAD + rows * tile.vectors * 1.5
         return (step_cycles(rows, tile.vectors, stream) + walks) * depth + overhead
 
-    if problem.rows is None:
-        return panels * group(tile.rows) / tile.rows
-    whole, rest = divmod(problem.rows, tile.rows)
-    return panels * (whole * group(tile.rows) + (group(rest) if rest else 0.0)) / problem.rows
+    def each(count: int, sizes: tuple[tuple[int, str], ...]) -> float:
+        cycles, left = 0.0, count
+        for rows, tail in sizes:
+            tiles = whole_tiles(rows, left) if tail == "even" else left // rows
+            cycles += tiles * group(rows)
+            left -= tiles * rows
+            if left and tail == "even":
+                cycles *= SECOND_SIZE
+        return cycles / count
+
+    if problem.rows is not None:
+        return panels * each(problem.rows, row_sizes(tile, problem.rows))
+    sizes = row_sizes(tile, sym("rows"))
+    return panels * sum(each(n, sizes) for n in NOMINAL_ROWS) / len(NOMINAL_ROWS)
 
 
 def _levels(machine: Machine) -> tuple[tuple[float, int, float], ...]:
