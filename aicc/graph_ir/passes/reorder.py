@@ -22,6 +22,8 @@ class Reorder:
     before: %a = Conv(%x)  %b = Conv(%x)  %c = ReduceMean(%a)  %d = ReduceMean(%b)  %y = Add(%c, %d)
     after:  %a = Conv(%x)  %c = ReduceMean(%a)  %b = Conv(%x)  %d = ReduceMean(%b)  %y = Add(%c, %d)
 
+    Where there are copies, the order was made to go with them, and stays.
+
     time_budget: seconds for the search where it does not end before; most models take milliseconds.
     """
 
@@ -41,6 +43,8 @@ class Reorder:
         return level.with_graph(self._of(level.graph))
 
     def _of(self, graph: Graph) -> Graph:
+        if any(copies(node) for node in graph.nodes):
+            return graph
         found = order(memory_problem(graph), self.time_budget)
         made = graph.copy()
         made.nodes = [graph.nodes[i] for i in found.sequence]
