@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from aicc.dtypes import INTEGERS, from_numpy
-from aicc.errors import OperatorError
+from aicc.dtypes import INTEGERS, from_numpy, to_numpy
+from aicc.errors import AiccError, OperatorError
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.types import VALUE_LIMIT, TensorType
 from aicc.ops import registry
 from aicc.ops.registry import REQUIRED, OpContext
+from aicc.ops.values import trackable
 from aicc.symbolic import Size, lo_of, sym
 
+OPERAND_LIMIT = 1 << 16
+"""Elements of an operand beyond which results are not computed while types are inferred."""
 InferRegion = Callable[[int, Sequence[TensorType]], list[TensorType]]
 
 
@@ -112,7 +116,44 @@ def result_types(ctx: OpContext) -> list[TensorType]:
                 ctx.fail(f"the result {t.without_value()} has a negative size")
         if (lo_of(t.nbytes) or 0) >= 2**63:
             ctx.fail(f"the result {t.without_value()} overflows the address space")
-    return types
+    return _computed(ctx, op, types)
+
+
+def _computed(ctx: OpContext, op: registry.Operator, types: list[TensorType]) -> list[TensorType]:
+    """Types with the contents of results whose operands are all known as numbers: what an
+    operator's rule does not trace, its meaning tells."""
+    missing = [t for t in types if t.value is None and trackable(t.dtype, t.shape)]
+    results = evaluated(ctx, op, types) if missing else None
+    if results is None:
+        return types
+    made = list(types)
+    for n, (t, r) in enumerate(zip(types, results)):
+        if t in missing and np.shape(r) == t.shape:
+            made[n] = replace(t, value=tuple(int(x) for x in np.asarray(r).reshape(-1)))
+    return made
+
+
+def evaluated(
+    ctx: OpContext, op: registry.Operator, types: Sequence[TensorType]
+) -> Sequence[np.ndarray[Any, Any]] | None:
+    """The results of an operator all of whose operands are known as few numbers; else None."""
+    if not op.deterministic or ctx.regions or not ctx.types:
+        return None
+    operands = [None if t is None else _known(t, c) for t, c in zip(ctx.types, ctx.constants)]
+    if any(a is None and t is not None for a, t in zip(operands, ctx.types)):
+        return None
+    try:
+        return op.reference(replace(ctx, outputs=tuple(types)), *operands)
+    except (AiccError, ArithmeticError, LookupError, ValueError):
+        return None  # it fails again when the model runs, where the error belongs
+
+
+def _known(t: TensorType, data: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
+    """An operand's contents, where they are few numbers."""
+    if data is not None:
+        return data if data.size <= OPERAND_LIMIT else None
+    numbers = t.value is not None and all(isinstance(x, int) for x in (*t.value, *t.shape))
+    return np.array(t.value, to_numpy(t.dtype)).reshape(t.shape) if numbers else None
 
 
 def infer_node(graph: Graph, node: Node, outer: Graph | None = None) -> None:

@@ -1,8 +1,8 @@
 """What loop nests do: stages, reads and writes, bounds of indices.
 
 A stage is a top-level nest in canonical form that computes one whole buffer: loops over the axes of
-the buffer (none for an axis of extent 1), then either one store, or a start value and reduction
-loops around one reduce:
+the buffer (none for an axis of extent 1; one that runs once where a reduction has no other), then
+either one store, or a start value and reduction loops around one reduce:
 
     for i in 0..n: for j in 0..m: B[i, j] = value
     for i in 0..n: for j in 0..m: { B[i, j] = init;  for k in 0..p: B[i, j] op= value }
@@ -108,7 +108,7 @@ def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
             axes.append((None, 1))
         else:
             return None
-    if by_value or buffer in reads(kernel.body[position]):
+    if any(f.hi != 1 for f in by_value.values()) or buffer in reads(kernel.body[position]):
         return None
     return Stage(
         buffer,

@@ -165,7 +165,10 @@ class KernelBuilder:
         out = self.temp(name, value.dtype, shape)
         start = identity(op, value.dtype) if init is None else as_expr(init, value.dtype)
         update = _nest(inner, (Reduce(out.name, index, op, value),))
-        self._stack[-1].extend(_nest(axes, (Store(out.name, index, start), *update)))
+        nest = _nest(axes, (Store(out.name, index, start), *update))
+        if len(nest) > 1:  # a single result: one nest all the same, so that it is a stage
+            nest = (For(Sym(self._unique("i"), 0, 0), 0, 1, "for", nest),)
+        self._stack[-1].extend(nest)
         return out
 
     # free-form loops, for operators that are no map and no reduction

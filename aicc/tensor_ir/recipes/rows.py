@@ -11,13 +11,14 @@ from aicc.symbolic import Size, divides
 from aicc.tensor_ir.analysis import Stage, readers, stage_of
 from aicc.tensor_ir.ir import Reduce
 from aicc.tensor_ir.recipes.common import (
+    all_linear,
     inline_movements,
     is_costly,
     parallelise,
     vector_loop,
 )
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.schedule import Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule import Fuse, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
 
 UNROLL = 4
@@ -96,10 +97,21 @@ def _whole(plan: Plan, final: Stage) -> None:
     """No axis is shared: each stage runs over its whole buffer, with vectors inside."""
     for stage in plan.stages():
         if stage.op is not None and stage.reduce:
-            _vector_reduction(plan, stage.reduce[-1][0].name, stage.buffer)
+            _vector_reduction(plan, _joined(plan, stage), stage.buffer)
     names = [v.name for v, _ in final.axes if v is not None]
     if names:
         vector_loop(plan, names[-1], _lanes(plan, final.buffer))
+
+
+def _joined(plan: Plan, stage: Stage) -> str:
+    """The innermost loop of a reduction, the ones around it joined to it where its loads stay
+    linear: what lies side by side is one row."""
+    (*outer, last) = (v.name for v, _ in stage.reduce)
+    for name in reversed(outer):
+        if not plan.attempt_if(lambda k: all_linear(k, {stage.buffer}), Fuse(name, last)):
+            break
+        last = f"{name}.{last}"
+    return last
 
 
 def vectorise_rows(plan: Plan, name: str, stage: Stage) -> None:
