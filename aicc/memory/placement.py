@@ -1,10 +1,11 @@
 """Where buffers lie in one arena, so that those that live at the same time do not overlap.
 
 Plain functions over (size, first, last); nothing here knows of graphs. Sizes are numbers: symbolic
-ones are evaluated before. Placing is the NP-hard dynamic storage allocation problem; this takes
-the best of several greedy orders (Pisarchyk & Lee, arXiv 2001.03288: greedy by size), each of which
-puts a buffer into the smallest hole between the buffers placed before that live at the same time.
-The live peak, the most bytes alive in one step, is the lower bound that no placement beats.
+ones are evaluated before. Placing is the NP-hard dynamic storage allocation problem. The live peak,
+the most bytes alive in one step, is a lower bound, and mostly one of several greedy orders reaches
+it (Pisarchyk & Lee, arXiv 2001.03288: greedy by size), each of which puts a buffer into the
+smallest hole between the buffers placed before that live at the same time. Where none does,
+`improvement` searches.
 """
 
 from __future__ import annotations
@@ -32,13 +33,20 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Placement:
-    """offsets: bytes, one per buffer, in order. size: of the arena. bound: the live peak, which no
-    placement is smaller than. method: the greedy order that won."""
+    """offsets: bytes, one per buffer, in order. size: of the arena. bound: the live peak. least: no
+    placement is smaller, the bound or, where a search has shown that it cannot be reached, more.
+    method: the greedy order that won, or "search"."""
 
     offsets: tuple[int, ...]
     size: int
     bound: int
+    least: int
     method: str
+
+    @property
+    def proven(self) -> bool:
+        """Whether no placement is smaller than this one."""
+        return self.size == self.least
 
 
 KEYS: dict[str, Callable[[Buffer], tuple[int, ...]]] = {
@@ -51,8 +59,21 @@ KEYS: dict[str, Callable[[Buffer], tuple[int, ...]]] = {
 """Greedy orders: buffers are placed by ascending key."""
 
 
-def place(buffers: Sequence[Buffer], alignment: int = ALIGNMENT) -> Placement:
-    """Offsets for `buffers`, multiples of `alignment`, and the size of the arena they need."""
+def place(
+    buffers: Sequence[Buffer],
+    alignment: int = ALIGNMENT,
+    *,
+    capacity: int = 0,
+    time_budget: float = 2.0,
+) -> Placement:
+    """Offsets for `buffers`, multiples of `alignment`, and the size of the arena they need.
+
+    Where no greedy order reaches the live peak, a search goes on: it ends with a placement that is
+    proven the smallest, or is no larger than `capacity` bytes, or with the smallest that it has
+    found when `time_budget` is spent, and is never worse than the best greedy order. The budget is
+    in seconds of a core of 2023, but they are counted from the search's steps and not measured:
+    the result is the same on every machine and at every load. 0 asks for the greedy orders alone.
+    """
     for b in buffers:
         if b.size < 0 or b.last < b.first:
             raise ValueError(f"{b} is no buffer: its size or its lifetime is negative")
@@ -61,15 +82,23 @@ def place(buffers: Sequence[Buffer], alignment: int = ALIGNMENT) -> Placement:
     lasts = np.array([b.last for b in buffers], dtype=np.int64)
     bound = live_peak(buffers, alignment)
     best: Placement | None = None
-    for method, order in _orders(buffers, bound, alignment):
+    for method, order in _orders(buffers, alignment):
         offsets = _greedy(order, sizes, firsts, lasts)
         total = int((offsets + sizes).max(initial=0))
         if best is None or total < best.size:
-            best = Placement(tuple(int(o) for o in offsets), total, bound, method)
+            best = Placement(tuple(offsets.tolist()), total, bound, bound, method)
         if total == bound:
             break
     assert best is not None
-    return best
+    if best.size <= max(bound, capacity) or time_budget <= 0:
+        return best
+    from aicc.memory.improvement import improve  # the most models need none
+
+    lives = (sizes, firsts, lasts)
+    offsets, least = improve(*lives, np.array(best.offsets), capacity, time_budget)
+    size = int((offsets + sizes).max())
+    method = "search" if size < best.size else best.method
+    return Placement(tuple(offsets.tolist()), size, bound, least, method)
 
 
 def live_peak(buffers: Sequence[Buffer], alignment: int = 1) -> int:
@@ -113,7 +142,7 @@ def round_up(size: int, alignment: int = ALIGNMENT) -> int:
     return -(-size // alignment) * alignment
 
 
-def _orders(buffers: Sequence[Buffer], bound: int, alignment: int) -> list[tuple[str, list[int]]]:
+def _orders(buffers: Sequence[Buffer], alignment: int) -> list[tuple[str, list[int]]]:
     indices = range(len(buffers))
     orders = [(name, sorted(indices, key=lambda i: key(buffers[i]))) for name, key in KEYS.items()]
     # Buffers of the fullest steps first: they leave no freedom, whatever else is placed.

@@ -17,6 +17,8 @@ from aicc.symbolic import Size, Sym, substitute, sym
 
 EXACT = 8
 """So many sets of sizes get a placement of their own."""
+SEARCH = 0.02
+"""Seconds that a search for such a placement may take, as a run waits for it."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,14 @@ class Layouts:
         does from token to token, placements of sizes rounded up serve many of them."""
         if self._exact < EXACT:
             self._exact += 1
-            return placement.place(list(map(placement.Buffer, sizes, p.firsts, p.lasts)))
+            slots = list(map(placement.Buffer, sizes, p.firsts, p.lasts))
+            return placement.place(slots, time_budget=SEARCH)
         rounded = tuple(map(_rounded, sizes))
         key = (phase, *rounded)
         found = self._placements.get(key)
         if found is None:
-            found = placement.place(list(map(placement.Buffer, rounded, p.firsts, p.lasts)))
+            slots = list(map(placement.Buffer, rounded, p.firsts, p.lasts))
+            found = placement.place(slots, time_budget=0)
             while len(self._placements) >= EXACT:
                 self._placements.pop(next(iter(self._placements)), None)
             self._placements[key] = found
