@@ -47,13 +47,15 @@ def build(
     release: bool = False,
     seconds: Mapping[str, float] | None = None,
     note: Callable[[str, float], None] | None = None,
+    decisions: Sequence[str] = (),
 ) -> CompiledModel:
     """A model that runs a program on this machine with up to `threads` threads.
 
     workers: processes that compile kernels for `target`. cache: where object code is looked for and
     kept. release: whether the weights may be taken
     out of `planned` as they are packed. seconds: of the stages before, for the model's report.
-    note: told the name and the seconds of each stage as it ends. Warns once, naming them, of
+    note: told the name and the seconds of each stage as it ends. decisions: lines for the report on
+    what passes weighed. Warns once, naming them, of
     operators that Python computes. Raises CodegenError and TargetError as code generation does.
     """
     target.require_host()
@@ -77,6 +79,7 @@ def build(
         strings=strings,
         version=__version__,
         processor=processor(),
+        decisions=tuple(decisions),
     )
     host = HostOperators(planned.graph, planned.hosts)
     executable = Executable.of(parts, library, threads, host)

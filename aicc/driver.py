@@ -13,6 +13,7 @@ from aicc import config
 from aicc.build import build, object_cache
 from aicc.codegen.parallel import Workers
 from aicc.codegen.target import Target, usable_cores
+from aicc.decisions import collect, summary
 from aicc.dump import read_dump
 from aicc.frontend import load_model
 from aicc.graph_ir.graph import Graph
@@ -262,7 +263,7 @@ def _compile(
             workers.start(config.get("AICC_JOBS") or usable_cores())
         return found
 
-    with Workers(machine) as workers:
+    with Workers(machine) as workers, collect() as decisions:
         first = [begin(workers)]
         if isinstance(first[0], CompiledModel):
             first[0].seconds = seconds
@@ -289,6 +290,7 @@ def _compile(
             release=True,
             seconds=seconds,
             note=progress,
+            decisions=summary(decisions),
         )
     if kept is not None and entry is not None:
         kept.put(entry, model)

@@ -7,7 +7,6 @@ loop nests that come out.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -35,8 +34,6 @@ from aicc.tensor_ir.recipes.staged import has_staged
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, map_body, walk_expr
 from aicc.tensor_ir.work import work
-
-log = logging.getLogger("aicc")
 
 LITERAL_LIMIT = 1
 """Constants of at most this many elements become numbers in the code."""
@@ -353,8 +350,6 @@ class Fuse:
 
     def __call__(self, graph: Graph) -> Module:
         grouping = Fuser(self.cost.describer, self.cost)(graph)
-        for reason in grouping.reasons:
-            log.debug("fusion: %s", reason)
         result = graph.copy()
         result.nodes = []
         kernels: dict[str, Kernel] = {}

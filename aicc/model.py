@@ -28,7 +28,8 @@ class Report:
     computes, with the names of their ONNX nodes. weights: bytes of the block of constants. arena:
     bytes of the arena, and least: the most bytes alive in one step, which no arena can be smaller
     than; both for `sizes`, and None where sizes are symbols and none were given. seconds: compile
-    time by stage. code: bytes of object code.
+    time by stage. code: bytes of object code. decisions: a line for each thing that compiling
+    weighed by estimated times, what makes the largest difference first; shown where `verbose`.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Report:
     target: str
     code: int
     seconds: Mapping[str, float]
+    decisions: tuple[str, ...] = ()
+    verbose: bool = False
 
     def __str__(self) -> str:
         lines = [f"model {self.name}: {self.calls} calls of {self.kernels} kernels"]
@@ -65,6 +68,9 @@ class Report:
             total = sum(self.seconds.values())
             parts = ", ".join(f"{k} {v:.2f}" for k, v in self.seconds.items() if v >= 0.005)
             lines.append(f"compiled in {total:.2f} s" + (f": {parts}" if parts else ""))
+        if self.verbose:
+            lines.append(f"decided by estimated times: {len(self.decisions)}")
+            lines += [f"  {line}" for line in self.decisions]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,6 +81,7 @@ class Report:
             "host_ops": [{"op": op, "node": node} for op, node in self.host_ops],
             "sizes": dict(self.sizes),
             "seconds": dict(self.seconds),
+            "decisions": list(self.decisions),
         }
 
 
@@ -165,9 +172,11 @@ class CompiledModel:
             results = self.executable.run({**feed, **kwargs})
         return results[0] if len(results) == 1 else tuple(results)
 
-    def report(self, sizes: Mapping[str, Sequence[int]] | None = None) -> Report:
+    def report(
+        self, sizes: Mapping[str, Sequence[int]] | None = None, *, verbose: bool = False
+    ) -> Report:
         """What the model consists of. sizes: shapes of the inputs by name, for models whose memory
-        depends on them."""
+        depends on them. verbose: its text tells why kernels were fused, or not."""
         program = self.program
         calls = [s for s in program.steps if isinstance(s, Call)]
         hosts = [s for s in program.steps if isinstance(s, Host)]
@@ -191,6 +200,8 @@ class CompiledModel:
             target=self.target,
             code=sum(map(len, self.parts.code)),
             seconds=dict(self.seconds),
+            decisions=self.parts.decisions,
+            verbose=verbose,
         )
 
     def profile(self, feed: Mapping[str, Array], runs: int = 10) -> Profile:

@@ -18,11 +18,12 @@ ROOT = Path(aicc.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = {path: str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in FILES}
 
-COMMON = {"errors", "dtypes", "symbolic", "text", "config", "pages"}
+COMMON = {"errors", "dtypes", "symbolic", "text", "config", "decisions", "pages"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
+    "decisions": set(),
     "dtypes": {"errors"},
     "symbolic": {"errors"},
     "text": {"errors", "symbolic"},

@@ -68,6 +68,9 @@ Threads = Annotated[
 TargetName = Annotated[
     str | None, typer.Option("--target", help="The machine to compile for; this one without it.")
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Also what was weighed by estimated times.")
+]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Errors with their traceback.")]
 Inputs = Annotated[
@@ -207,6 +210,7 @@ def compile_(
     threads: Threads = None,
     target: TargetName = None,
     memory_budget: Budget = None,
+    verbose: Verbose = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -226,7 +230,7 @@ def compile_(
             check=check,
             progress=_stages(progress, "compiling"),
         )
-        result = _stage(made, dump)
+        result = _stage(made, dump, verbose)
         if output is not None:
             assert isinstance(made, CompiledModel)
             progress("saving")
@@ -264,11 +268,11 @@ def resume(
     _print_stage(result, as_json)
 
 
-def _stage(made: Any, dump: Path | None) -> dict[str, Any]:
+def _stage(made: Any, dump: Path | None, verbose: bool = False) -> dict[str, Any]:
     """What is told about a compiled model, or a stage before it."""
     result: dict[str, Any] = {}
     if isinstance(made, CompiledModel):
-        result["report"] = made.report()
+        result["report"] = made.report(verbose=verbose)
     else:
         result["level"] = type(made).__name__
         if dump is None:

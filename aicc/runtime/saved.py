@@ -4,8 +4,8 @@
     header    ::= MAGIC format:u32 0:u32 manifest:u64 file:u64 sha256       64 bytes, little-endian:
                   the format's number; bytes of the manifest and of the file; the manifest's hash
     manifest  ::= JSON: the version of aicc; the target's text; the processor; threads; checks and
-                  parameter scopes of each kernel; constants of strings; kind, place, size, SHA-256
-                  of each section
+                  parameter scopes of each kernel; constants of strings; decisions of passes; kind,
+                  place, size, SHA-256 of each section
     section   ::= "program", its text | "code", an object file | "weights", the block of constants
 
 The weights lie at a multiple of PAGE bytes and are mapped, never read: pages come as kernels touch
@@ -58,7 +58,8 @@ class Parts:
     code: object files. constants: the block, aligned to 64 bytes. target: `Target.text()` of the
     machine that the code is for. checks, scopes: of each kernel, as `Executable` takes them.
     strings: constants of strings, by buffer. version: of the aicc that made them. processor: what
-    the system says of a processor that runs the code; "" where it says nothing.
+    the system says of a processor that runs the code; "" where it says nothing. decisions: lines
+    on what compiling weighed.
     """
 
     program: Program
@@ -71,6 +72,7 @@ class Parts:
     strings: Mapping[str, Array] = field(default_factory=dict)
     version: str = ""
     processor: str = ""
+    decisions: tuple[str, ...] = ()
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -144,6 +146,7 @@ def _layout(parts: Parts) -> list[bytes | memoryview]:
                 k: {"shape": list(a.shape), "data": [str(s) for s in a.reshape(-1)]}
                 for k, a in parts.strings.items()
             },
+            "decisions": list(parts.decisions),
             "sections": sections,
         }
     ).encode()
@@ -292,6 +295,7 @@ class _Reading:
             {k: _strings(v) for k, v in manifest["strings"].items()},
             str(manifest["aicc"]),
             str(manifest["processor"]),
+            tuple(map(str, manifest.get("decisions", ()))),
         )
 
     def _section(self, section: dict[str, Any], at: int) -> bytes:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from aicc.decisions import Decision, note
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.symbolic import Size, hi_of
 
@@ -68,11 +69,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The result: nodes of each group in order; each node is in one group. reasons: a line for each
-    decision that the cost callback made."""
+    """The result: nodes of each group in order; each node is in one group."""
 
     groups: tuple[tuple[Node, ...], ...]
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,6 @@ class _Fusion:
     def __init__(self, graph: Graph, describe: Describe, cost: Cost) -> None:
         self.graph = graph
         self.cost = cost
-        self.reasons: list[str] = []
         self.nodes = graph.nodes
         self.described = [describe(graph, n) for n in self.nodes]
         self.maker = {o: i for i, n in enumerate(self.nodes) for o in n.outputs if o}
@@ -113,10 +111,7 @@ class _Fusion:
         self._join_chains()
         self._release_views()
         ordered = sorted(self.groups.values(), key=lambda g: max(g.nodes))
-        return Grouping(
-            tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered),
-            tuple(self.reasons),
-        )
+        return Grouping(tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered))
 
     # starting and joining
 
@@ -199,14 +194,9 @@ class _Fusion:
         both = self._seconds(whole)
         apart = [self._seconds(part) for part in parts]
         pays = both <= sum(apart)
-        *first, last = (
-            " ".join(dict.fromkeys(self.nodes[n].op for n in sorted(part))) for part in parts
-        )
-        self.reasons.append(
-            f"{last} {'joins' if pays else 'stays apart from'} {', '.join(first)} "
-            f"(%{self.nodes[max(parts[-1])].outputs[0]}): {1e6 * both:.1f} us together, "
-            f"{' + '.join(f'{1e6 * seconds:.1f}' for seconds in apart)} us apart"
-        )
+        words = [" ".join(dict.fromkeys(self.nodes[n].op for n in sorted(part))) for part in parts]
+        origin = dict.fromkeys(o for n in sorted(parts[-1]) for o in self.nodes[n].origin)
+        note(Decision("fusion", " | ".join(words), pays, both, sum(apart), tuple(origin)))
         return pays
 
     def _seconds(self, part: Sequence[int]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from aicc.decisions import Decision, note
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
 from aicc.symbolic import Size, ceildiv, product
-
-log = logging.getLogger("aicc")
 
 SETS = 4096
 """Bytes after which the sets of the first cache repeat, on common machines."""
@@ -64,22 +62,16 @@ class Winograd:
         pads = _pads(node)
         if pads is None:
             return None
-        direct = seconds = self.cost(ed.new, [node])
+        seconds = self.cost(ed.new, [node])
         chosen: tuple[int, bool] | None = None
         for tile in self.tiles:
             parts, whole = self._seconds(ed, node, tile, pads)
-            log.debug(
-                "winograd: %%%s: tiles of %d: %.1f us in three kernels, %.1f us in one, "
-                "%.1f us directly",
-                node.outputs[0],
-                tile,
-                1e6 * parts,
-                1e6 * whole,
-                1e6 * direct,
-            )
             together = whole <= SMALLER * parts
             estimated = whole if together else parts
-            if estimated * GAIN < seconds:
+            pays = estimated * GAIN < seconds
+            form = f"tiles of {tile} in {'one kernel' if together else 'three kernels'}"
+            note(Decision("winograd", form, pays, estimated, seconds, tuple(node.origin)))
+            if pays:
                 chosen, seconds = (tile, together), estimated
         return _transformed(ed, node, *chosen, pads) if chosen else None
 
