@@ -175,10 +175,12 @@ def _up(n: int, multiple: int) -> int:
 
 
 def _hash(data: bytes | memoryview) -> bytes:
+    """The SHA-256 of data; of mapped ones no more than a part is in memory at a time."""
     state = hashlib.sha256()
-    whole = memoryview(data)
+    whole = np.frombuffer(data, np.uint8)
     for n in range(0, len(whole), CHUNK):
-        state.update(whole[n : n + CHUNK])
+        state.update(whole[n : n + CHUNK].data)
+        forget(whole[n : n + CHUNK])
     return state.digest()
 
 
@@ -278,8 +280,7 @@ class _Reading:
             self.fail(f"{last['bytes']} bytes of weights, expected {program.constant_bytes}")
         weights = np.frombuffer(self.data, np.uint8, last["bytes"], block)
         if verify:
-            self._check(last, weights.data)
-            forget(weights)
+            self._check(last, self.data[block:])
         calls = {s.kernel for s in program.steps if isinstance(s, Call)}
         scopes = {k: tuple(map(str, v)) for k, v in manifest["scopes"].items()}
         if not calls <= scopes.keys():
