@@ -258,9 +258,8 @@ def _compile(
                 note("load", time.perf_counter() - began)
                 return known
             entry = known
-        if stop_after is None and _worth_workers(found):
-            # They start while the passes run.
-            workers.start(config.get("AICC_JOBS") or usable_cores())
+        if stop_after is None:
+            workers.start(_processes(found))  # while the passes run
         return found
 
     with Workers(machine) as workers, collect() as decisions:
@@ -297,11 +296,16 @@ def _compile(
     return model
 
 
-def _worth_workers(found: Stage) -> bool:
+def _processes(found: Stage) -> int:
+    """How many other processes are worth their start."""
+    jobs: int = config.get("AICC_JOBS") or usable_cores()
     if isinstance(found, Graph):
-        weights = sum(data.nbytes for data in found.constants.values())
-        return len(found.nodes) > MANY_NODES or weights > MUCH_WEIGHT
-    return len(found.kernels) > 12
+        if sum(data.nbytes for data in found.constants.values()) > MUCH_WEIGHT:
+            return jobs
+        many = len(found.nodes) > MANY_NODES
+    else:
+        many = len(found.kernels) > 12
+    return jobs if many and jobs > 1 else 0
 
 
 def _threads(threads: int | None, target: Target) -> int:

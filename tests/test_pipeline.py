@@ -142,6 +142,12 @@ def test_other_processes_change_nothing(monkeypatch):
     assert counts == [3]
     compiled("convnet", stop_after="plan")
     assert counts == [3]
+    monkeypatch.setenv("AICC_JOBS", "1")  # this process is one
+    compiled("convnet")
+    assert counts == [3, 0]
+    monkeypatch.setattr(driver, "MUCH_WEIGHT", 1)  # but not beside so much
+    compiled("convnet")
+    assert counts == [3, 0, 1]
     monkeypatch.undo()
     monkeypatch.setattr(driver, "MANY_NODES", 1)
     monkeypatch.setenv("AICC_JOBS", "2")
