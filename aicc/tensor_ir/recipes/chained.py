@@ -28,6 +28,7 @@ from aicc.tensor_ir.analysis import Stage, readers, stages
 from aicc.tensor_ir.ir import Kernel, Load
 from aicc.tensor_ir.recipes.common import (
     as_number,
+    copy_loops,
     inline_movements,
     is_costly,
     own_axes,
@@ -40,7 +41,7 @@ from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles
-from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule import Reorder, Split
 from aicc.tensor_ir.schedule_axes import PadAxis, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.schedule_text import print_steps
@@ -279,14 +280,14 @@ class _Chain:
         tiling.compute_tile(f"{column}.o", f"{row}.i", f"{column}.i")
         self._first(at, self._rows(at))
         plan.do(ComputeAt(left, at, "stack"))
-        vectorise_last(plan, plan.newest_buffer(), block.first.lanes)
+        copy_loops(plan, plan.newest_buffer(), block.first.lanes)
         if outer and proves_le(LEAST, product(plan.loop(n).extent for n in outer)):
             plan.do(ComputeAt(panels, outer[-1], "stack"))
-            self._panel_loops(plan.newest_buffer())
+            copy_loops(plan, plan.newest_buffer(), block.first.lanes)
             parallelise(plan, *outer, at)
             return
         # Few matrices: threads share the blocks of each, and the panels are there before.
-        self._panel_loops(panels)
+        copy_loops(plan, panels, block.first.lanes)
         parallelise(plan, *(n for n in self._loops_of(panels) if plan.has_loop(n)))
         parallelise(plan, *outer, at)
 
@@ -337,18 +338,6 @@ class _Chain:
         made = next(b.name for b in reversed(plan.kernel.buffers) if b.scope == "temp")
         plan.do(Inline(right))
         return made
-
-    def _panel_loops(self, name: str) -> None:
-        """Square blocks, that turn in registers."""
-        plan, lanes = self.plan, self.block.first.lanes
-        rank = len(plan.kernel.buffer(name).shape)
-        k, q = f"{name}.{rank - 2}", f"{name}.{rank - 1}"
-        if plan.has_loop(k) and divides(lanes, plan.loop(k).extent) and lanes > 1:
-            plan.do(Split(k, lanes), Split(q, lanes))
-            plan.do(Reorder((f"{k}.o", f"{q}.o", f"{k}.i", f"{q}.i")))
-            plan.do(Unroll(f"{k}.i"), Vectorize(f"{q}.i"))
-        else:
-            vector_loop(plan, q, lanes)
 
     # loops
 

@@ -13,6 +13,7 @@ from aicc.symbolic import (
     Size,
     Sym,
     coefficient,
+    divides,
     product,
     recombine,
     symbols,
@@ -287,6 +288,24 @@ def vectorise_stage(plan: Plan, buffer: str, unroll: int = 2) -> None:
                 vector_loop(plan, name, lanes)
                 return
     vector_loop(plan, loops[-1], lanes, unroll)
+
+
+def copy_loops(plan: Plan, buffer: str, lanes: int) -> None:
+    """Vectorises the nest that computes a copy over its last axis: in square blocks, which turn in
+    registers, where the copy reads along another axis."""
+    rank = len(plan.kernel.buffer(buffer).shape)
+    *others, last = [n for a in range(rank) if plan.has_loop(n := f"{buffer}.{a}")]
+    loop = plan.loop(last)
+    (load,) = {x for s in loop.body for x in loads_of(s)}
+    for name in others:
+        along = plan.loop(name)
+        if stride_in(plan.kernel, load, along.var) == 1 and lanes > 1:
+            if divides(lanes, along.extent) and divides(lanes, loop.extent):
+                plan.do(Split(name, lanes), Split(last, lanes))
+                plan.do(Reorder((f"{name}.o", f"{last}.o", f"{name}.i", f"{last}.i")))
+                plan.do(Unroll(f"{name}.i"), Vectorize(f"{last}.i"))
+                return
+    vector_loop(plan, last, lanes)
 
 
 def _exact(extent: Size, factor: int) -> bool:

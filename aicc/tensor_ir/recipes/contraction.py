@@ -22,13 +22,13 @@ from aicc.tensor_ir.recipes.common import (
     all_linear,
     as_number,
     compute_rows,
+    copy_loops,
     divisors,
     flatten_inputs,
     is_costly,
     own_axes,
     parallelise,
     stride_in,
-    vector_loop,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
@@ -237,7 +237,7 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
         return None
     plan.do(CacheRead(right.name, "", (*others, axis)))
     copy = next(b.name for b in reversed(plan.kernel.buffers) if b.scope == "temp")
-    plan.do(PadAxis(copy, len(others), tile.columns))
+    plan.do(PadAxis(copy, len(others), tile.columns, "clamp"))
     return copy
 
 
@@ -419,8 +419,7 @@ class Tiling:
         panel = next(n for n in leading if n.endswith(".o"))
         plan.do(ComputeAt(self.copy, panel, "stack"))
         name = plan.newest_buffer()
-        last = len(plan.kernel.buffer(name).shape) - 1
-        vector_loop(plan, f"{name}.{last}", self.tile.lanes)
+        copy_loops(plan, name, self.tile.lanes)
 
 
 def _overlapping(plan: Plan, stage: Stage, found: Roles, rows: int) -> frozenset[int]:
