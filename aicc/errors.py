@@ -69,3 +69,7 @@ class TargetError(AiccError, ValueError):
 
 class CodegenError(AiccError):
     """Generated code that LLVM refuses to parse, verify, emit or link: a fault of the compiler."""
+
+
+class MissingPackageError(AiccError, ImportError):
+    """Something needs a package that is not installed; names the extra that brings it."""

@@ -12,12 +12,16 @@ import numpy as np
 from aicc.errors import InputError
 from aicc.runtime.executable import Executable, Given
 from aicc.runtime.feed import Port, given_outputs
+from aicc.runtime.layout import Layout
 from aicc.runtime.limits import Limits
+from aicc.runtime.memory_map import MemoryMap
 from aicc.runtime.profile_report import Profile, profile
 from aicc.runtime.program import Call, Host, Program
 from aicc.runtime.saved import Parts, write_parts
 
 Array = np.ndarray[Any, Any]
+SHOWN = 8
+"""Tensors at the peak that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class Report:
     calls: kernel calls in a run; kernels: distinct kernels. host_ops: the operators that Python
     computes, with the names of their ONNX nodes. weights: bytes of the block of constants. arena:
     bytes of the arena, and least: the most bytes alive in one step, which no arena can be smaller
-    than; both for `sizes`, and None where sizes are symbols and none were given. seconds: compile
-    time by stage. code: bytes of object code. decisions: a line for each thing that compiling
-    weighed by estimated times, what makes the largest difference first; shown where `verbose`.
+    than; both for `sizes`, and None where sizes are symbols and none were given. memory: what lies
+    in the arena, and what is proven of it; None where that is not known. seconds: compile time by
+    stage. code: bytes of object code. decisions: a line for each thing that compiling weighed by
+    estimated times, what makes the largest difference first; shown where `verbose`.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Report:
     seconds: Mapping[str, float]
     decisions: tuple[str, ...] = ()
     verbose: bool = False
+    memory: MemoryMap | None = None
 
     def __str__(self) -> str:
         lines = [f"model {self.name}: {self.calls} calls of {self.kernels} kernels"]
@@ -56,14 +62,10 @@ class Report:
         else:
             lines.append("host operators: none")
         lines.append(f"weights  {_bytes(self.weights)}, code {_bytes(self.code)}")
-        if self.arena is None or self.least is None:
+        if self.memory is None:
             lines.append("arena    depends on the sizes of a run; see report(sizes)")
         else:
-            given = ", ".join(f"{k}={v}" for k, v in self.sizes.items())
-            lines.append(
-                f"arena    {_bytes(self.arena)}, at least {_bytes(self.least)} are needed"
-                + (f" ({given})" if given else "")
-            )
+            lines.append(self.memory.text(SHOWN))
         if self.seconds:
             total = sum(self.seconds.values())
             parts = ", ".join(f"{k} {v:.2f}" for k, v in self.seconds.items() if v >= 0.005)
@@ -79,6 +81,7 @@ class Report:
             **{n: getattr(self, n) for n in ("name", "calls", "kernels", "weights", "arena")},
             **{n: getattr(self, n) for n in ("least", "threads", "target", "code")},
             "host_ops": [{"op": op, "node": node} for op, node in self.host_ops],
+            "memory": None if self.memory is None else self.memory.as_dict(whole=False),
             "sizes": dict(self.sizes),
             "seconds": dict(self.seconds),
             "decisions": list(self.decisions),
@@ -180,12 +183,9 @@ class CompiledModel:
         program = self.program
         calls = [s for s in program.steps if isinstance(s, Call)]
         hosts = [s for s in program.steps if isinstance(s, Host)]
+        layout = self._layout(sizes, "report")
         arena, least, values = program.arena, program.least, dict[str, int]()
-        if sizes is not None:
-            missing = [p.name for p in self.inputs if p.name not in sizes]
-            if missing:
-                raise InputError(f"report: no shape for the inputs {', '.join(missing)}")
-            layout = self.executable.layout([tuple(sizes[p.name]) for p in self.inputs])
+        if layout is not None:
             arena, least, values = layout.arena, layout.least, dict(layout.values)
         return Report(
             name=program.name,
@@ -202,7 +202,21 @@ class CompiledModel:
             seconds=dict(self.seconds),
             decisions=self.parts.decisions,
             verbose=verbose,
+            memory=self.executable.memory(layout),
         )
+
+    def memory(self, sizes: Mapping[str, Sequence[int]] | None = None) -> MemoryMap | None:
+        """Which tensors lie where in the arena, when, and how far that is from the least that could
+        do. sizes: as for `report`; without them, None for models whose memory depends on them."""
+        return self.executable.memory(self._layout(sizes, "memory"))
+
+    def _layout(self, sizes: Mapping[str, Sequence[int]] | None, what: str) -> Layout | None:
+        if sizes is None:
+            return None
+        missing = [p.name for p in self.inputs if p.name not in sizes]
+        if missing:
+            raise InputError(f"{what}: no shape for the inputs {', '.join(missing)}")
+        return self.executable.layout([tuple(sizes[p.name]) for p in self.inputs])
 
     def profile(self, feed: Mapping[str, Array], runs: int = 10) -> Profile:
         """Time, work and distance from the machine's limits of each step on `feed`, the best of

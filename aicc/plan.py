@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from aicc.arena_problem import bounded
 from aicc.dtypes import from_numpy, nbytes
 from aicc.errors import IRError, MemoryBudgetError, UnsupportedError
 from aicc.graph_ir.graph import Graph, Node, reads
@@ -39,8 +40,8 @@ from aicc.tensor_ir.packing import parse_layout
 from aicc.tensor_ir.walk import walk_stmts
 
 
-def plan(module: Module) -> Planned:
-    """The program of a module, in the order of its nodes.
+def plan(module: Module, seconds: float = 0.0) -> Planned:
+    """The program of a module, in the order of its nodes. seconds: for the bound of other orders.
 
     Raises UnsupportedError where a size of the model can be read nowhere, and IRError where the
     module is not consistent.
@@ -48,7 +49,7 @@ def plan(module: Module) -> Planned:
     planner = _Planner(module)
     planner.nodes()
     planner.outputs()
-    program = planner.finish()
+    program = bounded(planner.finish(), module, seconds)
     used = {s.kernel for s in program.steps if isinstance(s, Call)}
     sources = planner.constants.sources()
     return Planned(
@@ -64,22 +65,21 @@ class Plan:
     """Module -> Planned: buffers get their places, calls become steps.
 
     budget: the most bytes that the arena may take; raises MemoryBudgetError where it takes more.
+    bound_seconds: for the search of the bytes that any order of the calls takes.
     """
 
     budget: int | None = None
+    bound_seconds: float = 0.5
 
     name: ClassVar[str] = "plan"
 
     def __call__(self, module: Module) -> Planned:
-        planned = plan(module)
+        planned = plan(module, self.bound_seconds)
         arena = planned.program.arena
         if self.budget is not None and arena is not None and arena > self.budget:
-            raise MemoryBudgetError(
-                f"{planned.program.name!r} takes {show_bytes(arena)} between its kernels, the "
-                f"memory budget is {show_bytes(self.budget)}",
-                self.budget,
-                arena,
-            )
+            what = f"{planned.program.name!r} takes {show_bytes(arena)} between its kernels"
+            text = f"{what}, the memory budget is {show_bytes(self.budget)}"
+            raise MemoryBudgetError(text, self.budget, arena)
         return planned
 
 

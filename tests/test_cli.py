@@ -243,6 +243,39 @@ def test_inspect(folder):
     assert "  ids: int64[batch, seq]" in text and "operator" in text and "kernel" in text
 
 
+def test_memory(folder, tmp_path):
+    made = told("memory", folder / "convnet.onnx")
+    assert made["arena"] >= made["live_peak"] >= made["bound"] > 0
+    assert made["live_peak"] == max(made["live"]) == sum(t["bytes"] for t in made["at_peak"])
+    assert all(t["nodes"] for t in made["at_peak"]) and made["weights"] > 0
+    text = call("memory", folder / "convnet.onnx").stdout
+    assert "bound for any order" in text and "alive at the peak, step" in text
+    open_sizes = told("memory", folder / "transformer.onnx", "--sizes", "batch=2,seq=7")
+    assert open_sizes["sizes"] == {"batch": 2, "seq": 7} and open_sizes["bound"] is None
+    fixed = told("memory", folder / "transformer.onnx", "--dims", "batch=2,seq=7")
+    assert fixed["sizes"] == {} and fixed["bound"] is not None
+    saved = tmp_path / "m.aicc"
+    assert call("compile", folder / "convnet.onnx", "-o", saved).exit_code == 0
+    assert told("memory", saved) == made
+
+
+def test_memory_drawn(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    made = call("memory", folder / "convnet.onnx", "--plot", tmp_path / "m.svg")
+    assert made.exit_code == 0 and made.stdout.endswith("m.svg\n")
+    assert "<svg" in (tmp_path / "m.svg").read_text()
+    assert "ends with one of" in refused(
+        2, "memory", folder / "convnet.onnx", "--plot", tmp_path / "m.onnx"
+    )
+
+
+def test_memory_without_matplotlib(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.collections", None)
+    message = refused(4, "memory", folder / "convnet.onnx", "--plot", tmp_path / "m.svg")
+    assert "pip install 'aicc[viz]'" in message
+
+
 # --- values, the process ----------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The commands: run, compile, resume, bench, profile, inspect."""
+"""The commands: run, compile, resume, bench, profile, memory, inspect."""
 
 from __future__ import annotations
 
@@ -381,6 +381,47 @@ def profile(
         if trace is not None:
             result.to_chrome_trace(trace)
     print(to_json(result.as_dict()) if as_json else result.table(top))
+
+
+@app.command()
+def memory(
+    model: Runnable,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE.svg",
+            help="A drawing of lifetimes and offsets; svg, pdf or png, by the name's ending.",
+        ),
+    ] = None,
+    given: Sizes = [],  # noqa: B006
+    dims: Dims = [],  # noqa: B006
+    threads: Threads = None,
+    target: TargetName = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Shows what lies in a run's memory, the most that is alive at once, what any order of the
+    steps would need, and what of that is proven. Sizes that the model leaves open are those of
+    --sizes; with --dims, the code is fixed to them and the bound for any order is known."""
+    with session(debug) as progress:
+        compiled = _compiled(progress, model, threads, dims, target)
+        found = compiled.memory()
+        if found is None:
+            feed = random_feed(compiled.inputs, sizes(given, "--sizes"), 0)
+            found = compiled.memory({n: a.shape for n, a in feed.items()})
+        assert found is not None
+        if plot is not None:
+            from aicc.viz import plot_memory
+
+            progress("drawing")
+            plot_memory(found, plot)
+    if as_json:
+        print(to_json(found.as_dict() | {"weights": compiled.program.constant_bytes}))
+    else:
+        print(found)
+        if plot is not None:
+            print(plot)
 
 
 def _ports(model: str, dims: dict[str, int]) -> tuple[Port, ...]:

@@ -13,7 +13,7 @@ import rich.console
 import typer
 
 from aicc.cli.values import UsageError
-from aicc.errors import AiccError, ExecutionError, InputError
+from aicc.errors import AiccError, ExecutionError, InputError, MissingPackageError
 
 OK, REFUSED, USAGE, RUN_FAILED, MISSING, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -62,6 +62,8 @@ def _judged(error: Exception) -> tuple[int, str]:
         return USAGE, text
     if isinstance(error, ExecutionError):
         return RUN_FAILED, text
+    if isinstance(error, MissingPackageError):
+        return MISSING, text
     if isinstance(error, ModuleNotFoundError):
         return MISSING, f"{error.name} is not installed"
     if isinstance(error, AiccError):

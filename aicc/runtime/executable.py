@@ -33,6 +33,7 @@ from aicc.runtime.feed import (
 )
 from aicc.runtime.host_results import own_result
 from aicc.runtime.layout import Layout, Layouts
+from aicc.runtime.memory_map import MemoryMap, memory_map
 from aicc.runtime.profile import Stepper, Times
 from aicc.runtime.program import Call, Host, Program
 from aicc.runtime.saved import Parts
@@ -165,6 +166,11 @@ class Executable:
     def layout(self, shapes: Sequence[tuple[int, ...]]) -> Layout:
         """What inputs of these shapes decide. Raises InputError where they do not fit."""
         return self._layout_for(tuple(shapes))
+
+    def memory(self, layout: Layout | None = None) -> MemoryMap | None:
+        """What lies where in the arena; where its sizes are symbols, for the sizes of `layout`, and
+        None without."""
+        return memory_map(self.program, layout, self._slots)
 
     def _layout_for(self, shapes: tuple[tuple[int, ...], ...]) -> Layout:
         return self._remember(shapes, 0, lambda: self._binder.bind(shapes))

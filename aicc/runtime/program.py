@@ -15,7 +15,7 @@
     work     ::= "work" dtype "[" operations, instructions, constants, moved, again "]" "shared"?
     nodes    ::= "at" strings                                       names of ONNX nodes
     result   ::= "return" (name "=" buffer) ...
-    arena    ::= "arena" bytes "least" bytes                        where all offsets are known
+    arena    ::= "arena" bytes "least" bytes ("bound" bytes)?       where all offsets are known
 
 Invariants, held by `aicc.runtime.verify`:
 
@@ -145,7 +145,8 @@ Step = Call | Copy | Host
 class Program:
     """inputs: buffers in the model's order. outputs: (name, buffer) in the model's order.
     arena, least: bytes of the arena and the most bytes alive in one step, where all are known.
-    constant_bytes: size of the block of constants."""
+    constant_bytes: size of the block of constants. bound: bytes that steps in any other order would
+    need at least, too; None where nobody has looked."""
 
     name: str
     inputs: tuple[str, ...]
@@ -156,6 +157,7 @@ class Program:
     arena: int | None = None
     least: int | None = None
     constant_bytes: int = 0
+    bound: int | None = None
 
     @cached_property
     def table(self) -> dict[str, Buffer]:

@@ -11,7 +11,7 @@
       copy h -> y
       host NonZero $0 (h) -> (k) at "nz"
       return (y = y)
-      arena 1024 least 1024
+      arena 1024 least 1024 bound 1024
       constants 16384
 
 The comment behind a step says where its buffers lie.
@@ -51,7 +51,8 @@ def print_program(program: Program) -> str:
     ports = ", ".join(f"{print_name(n)} = {print_name(b)}" for n, b in program.outputs)
     lines.append(f"  return ({ports})")
     if program.arena is not None:
-        lines.append(f"  arena {program.arena} least {program.least}")
+        bound = "" if program.bound is None else f" bound {program.bound}"
+        lines.append(f"  arena {program.arena} least {program.least}{bound}")
     lines.append(f"  constants {program.constant_bytes}")
     return "\n".join(lines) + "\n"
 
@@ -150,7 +151,7 @@ class _ProgramReader:
         return Program(
             name, inputs, tuple(self.outputs), tuple(self.sizes), tuple(self.buffers),
             tuple(self.steps), self.totals.get("arena"), self.totals.get("least"),
-            self.totals.get("constants", 0),
+            self.totals.get("constants", 0), self.totals.get("bound"),
         )  # fmt: skip
 
     def _line(self) -> None:
@@ -162,6 +163,8 @@ class _ProgramReader:
             self.totals["arena"] = r.integer()
             r.expect("least")
             self.totals["least"] = r.integer()
+            if r.accept("bound"):
+                self.totals["bound"] = r.integer()
         elif r.at("constants"):
             r.take()
             self.totals["constants"] = r.integer()

@@ -58,7 +58,7 @@ def test_the_text_of_a_program():
         '  call @k0 (x, w, c) -> (h) at "node_h"  # (x, const+0, const+512) -> arena+0\n'
         '  call @k1 (v) -> (y) at "node_y"  # (arena+0) -> y\n'
         "  return (y = y)\n"
-        "  arena 256 least 256\n"
+        "  arena 256 least 256 bound 256\n"
         "  constants 576\n"
     )
 
