@@ -11,6 +11,7 @@ from typing import Any
 
 from aicc import config
 from aicc.codegen.target import Target
+from aicc.decisions import collect
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.decompose import Decompose
@@ -44,18 +45,17 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
         Simplify(),
         _winograd(cost),  # fewer multiplications for 3x3 windows, where estimated to be faster
         Fuse(cost),  # groups of nodes become kernels; from here on a Module
-        Reorder(
-            2.0 if memory_budget is None else 0.5
-        ),  # the order of calls that needs the least memory
+        Reorder(),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
         Plan(memory_budget),  # buffers get their places, calls become steps: a Program
     ]
     if memory_budget is not None:
         # Where memory is short, layers run patch by patch: before what treats patches as layers.
         at = find_pass(order, Winograd.name)
-        rough = [order[at], Fuse(cost), Reorder(0.0), Plan()]
-        arena = _arena([*order[at:-1], Plan()])
-        order.insert(at, Patches(memory_budget, _arena(rough), arena))
+        behind = [_winograd(cost, sketch=True), *order[at + 1 : -1], Plan()]
+        fast = [p for p in behind if p.name != Schedule.name]
+        patches = Patches(memory_budget, _arena(fast), _arena(behind))
+        order.insert(at, patches)
     return order
 
 
@@ -64,13 +64,14 @@ def _arena(behind: Sequence[Pass]) -> Arena:
 
     def arena(graph: Graph) -> int | None:
         level: Any = graph
-        for p in behind:
-            level = p(level)
+        with collect():  # what they decide here is nothing that is done
+            for p in behind:
+                level = p(level)
         planned: Planned = level
         return planned.program.arena
 
     return arena
 
 
-def _winograd(cost: Coster) -> Winograd:
-    return Winograd(cost, TILES if config.get("AICC_WINOGRAD") else ())
+def _winograd(cost: Coster, sketch: bool = False) -> Winograd:
+    return Winograd(cost, TILES if config.get("AICC_WINOGRAD") else (), sketch)

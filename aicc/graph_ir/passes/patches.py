@@ -43,8 +43,6 @@ GRID = 2 ** (1 / 8)
 """The ratio of the targets that estimates are held against, one after the other."""
 SLACK = 1.2
 """How far an estimate may be above the arena that comes out: kernels that write in place."""
-ROUGH = 1.1
-"""How far the rough answer may be above the budget for the passes behind to be asked."""
 STARTS, ENDS = 4, 8
 """How many places at which a segment may start and end are tried."""
 CALL = 1.5e-6
@@ -88,7 +86,7 @@ class Patches:
             if about is None:
                 continue
             log.debug("patches: about %d bytes", about)
-            if about <= ROUGH * self.budget:
+            if about <= self.budget:
                 arena = self.arena(made)
                 if arena is not None:
                     log.debug("patches: %d bytes", arena)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from aicc.decisions import Decision, note
+from aicc.dtypes import to_numpy
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.types import TensorType
@@ -43,12 +44,14 @@ class Winograd:
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
 
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
+    sketch: the transformed weights have their types alone, for who only wants to know what comes.
     The data have to be float32 and the weights constant; results differ from those of the direct
     sum in rounding, see `aicc.ops.winograd.POINTS`.
     """
 
     cost: Cost
     tiles: tuple[int, ...] = TILES
+    sketch: bool = False
     name: ClassVar[str] = "winograd"
 
     def __call__(self, graph: Graph) -> Graph:
@@ -73,7 +76,7 @@ class Winograd:
             note(Decision("winograd", form, pays, estimated, seconds, tuple(node.origin)))
             if pays:
                 chosen, seconds = (tile, together), estimated
-        return _transformed(ed, node, *chosen, pads) if chosen else None
+        return self._transformed(ed, node, *chosen, pads) if chosen else None
 
     def _seconds(
         self, ed: Editor, node: Node, tile: int, pads: tuple[int, ...]
@@ -107,6 +110,37 @@ class Winograd:
         one = _sketch(ed, types, wide)
         return sum(self.cost(three, [n]) for n in parts), self.cost(one, [whole])
 
+    def _transformed(
+        self, ed: Editor, node: Node, tile: int, together: bool, pads: tuple[int, ...]
+    ) -> list[str]:
+        """The new nodes, and the transformed weights as a constant."""
+        x, w = node.inputs[:2]
+        if together:
+            u = self._weights(ed, w, tile, False)
+            return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
+        rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
+        u = self._weights(ed, w, tile, bool(rows))
+        v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
+        products = ed.op("MatMul", v, u)
+        return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads, rows=rows)]
+
+    def _weights(self, ed: Editor, w: str, tile: int, flat: bool) -> str:
+        """The transformed weights, once for all convolutions with these."""
+        known = ed.memo.get((w, tile, flat))
+        if known is None:
+            transform = ed.make("aicc::WinogradWeights", w, tile=tile)
+            operator = registry.get(transform.op)
+            ctx = OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)])
+            if self.sketch:
+                (t,) = operator.infer(ctx)
+                weights = np.zeros([int(d) for d in t.shape], to_numpy(t.dtype))
+            else:
+                (weights,) = operator.reference(ctx, ed.constant_of(w))
+            known = ed.memo[w, tile, flat] = ed.constant(
+                weights[:, 0, 0] if flat else weights, base=w
+            )
+        return str(known)
+
 
 def _sketch(ed: Editor, types: Mapping[str, TensorType], weights: tuple[int, ...]) -> Graph:
     """A graph with the types of values that are not there yet, and with weights "u"."""
@@ -135,34 +169,6 @@ def _pads(node: Node) -> tuple[int, ...] | None:
     if mode == "NOTSET":
         return tuple(node.attr("pads", ())) or (0,) * 4
     return {"VALID": (0,) * 4, "SAME_UPPER": (1,) * 4, "SAME_LOWER": (1,) * 4}.get(mode)
-
-
-def _transformed(
-    ed: Editor, node: Node, tile: int, together: bool, pads: tuple[int, ...]
-) -> list[str]:
-    """The new nodes, and the transformed weights as a constant."""
-    x, w = node.inputs[:2]
-    if together:
-        u = _weights(ed, w, tile, False)
-        return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
-    rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
-    u = _weights(ed, w, tile, bool(rows))
-    v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
-    products = ed.op("MatMul", v, u)
-    return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads, rows=rows)]
-
-
-def _weights(ed: Editor, w: str, tile: int, flat: bool) -> str:
-    """The transformed weights, once for all convolutions with these."""
-    known = ed.memo.get((w, tile, flat))
-    if known is None:
-        transform = ed.make("aicc::WinogradWeights", w, tile=tile)
-        operator = registry.get(transform.op)
-        (weights,) = operator.reference(
-            OpContext(transform.op, dict(transform.attrs), [ed.type_of(w)]), ed.constant_of(w)
-        )
-        known = ed.memo[w, tile, flat] = ed.constant(weights[:, 0, 0] if flat else weights, base=w)
-    return str(known)
 
 
 def _rows(x: TensorType, result: TensorType, tile: int) -> int:

@@ -1,4 +1,5 @@
 import logging
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_every_row_is_computed_once():
         s = streams(graph, 0, local_end(graph), patches)
         for v, rows in s.rows.items():
             assert rows[0].new == 0 and rows[-1].end <= s.extents[v]
-            for before, after in zip(rows, rows[1:], strict=False):
+            for before, after in pairwise(rows):
                 assert after.new == before.end and after.first == before.kept
         (result,) = s.results
         assert s.rows[result][-1].end == s.extents[result]
@@ -114,7 +115,7 @@ def test_any_chain_computes_the_same_in_any_patches(data):
     values = [b.input("x", draw(st.sampled_from((1, 1, 2))), rows, 4, 2)]
     for _ in range(draw(st.integers(2, 6))):
         x = draw(st.sampled_from(values[-2:]))
-        batch, height, width, _ = b.ed.type_of(x).shape
+        _, height, width, _ = b.ed.type_of(x).shape
         kind = draw(st.sampled_from(("conv", "conv", "pool", "average", "map", "add")))
         if kind == "map" or min(height, width) < 3:
             made = b("Sigmoid", x)
