@@ -32,11 +32,12 @@ def attention(
     masked=True,
     scaled=True,
     capped=False,
-    joined=False,
+    windows=0,
+    merged=False,
 ) -> Kernel:
     """softmax(q k^T * scale + mask) v for [batch, position, head, depth] operands; `group` heads
-    share keys and values; capped: scores go through tanh; joined: operands are [batch, position,
-    head * depth]."""
+    share keys and values; capped: scores go through tanh; windows: a mask tells so many matrices of
+    the batch apart; merged: the result is [batch, position, head, depth]."""
     b = KernelBuilder("k")
     q = b.input("q", "f32", (batch, rows, heads, depth))
     k = b.input("k", "f32", (batch, keys, heads // group, depth))
@@ -52,16 +53,31 @@ def attention(
     if masked:
         mask = b.input("mask", "f32", (batch, 1, rows, keys))
         s = b.compute(shape, lambda n, h, i, j, s=s: s[n, h, i, j] + mask[n, 0, i, j])
+    if windows:
+        apart = b.input("mask", "f32", (windows, 1, rows, keys))
+        wide = (batch // windows, windows, *shape[1:])
+        s = b.compute(
+            wide,
+            lambda o, w, h, i, j, s=s: s[o * windows + w, h, i, j] + apart[w, 0, i, j],
+        )
+        s = b.compute(shape, lambda n, h, i, j, s=s: s[n // windows, n % windows, h, i, j])
     top = b.reduce((*shape[:3], 1), (keys,), lambda n, h, i, o, j: s[n, h, i, j], op="max")
     e = b.compute(shape, lambda n, h, i, j: call("exp", s[n, h, i, j] - top[n, h, i, 0]))
     total = b.reduce((*shape[:3], 1), (keys,), lambda n, h, i, o, j: e[n, h, i, j])
     p = b.compute(shape, lambda n, h, i, j: e[n, h, i, j] * (1.0 / total[n, h, i, 0]))
     p = b.compute(shape, lambda *i, p=p: select(call("isnan", p[i]), 0.0, p[i]))
-    y = b.reduce(
-        (batch, heads, rows, width),
-        (keys,),
-        lambda n, h, i, d, j: p[n, h, i, j] * v[n, h // group, j, d],
-    )
+    if merged:
+        y = b.reduce(
+            (batch, rows, heads, width),
+            (keys,),
+            lambda n, i, h, d, j: p[n, h, i, j] * v[n, h // group, j, d],
+        )
+    else:
+        y = b.reduce(
+            (batch, heads, rows, width),
+            (keys,),
+            lambda n, h, i, d, j: p[n, h, i, j] * v[n, h // group, j, d],
+        )
     b.mark_output(y)
     return b.build()
 
@@ -125,6 +141,8 @@ def test_blocks_of_rows(rows, keys):
         {"scaled": False, "masked": False},
         {"capped": True},
         {"depth": 20},
+        {"merged": True},
+        {"masked": False, "batch": 4, "windows": 2},
         {"width": 24},
         {"group": 4, "heads": 8},
         {"group": 8, "heads": 8, "batch": 2},

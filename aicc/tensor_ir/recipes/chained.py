@@ -42,7 +42,7 @@ from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles
 from aicc.tensor_ir.schedule import Reorder, Split
-from aicc.tensor_ir.schedule_axes import PadAxis, SplitAxis
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within
@@ -126,7 +126,21 @@ def _scores(plan: Plan, first: str, left: str) -> str:
     if len(found) != 1 or found[0].op is not None or found[0].buffer == left:
         return first
     (stage,) = found
-    return first if is_costly(stage.value) else stage.buffer
+    if is_costly(stage.value) or not _join_axes(plan, stage.buffer, first):
+        return first
+    return stage.buffer
+
+
+def _join_axes(plan: Plan, buffer: str, like: str) -> bool:
+    """Joins axes of a stage until it has the shape of another: windows that a mask tells apart are
+    one axis of the products. Whether that is possible."""
+    wanted = plan.kernel.buffer(like).shape
+    while (shape := plan.kernel.buffer(buffer).shape) != wanted:
+        a = next((n for n, (d, e) in enumerate(zip(shape, wanted, strict=False)) if d != e), 0)
+        joins = len(shape) > len(wanted) and shape[a] * shape[a + 1] == wanted[a]
+        if not joins or not plan.attempt(FuseAxes(buffer, a)):
+            return False
+    return True
 
 
 def _value(v: Sym | None) -> Size:
@@ -150,24 +164,25 @@ def _check_rows(plan: Plan, parts: Parts) -> None:
 
 
 def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
-    """The roles of the products, [batch.., row, column] each. Raises where they are not as the
-    recipe needs them."""
+    """The roles of the products: [batch.., row, column] for the first, for the second any order
+    with the column last. Raises where they are not as the recipe needs them."""
     made: list[Roles] = []
     for name in (parts.first, parts.second):
         stage = plan.stage(name)
         found = roles(stage)
-        rank = len(stage.axes)
-        if (
-            found is None
-            or len(stage.reduce) != 1
-            or (found.row, found.column) != (rank - 2, rank - 1)
-        ):
+        if found is None or found.row is None or len(stage.reduce) != 1:
             raise ScheduleError(f"{name} is not a product of matrices\n{plan.kernel}")
+        if found.column != len(stage.axes) - 1:
+            raise ScheduleError(f"{name} has its columns apart\n{plan.kernel}")
         made.append(found)
     one, two = made
+    if one.row != len(plan.stage(parts.first).axes) - 2 or two.row is None:
+        raise ScheduleError(f"{parts.first} has its rows apart\n{plan.kernel}")
     second = plan.stage(parts.second)
-    own = [*(_value(v) for v, _ in second.axes[:-1]), _value(second.reduce[0][0])]
-    if list(two.left.indices) != own:
+    own = [_value(v) for n, (v, _) in enumerate(second.axes[:-1]) if n != two.row]
+    *batch, row, depth = two.left.indices
+    last = [_value(second.axes[two.row][0]), _value(second.reduce[0][0])]
+    if sorted(map(str, batch)) != sorted(map(str, own)) or [row, depth] != last:
         raise ScheduleError(f"{parts.left} is not read row by row\n{plan.kernel}")
     operands = [one.left.buffer, one.right.buffer, two.right.buffer]
     # Weights are packed, and read once for all rows: their products have a recipe of their own.
@@ -324,9 +339,11 @@ class _Chain:
         width = len(plan.kernel.buffer(self.acc).shape) - 1
         plan.do(PadAxis(self.acc, width, self.block.first.columns))
         plan.do(PadAxis(left, len(plan.kernel.buffer(left).shape) - 2, rows, "clamp"))
-        for name in (self.acc, self.parts.scores, *self.parts.rows, self.parts.second):
+        for name in (self.acc, self.parts.scores, *self.parts.rows):
             plan.do(PadAxis(name, width - 1, rows, "clamp"))
-        plan.do(PadAxis(self.parts.second, width, self.block.second.columns))
+        assert self.two.row is not None
+        plan.do(PadAxis(self.parts.second, self.two.row, rows, "clamp"))
+        plan.do(PadAxis(self.parts.second, self.two.column, self.block.second.columns))
 
     def _panels(self, right: str) -> str:
         """Panels of the first product's right operand, one after the other."""
@@ -345,8 +362,9 @@ class _Chain:
         """Blocks, panels and tiles of the result: (loops over matrices, rows, columns)."""
         plan, block = self.plan, self.block
         names = [v.name if v else "" for v in own_axes(plan, self.parts.out, self.parts.second)]
-        *outer, row, column = names
-        outer = [n for n in outer if n]
+        assert self.two.row is not None
+        column, row = names.pop(), names.pop(self.two.row)
+        outer = [n for n in names if n]
         if not row or not column:
             raise ScheduleError(f"{self.parts.out} is one row\n{plan.kernel}")
         extent = plan.loop(column).extent
