@@ -19,10 +19,11 @@ from aicc.codegen.llvm_types import llvm_type, memory_type, suffix
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import Sym, opaques, product
+from aicc.symbolic import Sym, opaques, product, symbols
 from aicc.tensor_ir.builder import identity
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
-from aicc.tensor_ir.walk import loads_of, walk_stmts
+from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
+from aicc.tensor_ir.work import EXPANSION, SHARED_CYCLES, loop_cycles
 
 STACK_LIMIT = 1 << 19
 """Bytes of local buffers that a function keeps on the stack; what is larger, or of unknown size,
@@ -153,7 +154,10 @@ class KernelFunction(Expressions):
     def statements(self, body: Sequence[Stmt]) -> None:
         for s in body:
             if isinstance(s, For):
-                self._loop(s)
+                if self._stands_apart(s, body):
+                    self._apart(s)
+                else:
+                    self._loop(s)
                 continue
             self.scopes.append({})
             if isinstance(s, Store):
@@ -364,24 +368,13 @@ class KernelFunction(Expressions):
         """Hands the iterations to the pool: the body moves to a function of its own."""
         name = f"{self.kernel.name}.{self.fn.fresh('parallel')}"
         shared = [b for b in self.kernel.buffers if b.name in self.pointers]
-        values = [("ptr", self.pointers[b.name]) for b in shared]
-        known = list(self.variables)  # sizes, and the loops around
-        values += [("i64", self.variables[v]) for v in known]
-        lo, hi = self._ends(s)
-        values += [("i64", lo)]
-        status = self.fn.at_entry("alloca i32, align 4")
-        values += [("ptr", status)]
-        args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
-        for n, (t, v) in enumerate(values):
-            slot = self.fn.value(f"getelementptr i64, ptr {args}, i64 {n}")
-            self.fn.emit(f"store {t} {v}, ptr {slot}, align 8")
-        self.fn.emit(f"store i32 0, ptr {status}, align 4")
-        may_fail = self._parallel_body(name, s, shared, known)
+        args, status, lo, hi, may_fail = self._loop_function(name, s, shared, "")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
+        pool = self._pool(s)
         self.fn.call(
             "void",
             "aicc_parallel_for",
-            [("ptr", "%pool"), ("ptr", symbol(name)), ("ptr", args), ("i64", count), ("i64", "1")],
+            [("ptr", pool), ("ptr", symbol(name)), ("ptr", args), ("i64", count), ("i64", "1")],
         )
         if may_fail:
             code = self.fn.value(f"load i32, ptr {status}, align 4")
@@ -392,10 +385,62 @@ class KernelFunction(Expressions):
             self._return(code)
             self.fn.label(f"{after}.ok")
 
-    def _parallel_body(self, name: str, s: For, shared: list[Buffer], known: list[Sym]) -> bool:
-        """Writes the function of a parallel loop; whether it may leave a code that is not 0."""
+    def _stands_apart(self, s: For, body: Sequence[Stmt]) -> bool:
+        """Whether a loop becomes a function of its own: one of long functions beside a loop of sums
+        of products. Their constants would take registers from the sums, which LLVM then spills."""
+        if self.vector is not None or self.mask is not None or s.kind != "for":
+            return False
+        inside = list(walk_stmts((s,)))
+        if any(isinstance(x, Reduce | Check | While) for x in inside):
+            return False
+        if any(isinstance(x, For) and x.kind == "parallel" for x in inside):
+            return False
+        if not any(isinstance(x, For) and _sums(x) for x in body if x is not s):
+            return False
+        return any(
+            isinstance(e, Op) and e.name in EXPANSION
+            for x in inside
+            for root in stmt_exprs(x)
+            for e in walk_expr(root)
+        )
+
+    def _apart(self, s: For) -> None:
+        name = f"{self.kernel.name}.apart{len(self.fn.module.functions)}"
+        used = _used([s])
+        shared = [b for b in self.kernel.buffers if b.name in self.pointers and b.name in used]
+        args, _, lo, hi, _ = self._loop_function(name, s, shared, "noinline")
+        count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
+        self.fn.emit(f"call void {symbol(name)}(ptr {args}, i64 0, i64 {count})")
+
+    def _pool(self, s: For) -> str:
+        """The pool, or none where a run finds that the loop is too short to share."""
+        cycles = loop_cycles(self.kernel, s, self.target.lanes("f32"))
+        known = symbols(cycles) <= set(self.variables) and not opaques(cycles)
+        if isinstance(cycles, int) or not known:
+            return "%pool"
+        short = self.fn.value(f"icmp slt i64 {self.size(cycles)}, {SHARED_CYCLES}")
+        return self.fn.value(f"select i1 {short}, ptr null, ptr %pool")
+
+    def _loop_function(
+        self, name: str, s: For, shared: list[Buffer], traits: str
+    ) -> tuple[str, str, str, str, bool]:
+        """Writes a function of a loop's iterations, `void name(ptr args, i64 begin, i64 end)`, with
+        the buffers that it shares with this one. Its arguments, where it leaves the number of a
+        failed check, the loop's bounds, and whether it may leave a number that is not 0."""
+        values = [("ptr", self.pointers[b.name]) for b in shared]
+        known = list(self.variables)  # sizes, and the loops around
+        values += [("i64", self.variables[v]) for v in known]
+        lo, hi = self._ends(s)
+        values += [("i64", lo)]
+        status = self.fn.at_entry("alloca i32, align 4")
+        values += [("ptr", status)]
+        args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
+        for n, (t, text) in enumerate(values):
+            slot = self.fn.value(f"getelementptr i64, ptr {args}, i64 {n}")
+            self.fn.emit(f"store {t} {text}, ptr {slot}, align 8")
+        self.fn.emit(f"store i32 0, ptr {status}, align 4")
         header = f"define internal void {symbol(name)}(ptr %args, i64 %begin, i64 %end) nounwind"
-        fn = FunctionWriter(self.fn.module, header)
+        fn = FunctionWriter(self.fn.module, f"{header} {traits}".rstrip())
         body = KernelFunction(self.kernel, self.target, fn, self.checks)
         body.parallel_depth = 1
         count = 0
@@ -411,15 +456,23 @@ class KernelFunction(Expressions):
         for v in known:
             body.variables[v] = argument("i64")
         body.constants = dict(self.constants)
-        lo = argument("i64")
+        start = argument("i64")
         body.status = argument("ptr")
         body._allocate([s])
-        begin = fn.value(f"add nsw i64 {lo}, %begin")
-        end = fn.value(f"add nsw i64 {lo}, %end")
+        begin = fn.value(f"add nsw i64 {start}, %begin")
+        end = fn.value(f"add nsw i64 {start}, %end")
         body._serial(s.var, begin, end, s.body)
         body._return("0")
         fn.finish()
-        return body.may_fail
+        return args, status, lo, hi, body.may_fail
+
+
+def _sums(s: For) -> bool:
+    """True for a loop of multiply-adds."""
+    return any(
+        isinstance(x, Reduce) and isinstance(x.value, Op) and x.value.name == "mul"
+        for x in walk_stmts((s,))
+    )
 
 
 def _used(scope: Sequence[Stmt]) -> set[str]:

@@ -12,7 +12,7 @@ from aicc.dtypes import is_float, nbytes
 from aicc.symbolic import Size, Sym, maximum, minimum, opaques, product, symbols
 from aicc.tensor_ir.analysis import bounds
 from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
-from aicc.tensor_ir.walk import children, stmt_exprs, walk_expr
+from aicc.tensor_ir.walk import children, loads_of, stmt_exprs, walk_expr, walk_stmts
 
 ARITHMETIC = frozenset(("add", "sub", "mul", "div", "neg", "abs", "max", "min", "fma", "sqrt"))
 EXPANSION = {
@@ -22,6 +22,14 @@ EXPANSION = {
     **dict.fromkeys(("asinh", "acosh", "atanh", "mod", "floormod"), 24),
 }
 """Vector instructions that a function takes, about, as long ones count for several."""
+
+
+SHARED_CYCLES = 10_000
+"""Cycles of one core from which on threads share a loop. Handing a loop out takes hundreds of
+cycles while the threads wait for one, and tens of thousands where one has to be woken; and data
+that another core has just written are in the wrong cache."""
+STREAM = 12
+"""Bytes per cycle that a loop reads and writes, about."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,34 @@ def work(kernel: Kernel) -> Work:
         maximum(0, again),
         "f64" if double else "f32",
     )
+
+
+def loop_cycles(kernel: Kernel, loop: For, lanes: int) -> Size:
+    """The cycles that one core takes for a loop, roughly: its arithmetic, or the bytes that it can
+    touch. It depends on the kernel's symbols, and on variables of loops around and inside where
+    extents depend on them. lanes: of a vector."""
+    operations = scalar_operations((loop,))
+    used = {x.buffer for x in loads_of(loop)}
+    used |= {s.buffer for s in walk_stmts((loop,)) if isinstance(s, Store | Reduce)}
+    moved: Size = 0
+    for b in kernel.params:
+        if b.name in used:
+            moved = moved + product(b.shape) * nbytes(b.dtype)
+    return maximum(operations // (2 * lanes), minimum(moved, operations * 4) // STREAM)
+
+
+def scalar_operations(body: tuple[Stmt, ...]) -> Size:
+    """A rough count of scalar operations of statements."""
+    total: Size = 0
+    for s in body:
+        if isinstance(s, For):
+            total = total + s.extent * scalar_operations(s.body)
+        elif isinstance(s, Store | Reduce):
+            parts = (x for e in stmt_exprs(s) for x in walk_expr(e) if isinstance(x, Op))
+            total = total + 1 + sum(EXPANSION.get(x.name, 1) for x in parts)
+        else:
+            total = total + scalar_operations(children(s))
+    return total
 
 
 Ranges = dict[Sym, tuple[Size, Size]]

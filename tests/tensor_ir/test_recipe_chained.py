@@ -82,6 +82,11 @@ def attention(
     return b.build()
 
 
+@pytest.fixture(autouse=True)
+def small_loops_are_shared(monkeypatch):
+    monkeypatch.setattr("aicc.tensor_ir.recipes.common.SHARED_CYCLES", 1000)
+
+
 def results(kernel: Kernel, sizes) -> np.ndarray:
     """What the interpreter computes, with a mask of which whole rows are -inf."""
     rng = np.random.default_rng(0)

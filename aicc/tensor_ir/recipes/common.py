@@ -19,15 +19,13 @@ from aicc.symbolic import (
     symbols,
 )
 from aicc.tensor_ir.analysis import Stage, writes
-from aicc.tensor_ir.ir import Expr, For, If, Index, Kernel, Load, Op, Stmt, While
+from aicc.tensor_ir.ir import Expr, Index, Kernel, Load, Op
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
-
-PARALLEL_WORK = 20_000
-"""Scalar operations below which sharing out a loop costs more than it gains."""
+from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
 
 COSTLY = frozenset(
     {"exp", "log", "tanh", "erf", "sin", "cos", "tan", "pow", "div", "sqrt", "mod", "floormod"}
@@ -312,35 +310,14 @@ def _exact(extent: Size, factor: int) -> bool:
     return isinstance(extent, int) and extent % factor == 0
 
 
-def work_of(body: tuple[Stmt, ...]) -> Size:
-    """A rough count of scalar operations of statements."""
-    total: Size = 0
-    for s in body:
-        if isinstance(s, For):
-            total = total + s.extent * work_of(s.body)
-        elif isinstance(s, While):
-            total = total + work_of(s.body)
-        elif isinstance(s, If):
-            total = total + work_of((*s.then, *s.orelse))
-        else:
-            n = 1
-            for e in stmt_exprs(s):
-                for x in walk_expr(e):
-                    if isinstance(x, Op):
-                        n += 12 if x.name in COSTLY else 1
-            total = total + n
-    return total
-
-
 def parallelise(plan: Plan, *fusable: str) -> None:
     """Shares the outermost of `fusable` (fused with the next ones where they are perfectly nested)
-    between threads, where there is enough work."""
+    between threads, where there is enough work, or where only a run can tell."""
     top = [n for n in fusable if plan.has_loop(n)]
     if not top:
         return
-    loop = plan.loop(top[0])
-    work = work_of((loop,))
-    if isinstance(work, int) and work < PARALLEL_WORK:
+    cycles = loop_cycles(plan.kernel, plan.loop(top[0]), plan.target.lanes("f32"))
+    if isinstance(cycles, int) and cycles < SHARED_CYCLES:
         return
     name = top[0]
     for inner in top[1:]:

@@ -197,13 +197,7 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         lanes = plan.target.lanes(found.right.dtype)
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
-    # Where rows are the outermost loop, what is computed for a tile of them (a padded input) needs
-    # tiles of one size.
-    alone = all(v is None or n in (found.row, found.column) for n, (v, _) in enumerate(stage.axes))
-    local = any(
-        s.op is None and plan.kernel.buffer(s.buffer).scope == "temp" for s in plan.stages()
-    )
-    problem = Problem(rows, as_number(columns), depth, stride, multiple, alone and local)
+    problem = Problem(rows, as_number(columns), depth, stride, multiple)
     return choose_tile(plan.target, dtype, problem)
 
 
@@ -281,33 +275,32 @@ class Tiling:
             self._finish(order)
         elif self._rows_first(outer, m_extent, n_extent):
             plan.do(Reorder((row, panel, inside)))
-            self.row_tiles(row, panel, inside)
-            self._finish([f"{row}.o" if tile.rows > 1 else row, panel])
-            if plan.has_loop(f"{row}.t.o"):
-                parallelise(plan, f"{row}.t.o", f"{panel}.t")
+            for nest in self.row_tiles(row, panel, inside):
+                self._finish(nest)
         else:
             plan.do(Reorder((*order, row, inside)))
-            self.row_tiles(row, "", inside)
-            self._finish([*order, f"{row}.o" if tile.rows > 1 else row])
+            nests = self.row_tiles(row, "", inside)
+            self._finish([*order, *nests[0]])
 
-    def row_tiles(self, row: str, panel: str, inside: str) -> None:
+    def row_tiles(self, row: str, panel: str, inside: str) -> list[list[str]]:
         """Splits the loop over rows into tiles and computes them. panel: the loop over panels where
-        it is inside the loop over rows, else ""."""
+        it is inside the loop over rows, else "". The loops around each size of tiles."""
+        nests: list[list[str]] = []
         for size, tail in row_sizes(self.tile, self.plan.loop(row).extent):
             if not self.plan.has_loop(row):
-                return
-            if size == 1:
-                if panel:
-                    self.plan.do(Reorder((row, panel, inside)))
-                self.compute_tile(panel or row, "", inside)
-                return
-            self.plan.do(Split(row, size, tail))
-            outer, inner = f"{row}.o", f"{row}.i"
+                break
+            outer, inner, rest = row, "", ""
+            if size > 1:
+                self.plan.do(Split(row, size, tail))
+                outer, inner, rest = f"{row}.o", f"{row}.i", f"{row}.t"
             if self.plan.has_loop(outer):
                 if panel:
-                    self.plan.do(Reorder((outer, panel, inner, inside)))
+                    order = (outer, panel, inner, inside)
+                    self.plan.do(Reorder(tuple(n for n in order if n)))
                 self.compute_tile(panel or outer, inner, inside)
-            row, panel, inside = f"{row}.t", panel and f"{panel}.t", f"{inside}.t"
+                nests.append([n for n in (outer, panel) if n])
+            row, panel, inside = rest, panel and f"{panel}.t", f"{inside}.t"
+        return nests
 
     def _rows_first(self, outer: list[str], m_extent: Size, n_extent: Size) -> bool:
         """Rows outside, panels inside: where there are too few panels to share out. Rows that only

@@ -1,0 +1,122 @@
+"""The recipe for matrix products: tiles of rows for every count of them."""
+
+from __future__ import annotations
+
+import pytest
+from recipe_check import TARGET, check
+
+from aicc.symbolic import sym
+from aicc.tensor_ir.builder import KernelBuilder
+from aicc.tensor_ir.ir import For, as_expr, call, select
+from aicc.tensor_ir.recipes.tiles import (
+    Problem,
+    Tile,
+    choose_tile,
+    row_sizes,
+    tile_cost,
+    whole_tiles,
+)
+from aicc.tensor_ir.walk import walk_stmts
+
+N = sym("n", 1)
+
+
+def product(rows, depth, columns, epilogue=None):
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (rows, depth))
+    w = b.constant("w", "f32", (depth, columns))
+    y = b.reduce((rows, columns), (depth,), lambda i, j, k: x[i, k] * w[k, j])
+    if epilogue:
+        y = b.compute((rows, columns), lambda i, j: call(epilogue, y[i, j]))
+    b.mark_output(y)
+    return b.build()
+
+
+def padded(length, channels, filters):
+    """A convolution along one axis, with zeros at both ends."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (length, channels))
+    w = b.constant("w", "f32", (3, channels, filters))
+
+    def inside(i, c):
+        return select(
+            call("and", call("ge", as_expr(i), 1), call("lt", as_expr(i), as_expr(length) + 1)),
+            x[i - 1, c],
+            0.0,
+        )
+
+    p = b.compute((length + 2, channels), inside)
+    y = b.reduce((length, filters), (3, channels), lambda i, f, k, c: p[i + k, c] * w[k, c, f])
+    b.mark_output(y)
+    return b.build()
+
+
+def parallel_loops(kernel):
+    return [s for s in walk_stmts(kernel.body) if isinstance(s, For) and s.kind == "parallel"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 8, 11, 13, 20, 32, 49])
+@pytest.mark.parametrize("columns", [16, 40])
+def test_rows_of_any_count(rows, columns):
+    _, static = check(product(rows, 24, columns))
+    assert any(b.scope == "register" for b in static.buffers)
+    _, dynamic = check(product(N, 24, columns), {"n": rows})
+    assert any(b.scope == "register" for b in dynamic.buffers)
+
+
+@pytest.mark.parametrize("rows", [1, 9, 30])
+def test_long_epilogues_are_computed_from_memory(rows):
+    check(product(rows, 24, 48, "erf"))
+    check(product(N, 24, 48, "erf"), {"n": rows})
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 37])
+def test_inputs_padded_for_tiles_of_every_size(length):
+    check(padded(length, 16, 32))
+    check(padded(N, 16, 32), {"n": length})
+
+
+@pytest.mark.parametrize("rows", range(1, 200))
+def test_tiles_of_two_sizes_cover_all_rows(rows):
+    for height in range(1, min(rows, 16) + 1):
+        left = rows
+        for size, tail in row_sizes(Tile(height, 2, 16), rows):
+            tiles = whole_tiles(size, left) if tail == "even" else left // size
+            left -= tiles * size
+        assert left == 0
+        groups = -(-rows // height)
+        if height > 1 and groups * height - rows <= groups:
+            assert len({s for s, t in row_sizes(Tile(height, 2, 16), rows)[:2]}) == 2
+            whole = whole_tiles(height, rows)
+            assert (rows - whole * height) % (height - 1) == 0
+
+
+def test_rows_leave_none_over():
+    """Two rows over would read each panel once more: a tile of two in the time of half a dozen."""
+    kernel = check(product(32, 64, 64))[1]
+    shapes = [b.shape[-2] for b in kernel.buffers if b.scope == "register"]
+    assert shapes and min(shapes) > 2
+
+
+@pytest.mark.parametrize("rows", [None, 1, 4, 32, 49, 128, 197, 3136])
+@pytest.mark.parametrize("depth", [64, 768, 3072])
+def test_a_tile_fits_and_no_other_is_cheaper(rows, depth):
+    problem = Problem(rows, 768, depth, 4 * depth)
+    best = choose_tile(TARGET, "f32", problem)
+    right = best.vectors if best.rows > 1 else 1  # a single row multiplies straight from memory
+    assert best.rows * best.vectors + right + 1 <= TARGET.vector_registers
+    for other in (Tile(6, 4, 16), Tile(8, 3, 16), Tile(4, 4, 16)):
+        if rows is None or (other.rows <= rows and whole_tiles(other.rows, rows)):
+            cost = tile_cost(TARGET, best, problem)
+            assert cost <= tile_cost(TARGET, other, problem) * 1.001
+
+
+def test_small_products_stay_on_one_thread():
+    assert not parallel_loops(check(product(1, 64, 64))[1])
+    assert parallel_loops(check(product(64, 128, 256))[1])
+
+
+def test_single_rows_are_shared_too():
+    """One row for a few panels: what a step of decoding computes."""
+    (*_, last) = parallel_loops(check(product(N, 256, 128), {"n": 1})[1])
+    assert "*" in str(last.hi) or not isinstance(last.hi, int)
