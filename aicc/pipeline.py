@@ -52,7 +52,7 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
     if memory_budget is not None:
         # Where memory is short, layers run patch by patch: before what treats patches as layers.
         at = find_pass(order, Winograd.name)
-        behind = [_winograd(cost, sketch=True), *order[at + 1 : -1], Plan()]
+        behind = [_winograd(cost, sketch=True), *order[at + 1 : -1], Plan(bound_seconds=0.0)]
         fast = [p for p in behind if p.name != Schedule.name]
         patches = Patches(memory_budget, _arena(fast), _arena(behind))
         order.insert(at, patches)

@@ -46,6 +46,7 @@ from aicc.graph_ir.passes.simplify_shapes import (
     whole_slice,
     zero_pad,
 )
+from aicc.graph_ir.passes.simplify_windows import padding_inside
 from aicc.ops import registry
 
 Array = np.ndarray[Any, Any]
@@ -169,6 +170,7 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "Transpose": (transposes_together, transpose_as_reshape),
     "Slice": (whole_slice,),
     "Pad": (zero_pad,),
+    **dict.fromkeys(("Conv", "AveragePool", "MaxPool"), (padding_inside,)),
     "Tile": (single_repeat,),
     **dict.fromkeys(_REDUCTIONS, (no_reduction,)),
 }
