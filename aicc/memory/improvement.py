@@ -49,24 +49,38 @@ class _Problem:
         self.least = int(whole.totals.max())
 
     def improve(self, capacity: int, effort: Effort) -> None:
-        """Bisects for the least arena, or for one within `capacity`, until no effort is left.
+        """Searches for the least arena, or one within `capacity`, until no effort is left.
 
-        Half of it goes to the first size, the least, and of the rest a quarter to each other:
-        sizes that are hard to decide lie between those that are easy."""
-        lowest = target = max(self.least, capacity)
-        share = 0.5
-        while lowest < self.size and effort.left > 0:
-            part = Effort(effort.left * share)
-            effort.left -= part.left
-            outcome = self._attempt(target, part)
-            effort.left += part.left
-            if not isinstance(outcome, Found):
-                lowest = target // self.unit * self.unit + self.unit
-            if isinstance(outcome, Refuted):
-                self.least = lowest
-            middle = (lowest + self.size - self.unit) // 2
-            target = max(middle // self.unit * self.unit, lowest)
-            share = 0.25
+        The least that it may be gets half of the effort. Then sizes between it and the present are
+        bisected: those that are hard to decide lie between those that are easy, so each gets a
+        small part of the effort first, and more in later rounds."""
+        half = effort.left / 2
+        while max(self.least, capacity) < self.size and effort.left > half:
+            self._decide(max(self.least, capacity), effort, effort.left - half)
+        part = effort.left / 8
+        while max(self.least, capacity) < self.size and effort.left > 0:
+            lowest = max(self.least, capacity)
+            target = (lowest + self.size) // 2
+            while lowest < self.size and effort.left > 0:
+                if not self._decide(target, effort, part):
+                    lowest = self._above(target)
+                middle = (lowest + self.size - self.unit) // 2
+                target = max(middle // self.unit * self.unit, lowest)
+            part *= 4
+
+    def _above(self, target: int) -> int:
+        """The next size that a least arena can have."""
+        return target // self.unit * self.unit + self.unit
+
+    def _decide(self, target: int, effort: Effort, part: float) -> bool:
+        """Whether a placement within `target` is found with a part of the effort."""
+        own = Effort(min(part, effort.left))
+        effort.left -= own.left
+        outcome = self._attempt(target, own)
+        effort.left += own.left
+        if isinstance(outcome, Refuted):
+            self.least = self._above(target)
+        return isinstance(outcome, Found)
 
     def _attempt(self, target: int, effort: Effort) -> Outcome:
         """Places each part that is larger than `target` within it."""

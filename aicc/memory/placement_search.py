@@ -115,10 +115,11 @@ class _Ranked:
 
     def __init__(self, s: Sections) -> None:
         self.sections = s
-        members = s.members()
-        self.members: list[list[int]] = [m.tolist() for m in members]
-        self.flat = np.concatenate(members)
-        self.starts = np.cumsum([0] + [len(m) for m in members[:-1]])
+        self.members = s.members()
+        # Found last, and mostly still true: a buffer that each refused one may lie on, which keeps
+        # its least offset from rising, and the buffer of least offset in each section.
+        self._under = np.arange(s.count)
+        self._lowest = np.array([m[0] for m in self.members])
         self.near = [np.flatnonzero(row) for row in s.meets]
         self.twins = s.twins()
         self.sizes: list[int] = s.sizes.tolist()
@@ -133,7 +134,7 @@ class _Ranked:
         trail: list[tuple[_State, int, int]] = []  # the state before, the buffer, its offset
         while len(trail) < n:
             limit -= 1
-            if limit < 0 or not effort.spend(25 + n / 30):
+            if limit < 0 or not effort.spend(25 + n / 50):
                 return GaveUp()
             buffer, offset = self._choose(now)
             trail.append((now, buffer, offset))
@@ -194,33 +195,40 @@ class _Ranked:
         """Raises least offsets until none changes; the reasons of a failure, or None."""
         lows, reasons, sizes = now.lows, now.reasons, self.sizes
         while True:
+            tops = lows + self.sections.sizes
             refused = now.refused.nonzero()[0]
-            effort.spend(len(refused) * len(lows) / 700)
-            if not refused.size:
+            lost = refused[tops[self._under[refused]] > lows[refused]]
+            if not lost.size:
                 break
-            rests = np.where(self.sections.meets[refused], lows + self.sections.sizes, NEVER).min(1)
-            raised = (rests > lows[refused]).nonzero()[0]
-            if not raised.size:
-                break
-            for buffer, low in zip(refused[raised].tolist(), rests[raised].tolist()):
+            effort.spend(len(lost) * len(lows) / 150)
+            rests = np.where(self.sections.meets[lost], tops, 2 * NEVER)
+            self._under[lost] = under = rests.argmin(1)
+            rests = rests[np.arange(len(lost)), under]
+            for buffer, low in zip(lost.tolist(), rests.tolist()):
+                if low <= lows[buffer]:
+                    continue
                 why: int = reasons[buffer]
-                effort.spend(len(self.near[buffer]) / 7)
+                effort.spend(len(self.near[buffer]) / 10)
                 for v in self.near[buffer].tolist():
                     if sizes[v] < low:  # the top of others is as high wherever they lie
                         why |= reasons[v]
                 if low + sizes[buffer] > capacity:
                     return why
                 reasons[buffer] = why
-            lows[refused[raised]] = rests[raised]
-        floors = np.minimum.reduceat(lows[self.flat], self.starts)
-        full = ((floors + now.left > capacity) & (now.left > 0)).nonzero()[0]
-        if not full.size:
-            return None
-        why = 0
-        for v in self.members[int(full[0])]:
-            if lows[v] < NEVER:
-                why |= reasons[v]
-        return why
+                lows[buffer] = low
+        room = capacity - now.left
+        for section in ((lows[self._lowest] > room) & (now.left > 0)).nonzero()[0].tolist():
+            members = self.members[section]
+            effort.spend(1)
+            lowest = members[lows[members].argmin()]
+            self._lowest[section] = lowest
+            if lows[lowest] > room[section]:
+                why = 0
+                for v in members.tolist():
+                    if lows[v] < NEVER:
+                        why |= reasons[v]
+                return why
+        return None
 
 
 def _setup(count: int) -> float:

@@ -44,6 +44,36 @@ def test_a_chain_needs_its_largest_pair():
     assert round(sum(b.size for b in bs) / 2**20, 3) == 19.248
 
 
+def mobile_net_v2():
+    """The bottlenecks of MobileNet v2 at 224x224: expansion, depthwise convolution, projection and,
+    where a bottleneck keeps the shape, a sum with its input."""
+    results = [(112, 32), (112, 32), (112, 16)]  # (side, channels), each read by the next
+    reads = {}  # result: a reader beside the next
+    side, channels = 112, 16
+    groups = [(24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1)]
+    for wide, repeats, stride in groups:
+        for n in range(repeats):
+            block = len(results) - 1
+            results += [(side, 6 * channels)]
+            side //= stride if n == 0 else 1
+            results += [(side, 6 * channels), (side, wide)]
+            if n > 0:
+                results += [(side, wide)]
+                reads[block] = len(results) - 1
+            channels = wide
+    results += [(7, 1280), (1, 1280), (1, 1001), (1, 1001)]
+    return [Buffer(4 * s * s * c, i, reads.get(i, i + 1)) for i, (s, c) in enumerate(results)]
+
+
+def test_sums_with_the_input_of_a_bottleneck_keep_it_alive():
+    """5.742 MiB is what Pisarchyk & Lee (arXiv 2001.03288) report for MobileNet v2."""
+    bs = mobile_net_v2()
+    p = place(bs)
+    assert p.method == "size" and p.proven
+    assert round(p.size / 2**20, 3) == 5.742
+    assert round(sum(b.size for b in bs) / 2**20, 3) == 26.313
+
+
 def test_a_hole_is_filled_by_the_best_fit():
     # b leaves a hole of 64 and c one of 192 below d; e (64) goes into the small one.
     bs = [
