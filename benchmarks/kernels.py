@@ -5,27 +5,29 @@
 
 Every row is one ONNX model of one node: a matrix product with constant weights or a convolution,
 in the sizes of published networks. numpy takes part in the matrix products only.
+
+Times are medians of all calls; `over ENGINE` tells how many times as fast as that one aicc is.
+GFLOP/s and `% of limit` are aicc's; the limit is that of multiply-adds on registers alone, and
+operations are those of direct convolution, so that Winograd's method can exceed it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import geometric_mean
 
 import onnx
 
 from harness import feeds, flops
 from harness.client import Measurement, limit, measure
-from harness.table import Table, milliseconds
+from harness.options import SUBJECT, add_engines, add_rounds, available, parser
+from harness.record import Record
+from harness.table import Table, milliseconds, times
 from zoo.builder import GraphBuilder
-
-ENGINES = ("onnxruntime", "numpy", "aicc")
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,18 @@ class Conv:
 Kernel = MatMul | Conv
 
 KERNELS: list[Kernel] = [
+    MatMul(1, 64, 64, "two-layer MLP"),
     MatMul(1, 768, 3072, "GPT-2, one token"),
+    MatMul(1, 768, 50257, "GPT-2, one token, head"),
+    MatMul(8, 512, 1536, "Qwen-like, few tokens"),
+    MatMul(32, 784, 1024, "MLP, batch 32"),
     MatMul(128, 768, 768, "BERT-Base, attention"),
     MatMul(128, 768, 3072, "BERT-Base, up"),
     MatMul(128, 3072, 768, "BERT-Base, down"),
     MatMul(197, 768, 2304, "ViT-Base, qkv"),
+    MatMul(197, 768, 3072, "ViT-Base, up"),
+    MatMul(3136, 96, 384, "ConvNeXt-T, stage 1"),
+    MatMul(196, 384, 1536, "ConvNeXt-T, stage 3"),
     MatMul(512, 512, 512, "square"),
     MatMul(1024, 1024, 1024, "square"),
     Conv(56, 64, 64, 1, 1, 1, "ResNet-50"),
@@ -107,29 +116,49 @@ KERNELS: list[Kernel] = [
     Conv(7, 2048, 512, 1, 1, 1, "ResNet-50"),
     Conv(56, 256, 512, 1, 2, 1, "ResNet-50"),
     Conv(112, 16, 96, 1, 1, 1, "MobileNetV2"),
+    Conv(56, 144, 24, 1, 1, 1, "MobileNetV2"),
     Conv(14, 96, 576, 1, 1, 1, "MobileNetV2"),
+    Conv(7, 960, 320, 1, 1, 1, "MobileNetV2"),
+    Conv(28, 256, 128, 1, 1, 1, "DenseNet-121"),
     Conv(56, 64, 64, 3, 1, 1, "ResNet-50"),
     Conv(28, 128, 128, 3, 1, 1, "ResNet-50"),
     Conv(14, 256, 256, 3, 1, 1, "ResNet-50"),
     Conv(7, 512, 512, 3, 1, 1, "ResNet-50"),
     Conv(56, 128, 128, 3, 2, 1, "ResNet-50"),
+    Conv(28, 128, 32, 3, 1, 1, "DenseNet-121"),
+    Conv(224, 64, 64, 3, 1, 1, "VGG-19"),
     Conv(256, 32, 32, 3, 1, 1, "U-Net"),
+    Conv(80, 64, 64, 3, 1, 1, "YOLO, 640x640"),
+    Conv(160, 32, 64, 3, 2, 1, "YOLO, 640x640"),
     Conv(224, 3, 64, 7, 2, 1, "ResNet-50, stem"),
+    Conv(224, 3, 32, 3, 2, 1, "MobileNetV2, stem"),
+    Conv(640, 3, 16, 3, 2, 1, "YOLO, stem"),
+    Conv(27, 64, 192, 5, 1, 1, "AlexNet"),
     Conv(112, 96, 96, 3, 2, 96, "MobileNetV2"),
     Conv(56, 144, 144, 3, 1, 144, "MobileNetV2"),
+    Conv(14, 576, 576, 3, 1, 576, "MobileNetV2"),
     Conv(14, 480, 480, 5, 1, 480, "EfficientNet-B0"),
+    Conv(56, 96, 96, 7, 1, 96, "ConvNeXt-T"),
+    Conv(14, 384, 384, 7, 1, 384, "ConvNeXt-T"),
 ]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measures and prints; the exit code is 1 if an engine failed or the outputs differ."""
-    options = parser().parse_args(argv)
-    columns = [("kind", -9), ("size", -22), ("source", -20), ("threads", 7)]
-    for engine in ENGINES:
-        columns += [(f"{engine} ms", max(9, len(engine) + 3)), ("GFLOP/s", 7)]
-    table = Table([*columns, ("% of limit", 10), ("same", -4)])
-    results: list[dict[str, Any]] = []
+    p = parser(__doc__)
+    kinds = sorted({kernel.kind for kernel in KERNELS})
+    p.add_argument("--kinds", nargs="+", default=[], choices=kinds, help="default: all")
+    add_engines(p, ["onnxruntime", "numpy"])
+    add_rounds(p, 0.2)
+    options = p.parse_args(argv)
+    record = Record("Kernels", __doc__, argv)
+    engines = available(options.engines)
+    columns = [("kind", -9), ("size", -22), ("source", -22), ("threads", 7)]
+    columns += [(f"{name} ms", max(9, len(name) + 3)) for name in engines]
+    columns += [(f"over {name}", len(name) + 5) for name in engines[:-1]]
+    table = record.table([*columns, ("GFLOP/s", 7), ("% of limit", 10), ("same", -4)])
     healthy = True
+    gains: dict[tuple[int, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as directory:
         limits = {threads: limit(threads) for threads in options.threads}
         path = Path(directory) / "kernel.onnx"
@@ -138,49 +167,75 @@ def main(argv: list[str] | None = None) -> int:
             onnx.save(model, path)
             feed = feeds.generic(model)
             operations = flops.count(model, feed)
-            engines = [e for e in ENGINES if e != "numpy" or isinstance(kernel, MatMul)]
+            able = [e for e in engines if e != "numpy" or isinstance(kernel, MatMul)]
             for threads in options.threads:
                 measured = measure(
-                    path, feed, engines, threads, Path(directory), options.rounds, options.seconds
+                    path, feed, able, threads, Path(directory), options.rounds, options.seconds
                 )
-                healthy &= show(table, kernel, threads, operations, measured, limits[threads])
-                results.append(
+                gained = over(measured)
+                for name, gain in gained.items():
+                    gains.setdefault((threads, name), []).append(gain)
+                cells = (engines, threads, operations, limits[threads])
+                healthy &= show(table, kernel, *cells, measured, gained)
+                record.results.append(
                     {
                         "kind": kernel.kind,
                         "size": str(kernel),
+                        "source": kernel.source,
                         "threads": threads,
                         "operations": operations,
                         "limit_flops": limits[threads],
+                        "speedup": gained,
                         "engines": [m.as_dict() for m in measured.values()],
                     }
                 )
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    for (threads, name), ratios in gains.items():
+        mean, slower = geometric_mean(ratios), sum(r < 1 for r in ratios)
+        record.summary.append({"threads": threads, "engine": name, "geometric_mean": mean})
+        record.line(
+            f"{threads} thread{'s' if threads > 1 else ''}: {mean:.3f}x {name} in the geometric "
+            f"mean of {len(ratios)} kernels; slower on {slower}"
+        )
+    record.write(options.markdown, options.json)
     return 0 if healthy else 1
+
+
+def over(measured: dict[str, Measurement]) -> dict[str, float]:
+    """How many times as fast as each other engine aicc is, by the medians."""
+    own = measured[SUBJECT]
+    others = {name: m for name, m in measured.items() if name != SUBJECT and not m.error}
+    return {} if own.error else {name: m.median / own.median for name, m in others.items()}
 
 
 def show(
     table: Table,
     kernel: Kernel,
+    engines: list[str],
     threads: int,
     operations: int,
-    measured: dict[str, Measurement],
     limit_flops: float | None,
+    measured: dict[str, Measurement],
+    gained: dict[str, float],
 ) -> bool:
     """Prints one row, and the errors under it; tells whether all went well."""
-    cells: list[str | None] = []
-    for engine in ENGINES:
-        m = measured.get(engine)
-        if m is None or m.error:
-            cells += ["failed" if m else None, None]
-        else:
-            cells += [milliseconds(m.best), f"{operations / m.best / 1e9:.0f}"]
-    own = measured["aicc"]
-    share = None
-    if not own.error and limit_flops:
-        share = f"{100 * operations / own.best / limit_flops:.0f}"
+    own = measured[SUBJECT]
+    rate = None if own.error else operations / own.median
     same = all(m.agrees is not None and m.agrees <= 1 for m in measured.values())
-    table.row(kernel.kind, kernel, kernel.source, threads, *cells, share, "yes" if same else "NO")
+    cells: list[str | None] = []
+    for engine in engines:
+        m = measured.get(engine)
+        cells.append(None if m is None else "failed" if m.error else milliseconds(m.median))
+    table.row(
+        kernel.kind,
+        kernel,
+        kernel.source,
+        threads,
+        *cells,
+        *(times(gained.get(name)) for name in engines[:-1]),
+        rate and f"{rate / 1e9:.0f}",
+        rate and limit_flops and f"{100 * rate / limit_flops:.0f}",
+        "yes" if same else "NO",
+    )
     for m in measured.values():
         if m.error:
             print(f"    {m.error}")
@@ -190,26 +245,6 @@ def show(
 def selected(kinds: list[str]) -> Iterator[Kernel]:
     """The kernels of the kinds asked for; all if none."""
     return (kernel for kernel in KERNELS if not kinds or kernel.kind in kinds)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    kinds = sorted({kernel.kind for kernel in KERNELS})
-    p.add_argument("--kinds", nargs="+", default=[], choices=kinds, help="default: all")
-    p.add_argument(
-        "--threads",
-        type=lambda text: [int(n) for n in text.split(",")],
-        default=[1],
-        metavar="N,...",
-        help="default: 1",
-    )
-    p.add_argument("--rounds", type=int, default=5, help="per engine; default: 5")
-    p.add_argument("--seconds", type=float, default=0.2, help="per round; default: 0.2")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too")
-    return p
 
 
 if __name__ == "__main__":

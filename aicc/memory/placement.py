@@ -101,6 +101,18 @@ def place(
     return Placement(tuple(offsets.tolist()), size, bound, least, method)
 
 
+def greedy(buffers: Sequence[Buffer], key: str = "size", alignment: int = ALIGNMENT) -> Placement:
+    """The placement of one greedy order of KEYS, as others report it for comparison."""
+    sizes = np.array([round_up(b.size, alignment) for b in buffers], dtype=np.int64)
+    firsts = np.array([b.first for b in buffers], dtype=np.int64)
+    lasts = np.array([b.last for b in buffers], dtype=np.int64)
+    sequence = sorted(range(len(buffers)), key=lambda i: KEYS[key](buffers[i]))
+    offsets = _greedy(sequence, sizes, firsts, lasts)
+    bound = live_peak(buffers, alignment)
+    total = int((offsets + sizes).max(initial=0))
+    return Placement(tuple(int(o) for o in offsets), total, bound, bound, key)
+
+
 def live_peak(buffers: Sequence[Buffer], alignment: int = 1) -> int:
     """The most bytes that are alive in one step, each size rounded up to `alignment`."""
     changes: dict[int, int] = {}

@@ -110,6 +110,7 @@ class Measurement:
     peak_bytes: int = 0
     report: str = ""
     error: str = ""
+    idle_cpu_seconds: float | None = None  # burned after a run by a process that has nothing to do
     agrees: float | None = None  # worst error against the first engine, in units of the tolerance
 
     @property
@@ -132,6 +133,7 @@ class Measurement:
             "median_seconds": self.median,
             "calls": len(self.times),
             "peak_bytes": self.peak_bytes,
+            "idle_cpu_seconds": self.idle_cpu_seconds,
             "error_in_tolerances": self.agrees,
         }
 
@@ -150,32 +152,51 @@ def measure(
     The engine named first is the one that the others' outputs are compared with. An engine that
     fails has `error` set and takes no further part. `directory` holds the inputs and outputs.
     """
+    pairs = [(name, threads) for name in engines]
+    measured = measure_pairs(model, feed, pairs, directory, rounds, seconds)
+    return {name: m for (name, _), m in measured.items()}
+
+
+def measure_pairs(
+    model: Path,
+    feed: Feed,
+    pairs: Sequence[tuple[str, int]],
+    directory: Path,
+    rounds: int = 5,
+    seconds: float = 0.4,
+    idle: float = 0.0,
+) -> dict[tuple[str, int], Measurement]:
+    """As `measure`, for pairs of an engine and a number of threads, all in turn. idle: for how many
+    seconds after a run each is watched for what it burns."""
     inputs = directory / "inputs.npz"
     np.savez(inputs, **feed)  # type: ignore[arg-type]
-    results = {name: Measurement(name, threads) for name in engines}
-    workers: dict[str, Worker] = {}
-    outputs: dict[str, Outputs] = {}
+    results = {pair: Measurement(*pair) for pair in pairs}
+    workers: dict[tuple[str, int], Worker] = {}
+    outputs: dict[tuple[str, int], Outputs] = {}
     try:
-        for name, result in results.items():
-            workers[name] = worker = Worker(name, threads)
+        for pair, result in results.items():
+            workers[pair] = worker = Worker(*pair)
             try:
                 answer = worker.load(model, inputs)
                 result.version, result.load = answer["version"], answer["seconds"]
-                outputs[name] = worker.outputs(directory)
+                outputs[pair] = worker.outputs(directory)
                 result.report = worker.ask("report")["text"]
             except EngineError as error:
                 result.error = str(error)
         for _ in range(rounds):
-            for name, result in results.items():
+            for pair, result in results.items():
                 if not result.error:
                     time.sleep(SETTLE)
                     try:
-                        result.times += workers[name].ask("time", seconds=seconds)["seconds"]
+                        result.times += workers[pair].ask("time", seconds=seconds)["seconds"]
                     except EngineError as error:
                         result.error = str(error)
-        for name, result in results.items():
+        for pair, result in results.items():
             if not result.error:
-                result.peak_bytes = workers[name].ask("memory")["peak_bytes"]
+                result.peak_bytes = workers[pair].ask("memory")["peak_bytes"]
+                if idle:
+                    burned = workers[pair].ask("idle", seconds=idle)["cpu_seconds"]
+                    result.idle_cpu_seconds = burned
     finally:
         for worker in workers.values():
             worker.close()
@@ -196,7 +217,7 @@ def limit(threads: int) -> float | None:
             return None
 
 
-def compare(results: Mapping[str, Measurement], outputs: Mapping[str, Outputs]) -> None:
+def compare(results: Mapping[Any, Measurement], outputs: Mapping[Any, Outputs]) -> None:
     """Fills in `agrees`: the outputs of each engine against those of the first that has any."""
     if not outputs:
         return

@@ -52,8 +52,8 @@ def generic(
     return feed
 
 
-def from_function(spec: str, model: onnx.ModelProto) -> Feed:
-    """Calls `module:function` with the model; it returns {input name: array}.
+def from_function(spec: str, name: str, model: onnx.ModelProto) -> Feed:
+    """Calls `module:function` with the model's name and the model; it returns {input name: array}.
 
     The module is looked for in the current directory first.
     """
@@ -62,7 +62,7 @@ def from_function(spec: str, model: onnx.ModelProto) -> Feed:
         raise ValueError(f"--inputs wants module:function, not {spec!r}")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        feed: Feed = getattr(importlib.import_module(module), function)(model)
+        feed: Feed = getattr(importlib.import_module(module), function)(name, model)
     finally:
         sys.path.pop(0)
     return feed

@@ -4,6 +4,7 @@
                                             -> {"version": "aicc 0.1.0", "seconds": 1.9}
     {"op": "time", "seconds": 0.5}          -> {"seconds": [0.0121, 0.0119, ...]}    one per call
     {"op": "outputs", "path": "out.npz"}    -> {}         arr_0, arr_1, ... in the model's order
+    {"op": "idle", "seconds": 1}            -> {"cpu_seconds": 0.001}    of all threads, after a run
     {"op": "memory"}                        -> {"peak_bytes": 123456789}
     {"op": "report"}                        -> {"text": "..."}           "" if the engine has none
     {"op": "limit"}                         -> {"flops": 1.2e11}         of one core, per second
@@ -68,6 +69,13 @@ class Worker:
     def outputs(self, path: str) -> dict[str, Any]:
         np.savez(path, *self.engine.run(self._feed))
         return {}
+
+    def idle(self, seconds: float) -> dict[str, Any]:
+        """What the process burns while it has nothing to do, from the end of a run on."""
+        self.engine.run(self._feed)
+        start = time.process_time()
+        time.sleep(seconds)
+        return {"cpu_seconds": time.process_time() - start}
 
     def memory(self) -> dict[str, Any]:
         return {"peak_bytes": peak_bytes()}

@@ -15,3 +15,12 @@ def mlp(batch: int = 32) -> onnx.ModelProto:
         x = g.op("Relu", g.gemm(x, f"fc{i}", inputs, outputs))
     g.output(g.op("Softmax", g.gemm(x, "head", 1024, 10), axis=-1), "y", (batch, 10))
     return g.build()
+
+
+def mlp_small(batch: int = 1, width: int = 64) -> onnx.ModelProto:
+    """Two layers over one row of 64: what a call costs."""
+    g = GraphBuilder("mlp_small")
+    x = g.input("x", (batch, width))
+    x = g.op("Relu", g.gemm(x, "fc0", width, width))
+    g.output(g.gemm(x, "fc1", width, width), "y", (batch, width))
+    return g.build()
