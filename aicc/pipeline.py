@@ -45,8 +45,8 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
         Simplify(),
         _winograd(cost),  # fewer multiplications for 3x3 windows, where estimated to be faster
         Fuse(cost),  # groups of nodes become kernels; from here on a Module
-        Reorder(),  # the order of calls that needs the least memory
         Schedule(target),  # loops become tiles, vectors, threads
+        Reorder(),  # the order of calls that needs the least memory
         Plan(memory_budget),  # buffers get their places, calls become steps: a Program
     ]
     if memory_budget is not None:

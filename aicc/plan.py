@@ -20,12 +20,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from aicc.arena_problem import bounded
 from aicc.dtypes import from_numpy, nbytes
 from aicc.errors import IRError, MemoryBudgetError, UnsupportedError
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
+from aicc.graph_ir.passes.memory_problem import least_arena
 from aicc.graph_ir.places import copies, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
@@ -49,7 +49,9 @@ def plan(module: Module, seconds: float = 0.0) -> Planned:
     planner = _Planner(module)
     planner.nodes()
     planner.outputs()
-    program = bounded(planner.finish(), module, seconds)
+    program = planner.finish()
+    if program.least is not None and (bound := least_arena(module, seconds)) is not None:
+        program = replace(program, bound=min(program.least, bound))
     used = {s.kernel for s in program.steps if isinstance(s, Call)}
     sources = planner.constants.sources()
     return Planned(

@@ -12,8 +12,9 @@ edge keeps the source's side closed. The flow is Dinic's.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
 
 from aicc.memory.order_problem import Problem, bits
 
@@ -24,9 +25,18 @@ Network = list[dict[int, int]]
 """For each vertex, what may still flow to each other one."""
 
 
-def least_between(problem: Problem, low: int, high: int) -> int:
-    """The set of nodes, as a bit mask, after which the fewest bytes are alive, among those that
-    contain `low`, lie in `high` and contain what their nodes need, as these two do."""
+@dataclass(frozen=True)
+class Cut:
+    """done: a set of nodes, as a bit mask. looked: a measure of the time that
+    it took, in steps of a search."""
+
+    done: int
+    looked: int
+
+
+def least_between(problem: Problem, low: int, high: int) -> Cut:
+    """The set of nodes after which the fewest bytes are alive, among those that contain `low`, lie
+    in `high` and contain what their nodes need, as these two do."""
     inside = bits(high & ~low)
     at = {n: 2 + i for i, n in enumerate(inside)}
     net: Network = [{} for _ in range(2 + len(inside))]
@@ -37,25 +47,33 @@ def least_between(problem: Problem, low: int, high: int) -> int:
         for p in problem.preds[n]:
             if p in at:
                 _edge(net, at[n], at[p], UNBOUNDED)
-    reached = _source_side(net)
-    return low | sum(1 << n for n in inside if reached[at[n]] >= 0)
+    reached, sweeps = _source_side(net)
+    done = low | sum(1 << n for n in inside if reached[at[n]] >= 0)
+    return Cut(done, len(inside) + sweeps * sum(len(edges) for edges in net) // 2)
 
 
-def least_during(problem: Problem, node: int) -> int:
-    """The fewest bytes that are alive while `node` runs, in any order: no order's peak is lower."""
+def least_during(problem: Problem, node: int) -> tuple[int, int]:
+    """The fewest bytes that are alive while `node` runs, in any order: no order's peak is lower.
+    And a measure of the time that it took."""
     full = (1 << problem.count) - 1
-    before = least_between(
-        problem, problem.before[node], full & ~problem.after[node] & ~(1 << node)
-    )
+    cut = least_between(problem, problem.before[node], full & ~problem.after[node] & ~(1 << node))
     made = sum(problem.sizes[v] for v in problem.writes[node])
     lent = problem.loans(node, lambda v: v not in problem.kept)
-    return problem.live_after(before) + made - sum(problem.sizes[w] for w in lent)
+    lowest = problem.live_after(cut.done) + made - sum(problem.sizes[w] for w in lent)
+    return lowest, cut.looked
 
 
 def _add_value(problem: Problem, net: Network, at: dict[int, int], v: int, high: int) -> None:
     """The edges whose cut means that `v` is alive."""
     size, readers = problem.sizes[v], problem.readers[v]
     tail = at.get(problem.producer[v], SOURCE)
+    if v in problem.late and all(r in at or not high >> r & 1 for r in readers):
+        # None has run before.
+        net.append({})
+        tail = len(net) - 1
+        for r in readers:
+            if r in at:
+                _edge(net, at[r], tail, UNBOUNDED)
     if v in problem.kept or any(not high >> r & 1 for r in readers):
         if tail != SOURCE:
             _edge(net, tail, SINK, size)
@@ -75,10 +93,12 @@ def _edge(net: Network, u: int, v: int, capacity: int) -> None:
     net[v].setdefault(u, 0)
 
 
-def _source_side(net: Network) -> list[int]:
+def _source_side(net: Network) -> tuple[list[int], int]:
     """Sends what can flow; the distance of each vertex from the source in what is left, -1 where it
-    is not reached: the side of the sink of a minimum cut."""
+    is not reached: the side of the sink of a minimum cut. And the number of sweeps."""
+    sweeps = 0
     while True:
+        sweeps += 1
         distance = [-1] * len(net)
         distance[SOURCE] = 0
         todo = deque([SOURCE])
@@ -89,7 +109,7 @@ def _source_side(net: Network) -> list[int]:
                     distance[v] = distance[u] + 1
                     todo.append(v)
         if distance[SINK] < 0:
-            return distance
+            return distance, sweeps
         _block(net, distance)
 
 
@@ -100,11 +120,11 @@ def _block(net: Network, distance: list[int]) -> None:
     while path:
         u = path[-1]
         if u == SINK:
-            flow = min(net[a][b] for a, b in itertools.pairwise(path))
-            for a, b in itertools.pairwise(path):
+            flow = min(net[a][b] for a, b in pairwise(path))
+            for a, b in pairwise(path):
                 net[a][b] -= flow
                 net[b][a] += flow
-            full = next(i for i, (a, b) in enumerate(itertools.pairwise(path)) if not net[a][b])
+            full = next(i for i, (a, b) in enumerate(pairwise(path)) if not net[a][b])
             del path[full + 1 :]
             continue
         for v in edges[u]:

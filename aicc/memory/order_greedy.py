@@ -42,7 +42,12 @@ def _forward(problem: Problem, score: Score) -> list[int]:
             freed = sum(
                 problem.sizes[v] for v in problem.reads[n] if left[v] == 1 and v not in problem.kept
             )
-            return (*score(own[n][0], own[n][1] - freed, n, ready[n]), n)
+            begun = sum(
+                problem.sizes[v]
+                for v in problem.late.intersection(problem.reads[n])
+                if left[v] == len(problem.readers[v])
+            )
+            return (*score(own[n][0] + begun, own[n][1] + begun - freed, n, ready[n]), n)
 
         n = min(ready, key=key)
         del ready[n]

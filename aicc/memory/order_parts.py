@@ -42,7 +42,7 @@ def split(problem: Problem) -> list[Part]:
         problem.count if v in problem.kept else max(r, default=problem.producer[v])
         for v, r in enumerate(problem.readers)
     ]
-    carried = {v for v, p in enumerate(problem.producer) if p < 0}
+    carried = {v for v, p in enumerate(problem.producer) if p < 0 and v not in problem.late}
     for v in carried:
         if not problem.readers[v]:
             end[v] = problem.count
@@ -60,6 +60,7 @@ def split(problem: Problem) -> list[Part]:
             tuple(tuple((index[v], index[w]) for v, w in problem.lends[n]) for n in nodes)
             if problem.lends
             else (),
+            frozenset(index[v] for v in touched if v in problem.late and v not in carried),
         )
         inside = sum(sizes[v] for v in touched if v in carried)
         parts.append(Part(nodes, sub, total - inside))

@@ -17,7 +17,8 @@ class Problem:
     """sizes: bytes of each value. writes, reads: for each node, in a valid order, the indices of
     the values it defines and uses. kept: values alive to the end. lends: for each node, pairs
     (operand, result) of one size: the result takes the operand's memory where no later node reads
-    that; the first pair that can be has it. Empty where nothing is ever lent.
+    that; the first pair that can be has it. Empty where nothing is ever lent. late: values that no
+    node writes, alive from the first node that reads them: memory that several nodes share.
 
     Raises ValueError where these do not fit together.
     """
@@ -27,6 +28,7 @@ class Problem:
     reads: tuple[tuple[int, ...], ...]
     kept: frozenset[int] = frozenset()
     lends: tuple[tuple[tuple[int, int], ...], ...] = ()
+    late: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if len(self.reads) != len(self.writes) or len(self.lends) not in (0, len(self.writes)):
@@ -42,6 +44,9 @@ class Problem:
                 if v not in defined:
                     raise ValueError(f"node {n} writes value {v}, which another one writes, too")
                 defined.discard(v)
+        written = [v for v in self.late if self.producer[v] >= 0 or not self.readers[v]]
+        if written:
+            raise ValueError(f"value {written[0]} is late, but it is written, or nothing reads it")
         for n, pairs in enumerate(self.lends):
             for v, w in pairs:
                 if v not in self.reads[n] or w not in self.writes[n]:
@@ -132,7 +137,7 @@ class Problem:
         """Bytes alive before the first node and after the last one."""
         first = last = 0
         for v, size in enumerate(self.sizes):
-            outside = self.producer[v] < 0
+            outside = self.producer[v] < 0 and v not in self.late
             first += size * outside
             last += size * (v in self.kept or (outside and not self.readers[v]))
         return first, last
@@ -142,7 +147,8 @@ class Problem:
         live = 0
         for v, size in enumerate(self.sizes):
             writer, readers = self.producer[v], self.readers[v]
-            if writer < 0 or done >> writer & 1:
+            begins = readers if v in self.late else (writer,)
+            if any(n < 0 or done >> n & 1 for n in begins):
                 left = any(not done >> r & 1 for r in readers) or (writer < 0 and not readers)
                 live += size * (left or v in self.kept)
         return live
@@ -190,6 +196,8 @@ def live_bytes(problem: Problem, sequence: Sequence[int]) -> list[int]:
                 raise ValueError(f"node {n} runs before node {p}, whose result it reads")
         done[n] = True
         live += sum(sizes[v] for v in problem.writes[n])
+        for v in problem.late.intersection(problem.reads[n]):
+            live += sizes[v] * (left[v] == len(problem.readers[v]))
         lent = problem.loans(n, lambda v: left[v] == 1 and v not in kept)
         during.append(live - sum(sizes[w] for w in lent))
         for v in dict.fromkeys(problem.reads[n]):

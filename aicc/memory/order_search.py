@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from aicc.memory.order_cut import least_between
+from aicc.memory.order_cut import Cut, least_between
 from aicc.memory.order_problem import Problem
 
 Masked = list[tuple[int, int]]
@@ -81,23 +81,35 @@ class Walk:
         writer, readers = p.producer[v], p.readers[v]
         if writer >= 0:
             self.makes[writer] += size
+        if v in p.late:
+            self._allocate(readers, size)
         if v not in p.kept:
             ends = readers or ((writer,) if writer >= 0 else ())
-            for r in ends:
-                self.frees[r].append((_mask(ends), size))
+            self._free(ends, size)
 
     def _last_first(self, v: int, size: int) -> None:
         p = self.problem
         writer, readers = p.producer[v], p.readers[v]
         if writer >= 0:
-            self.frees[writer].append((1 << writer, size))
+            self._free((writer,), size)
+        if v in p.late:
+            self._free(readers, size)
         if v not in p.kept:
             starts = readers or ((writer,) if writer >= 0 else ())
-            if len(starts) == 1:
-                self.makes[starts[0]] += size
-            else:
-                for r in starts:
-                    self.allocates[r].append((_mask(starts), size))
+            self._allocate(starts, size)
+
+    def _allocate(self, nodes: tuple[int, ...], size: int) -> None:
+        """At the first of the nodes."""
+        if len(nodes) == 1:
+            self.makes[nodes[0]] += size
+        else:
+            for n in nodes:
+                self.allocates[n].append((_mask(nodes), size))
+
+    def _free(self, nodes: tuple[int, ...], size: int) -> None:
+        """At the last of the nodes."""
+        for n in nodes:
+            self.frees[n].append((_mask(nodes), size))
 
     @property
     def start(self) -> int:
@@ -123,12 +135,13 @@ class Walk:
         lent = p.loans(node, lambda v: v not in p.kept and not self.readers[v] & later)
         return sum(p.sizes[w] for w in lent)
 
-    def least(self, base: int, done: int) -> int:
+    def least(self, base: int, done: int) -> Cut:
         """The set with the fewest bytes alive among those from `base` to `done`."""
         if not self.backward:
             return least_between(self.problem, base, done)
         full = (1 << self.problem.count) - 1
-        return full ^ least_between(self.problem, full ^ done, full ^ base)
+        cut = least_between(self.problem, full ^ done, full ^ base)
+        return Cut(full ^ cut.done, cut.looked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +164,15 @@ class Task:
 
 class Search:
     """A search that can be continued. level: orders with a peak up to it are looked for; where
-    there is none, it rises. bound: no order's peak is below it. looked: states looked at."""
+    there is none, it rises. bound: no order's peak is below it. states, looked: how
+    many states and steps were looked at; time goes with the steps."""
 
     def __init__(self, walk: Walk, level: int, bound: int = 0) -> None:
         self.walk = walk
         self.level = level
         self.bound = bound
         self.full = (1 << walk.problem.count) - 1
-        self.looked = 0
+        self.states = self.looked = 0
         self.prefix: list[int] = []
         self._begin(State(0, walk.start, _mask(n for n, m in enumerate(walk.needs) if not m)))
 
@@ -175,7 +189,7 @@ class Search:
         """Looks at up to `states` sets. Where the end is reached, an order of a peak of `level`,
         which is the least of all where the search began at a level that is a bound."""
         for _ in range(states):
-            self.looked += 1
+            self.states += 1
             if not self.todo:
                 self._rise()
             task = self.todo.pop()
@@ -187,6 +201,7 @@ class Search:
                 self._begin(task.state)
                 continue
             settled, moves, steps = self._settle(task.state)
+            self.looked += len(steps) + len(moves) + 4
             if task.nodes and moves:
                 self.came[task.state.done] = (task.before, task.nodes)
             if moves or task.nodes or task.before < 0:
@@ -276,8 +291,9 @@ class Search:
         """Begins anew at `state`, or at the set below it that leaves fewer bytes alive."""
         path = self._path(state.done)
         if not self._chained(path):
-            least = self.walk.least(self.base.done, state.done)
-            inside = [n for n in path if least >> n & 1]
+            cut = self.walk.least(self.base.done, state.done)
+            self.looked += cut.looked
+            inside = [n for n in path if cut.done >> n & 1]
             lower = self._after(self.base, inside)
             if lower.live < state.live:
                 path, state = inside, lower

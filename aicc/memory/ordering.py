@@ -10,13 +10,13 @@ least peak over all topological orders is NP-hard to find, but networks are far 
 3. Else an exact search (`order_search`) walks over the sets of nodes done, from the start and from
    the end in turns, and raises the bound until it meets the peak of an order that it found.
 4. Where it does not end soon, minimum cuts (`order_cut`) raise the bound, and searches for any
-   order below the best one lower the peak, until the time is over.
+   order below the best one lower the peak, until the effort is spent.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aicc.memory.order_cut import least_during
 from aicc.memory.order_greedy import greedy_orders
@@ -25,23 +25,37 @@ from aicc.memory.order_problem import Order, Problem, live_bytes, live_peak
 from aicc.memory.order_search import Search, Walk
 
 SLICE = 250
-"""States that a search looks at between two looks at the clock: some milliseconds."""
+"""States that a search looks at before it is seen how much effort is left."""
+SPEED = 1_500_000
+"""Steps that a search looks at in a second, on a core of 2023."""
+
+
+@dataclass
+class Effort:
+    """What may still be spent: steps to look at, of searches over narrow sets."""
+
+    left: float
+
+    @property
+    def spent(self) -> bool:
+        return self.left <= 0
 
 
 def order(problem: Problem, time_budget: float = 2.0) -> Order:
-    """The order of least peak, proven where the search ends in `time_budget` seconds of this
-    thread's time; else the best that was found, which is no worse than the given and the greedy
-    ones, and the best bound. 0 leaves the search out."""
-    deadline = time.thread_time() + time_budget
+    """The order of least peak, proven where the search ends in `time_budget`; else the best that
+    was found, which is no worse than the given and the greedy ones, and the best bound. The budget
+    is in seconds of a core of 2023, but they are counted from the steps of the search and not
+    measured: the result is the same on every machine. 0 leaves the search out."""
+    effort = Effort(time_budget * SPEED)
     solvers = [_Solver(part) for part in split(problem)]
     bound = max((*problem.ends, *(s.bound for s in solvers)))
     while solvers:
         worst = max(solvers, key=lambda s: s.peak)
         bound = max(bound, worst.bound)
-        if worst.peak <= bound or time.thread_time() >= deadline:
+        if worst.peak <= bound or effort.spent:
             break
-        worst.improve(bound, deadline)
-    sequence = tuple(part for s in solvers for part in s.nodes)
+        worst.improve(bound, effort)
+    sequence = tuple(node for s in solvers for node in s.nodes)
     return Order(sequence, live_peak(problem, sequence), bound)
 
 
@@ -82,7 +96,7 @@ class _Solver:
         if peak < self.best:
             self.best, self.sequence = peak, list(sequence)
 
-    def improve(self, goal: int, deadline: float) -> None:
+    def improve(self, goal: int, effort: Effort) -> None:
         """Looks at twice as many states as the last time; a peak of `goal` is good enough."""
         goal -= self.part.base
         first = not self.walks
@@ -91,47 +105,52 @@ class _Solver:
             self.searches = [Search(w, self.least, self.least) for w in self.walks]
         for search in self.searches:
             search.lift(max(goal, self.least))
-            self._run(search, self.states, goal, deadline, self.best)
+            self._run(search, self.states, goal, effort, self.best)
         for walk in self.walks:
-            self._dive(walk, goal, deadline)
+            self._dive(walk, goal, effort)
         if first:
-            self._cut(goal, deadline)
+            self._cut(goal, effort)
         self.states *= 2
 
-    def _done(self, goal: int, deadline: float) -> bool:
-        return self.best <= max(goal, self.least) or time.thread_time() >= deadline
+    def _done(self, goal: int, effort: Effort) -> bool:
+        return self.best <= max(goal, self.least) or effort.spent
 
-    def _run(self, search: Search, states: int, goal: int, deadline: float, top: int) -> bool:
+    def _run(self, search: Search, states: int, goal: int, effort: Effort, top: int) -> bool:
         """Continues a search while its level is not above `top`; keeps the order that it finds, and
         its bound. Whether it found one."""
+        weight = 1 + self.part.problem.count / 1500  # wide sets take longer
         for _ in range(0, states, SLICE):
-            if self._done(goal, deadline) or search.level > top:
+            if self._done(goal, effort) or search.level > top:
                 break
+            before = search.looked
             found = search.run(SLICE)
+            effort.left -= (search.looked - before) * weight
             self.least = max(self.least, search.bound)
             if found is not None:
                 self._keep(found)
                 return True
         return False
 
-    def _cut(self, goal: int, deadline: float) -> None:
+    def _cut(self, goal: int, effort: Effort) -> None:
         """Minimum cuts at the nodes that may need more than the bound."""
         problem = self.part.problem
         during = live_bytes(problem, self.sequence)
         for most, node in sorted(zip(during, self.sequence), reverse=True):
-            if most <= self.least or self._done(goal, deadline):
+            if most <= self.least or self._done(goal, effort):
                 break
-            self.least = max(self.least, least_during(problem, node))
+            lowest, looked = least_during(problem, node)
+            self.least = max(self.least, lowest)
+            effort.left -= looked
 
-    def _dive(self, walk: Walk, goal: int, deadline: float) -> None:
+    def _dive(self, walk: Walk, goal: int, effort: Effort) -> None:
         """Searches below the best peak: by a share of what is between it and the bound, a smaller
         one where that finds nothing soon."""
         left = 2 * self.states
         for share in (2, 8, 32, self.best):
-            while left > 0 and not self._done(goal, deadline):
+            while left > 0 and not self._done(goal, effort):
                 level = self.best - max(1, (self.best - self.least) // share)
                 dive = Search(walk, level, self.least)
-                found = self._run(dive, min(left, self.states), goal, deadline, level)
-                left -= dive.looked
+                found = self._run(dive, min(left, self.states), goal, effort, level)
+                left -= dive.states
                 if not found:
                     break

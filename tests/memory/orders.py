@@ -35,14 +35,21 @@ def steps(p: Problem, done: int) -> Iterator[tuple[int, int]]:
                 return v not in p.kept and not any(later >> r & 1 for r in p.readers[v])
 
             lent = sum(p.sizes[w] for w in p.loans(n, dies))
-            yield n, live + sum(p.sizes[v] for v in p.writes[n]) - lent
+            begun = [
+                v for v in p.late & set(p.reads[n]) if not any(done >> r & 1 for r in p.readers[v])
+            ]
+            made = sum(p.sizes[v] for v in (*p.writes[n], *begun))
+            yield n, live + made - lent
 
 
 def live_after(p: Problem, done: int) -> int:
     """Bytes alive after a set of nodes, from the definition."""
     live = 0
     for v, size in enumerate(p.sizes):
-        written = p.producer[v] < 0 or done >> p.producer[v] & 1
+        if v in p.late:
+            written = any(done >> r & 1 for r in p.readers[v])
+        else:
+            written = p.producer[v] < 0 or done >> p.producer[v] & 1
         unread = any(not done >> r & 1 for r in p.readers[v])
         outside = p.producer[v] < 0 and not p.readers[v]
         live += size * bool(written and (unread or outside or v in p.kept))
@@ -60,9 +67,10 @@ def closed_sets(p: Problem) -> list[int]:
 
 def random_problem(rng: random.Random, most: int = 9) -> Problem:
     """Up to `most` nodes with several results, values of no bytes, values from outside, kept and
-    unread ones, and in half of the problems operands that are lent."""
+    unread ones, memory that nodes share, and in half of the problems operands that are lent."""
     lending, single = rng.random() < 0.5, rng.random() < 0.5
-    sizes = [rng.choice([0, 1, 2, 5, 9]) for _ in range(rng.randint(0, 2))]
+    outside = rng.randint(0, 3)
+    sizes = [rng.choice([0, 1, 2, 5, 9]) for _ in range(outside)]
     writes, reads, lends = [], [], []
     for _ in range(rng.randint(1, most)):
         near = range(max(0, len(sizes) - rng.randint(1, 8)), len(sizes))
@@ -77,7 +85,11 @@ def random_problem(rng: random.Random, most: int = 9) -> Problem:
         reads.append(tuple(used))
         lends.append(tuple(pairs))
     kept = frozenset(v for v in range(len(sizes)) if rng.random() < 0.12)
-    return Problem(tuple(sizes), tuple(writes), tuple(reads), kept, tuple(lends) if lending else ())
+    read = {v for used in reads for v in used}
+    late = frozenset(v for v in range(outside) if v in read and rng.random() < 0.6)
+    if not lending:
+        lends = []
+    return Problem(tuple(sizes), tuple(writes), tuple(reads), kept, tuple(lends), late)
 
 
 def tangled(n: int, reach: int, seed: int) -> Problem:

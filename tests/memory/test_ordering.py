@@ -61,7 +61,7 @@ def test_minimum_cuts_are_least_sets():
         high = rng.choice(sets)
         low = rng.choice([s for s in sets if s & ~high == 0])
         between = [s for s in sets if s & ~high == 0 and low & ~s == 0]
-        found = least_between(p, low, high)
+        found = least_between(p, low, high).done
         assert found in between, f"seed {seed}"
         least = min(live_after(p, s) for s in between)
         assert live_after(p, found) == least == p.live_after(found), f"seed {seed}"
@@ -70,9 +70,10 @@ def test_minimum_cuts_are_least_sets():
 def test_minimum_cuts_bound_what_a_node_needs():
     for seed in range(SEED, SEED + 300):
         p = random_problem(random.Random(seed))
-        cuts = [least_during(p, n) for n in range(p.count)]
+        cuts = [least_during(p, n)[0] for n in range(p.count)]
         assert max(cuts) <= optimum(p), f"seed {seed}"
-        assert all(cut >= floor for cut, floor in zip(cuts, p.floors)), f"seed {seed}"
+        # Memory that several nodes share may begin with the node: cuts do not see it.
+        assert p.late or all(cut >= f for cut, f in zip(cuts, p.floors)), f"seed {seed}"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,6 +121,20 @@ def test_values_without_producer_and_kept_ones_count():
 def test_results_that_nothing_reads_die_at_once():
     p = Problem((5, 3, 2), writes=((0, 1), (2,)), reads=((), (0,)))
     assert live_bytes(p, (0, 1)) == [8, 7]
+
+
+def test_shared_memory_begins_with_the_first_node_that_touches_it():
+    # Nodes 0 and 1 write parts of value 0, which node 2 reads.
+    p = Problem(
+        (8, 1, 1),
+        writes=((1,), (2,), ()),
+        reads=((0,), (0,), (0, 1, 2)),
+        late=frozenset({0}),
+    )
+    assert live_bytes(p, (0, 1, 2)) == [9, 10, 10]
+    assert p.live_after(0) == 0
+    assert p.live_after(1) == 9
+    assert p.ends == (0, 0)
 
 
 def test_lent_memory_counts_once():
@@ -210,6 +225,7 @@ def test_orders_that_break_dependences_are_refused():
         (((-1,), ((0,),), ((),)), "less than no bytes"),
         (((1, 1), ((0,), (1,)), ((1,), ())), "before it is written"),
         (((1,), ((0,), (0,)), ((), ())), "another one writes"),
+        (((1,), ((0,),), ((),), frozenset(), (), frozenset({0})), "is late"),
         (((1, 1), ((0,), (1,)), ((), ()), frozenset(), ((), ((0, 1),))), "does not read"),
         (((1, 2), ((0,), (1,)), ((), (0,)), frozenset(), ((), ((0, 1),))), "differ in size"),
     ],
