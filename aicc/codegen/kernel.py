@@ -398,7 +398,7 @@ class KernelFunction(Expressions):
         if not any(isinstance(x, For) and _sums(x) for x in body if x is not s):
             return False
         return any(
-            isinstance(e, Op) and e.name in EXPANSION
+            isinstance(e, Op) and EXPANSION.get(e.name, 0) >= EXPANSION["exp"]
             for x in inside
             for root in stmt_exprs(x)
             for e in walk_expr(root)

@@ -20,6 +20,8 @@ LATENCY = 4.0
 LOAD = 0.1
 """Cycles that a load costs where the multiply-adds are the limit: of two tiles that need equally
 many of those, the one with fewer loads is quicker."""
+STEP = 0.15
+"""Cycles of a step for counting and addresses."""
 VECTOR_BYTES = 64
 """Bytes that a vector counts as: narrower registers come with narrower paths to the caches."""
 FAR = 12.0
@@ -74,7 +76,7 @@ def step_cycles(rows: int, vectors: int, stream: float) -> float:
     work = max(rows * vectors / 2, (rows + vectors) / 2, LATENCY)
     transfer = vectors * VECTOR_BYTES / stream
     both = (work**OVERLAP + transfer**OVERLAP) ** (1 / OVERLAP)
-    return float(both + LOAD * (rows + vectors))
+    return float(both + STEP + LOAD * (rows + vectors))
 
 
 def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
