@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,15 +68,3 @@ def reverse_post_order(graph: OrderGraph) -> list[int]:
                 seen[following] = True
                 stack.append((following, iter(problem.succs[following])))
     return left[::-1]
-
-
-def lifetimes(problem: Problem, sequence: Sequence[int]) -> list[Buffer]:
-    """When the values of a problem are alive, where nodes run in `sequence`: a buffer each."""
-    at = {n: i for i, n in enumerate(sequence)}
-    end = len(sequence) - 1
-    found = []
-    for v, size in enumerate(problem.sizes):
-        first = at.get(problem.producer[v], 0)
-        last = end if v in problem.kept else max((at[r] for r in problem.readers[v]), default=first)
-        found.append(Buffer(size, first, last))
-    return found
