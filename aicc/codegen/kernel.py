@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aicc.codegen.addressing import Value
-from aicc.codegen.expressions import Expressions
 from aicc.codegen.llvm_types import llvm_type, memory_type, suffix
+from aicc.codegen.streams import Streams
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import is_float, is_signed, nbytes
@@ -80,7 +80,7 @@ def check_messages(kernel: Kernel) -> list[str]:
     return [c.message for c in _checks(kernel)]
 
 
-class KernelFunction(Expressions):
+class KernelFunction(Streams):
     """One LLVM function: the kernel's entry point, or the body of a parallel loop."""
 
     def __init__(
@@ -296,18 +296,10 @@ class KernelFunction(Expressions):
             self._parallel(s)
         elif s.kind == "vector":
             self._vector(s)
-        elif self._is_unrolled(s):
+        elif self.is_unrolled(s):
             self._unrolled(s)
         else:
             self._serial(s.var, *self._ends(s), s.body)
-
-    def _is_unrolled(self, s: For) -> bool:
-        """Whether copies of the body stand for a loop; not where data gives its first value, which
-        the body may change."""
-        extent = self.resolve(s.extent)
-        return not opaques(s.lo) and (
-            extent == 1 or (s.kind == "unroll" and isinstance(extent, int))
-        )
 
     def _ends(self, s: For) -> tuple[str, str]:
         """A loop's bounds. What they loaded is forgotten: it may change."""
@@ -354,6 +346,7 @@ class KernelFunction(Expressions):
         self.depth[var] = 1 + max(self.depth.values(), default=0)
         self.scopes.append({})
         self.statements(body)
+        self.ask_ahead(var, body)
         self.scopes.pop()
         del self.depth[var], self.variables[var]
         self.fn.emit(f"br label %{n}.latch")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, Sym, divides, symbols
+from aicc.symbolic import Size, Sym, divides, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of
 from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
@@ -197,8 +197,17 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         lanes = plan.target.lanes(found.right.dtype)
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
-    problem = Problem(rows, as_number(columns), depth, stride, multiple)
+    problem = Problem(
+        rows, as_number(columns), depth, stride, multiple, far=_far(plan, found.right)
+    )
     return choose_tile(plan.target, dtype, problem)
+
+
+def _far(plan: Plan, load: Load) -> bool:
+    """True for a constant that is larger than the caches near the core: it comes from memory."""
+    b = plan.kernel.buffer(load.buffer)
+    size = as_number(product(b.shape) * nbytes(b.dtype))
+    return b.scope == "const" and size is not None and size > plan.target.l2
 
 
 def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:

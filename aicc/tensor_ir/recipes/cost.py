@@ -2,6 +2,9 @@
 
     seconds = max(operations / peak, bytes / bandwidth) + overhead of a call
 
+or, where constants come from memory, the root of the sum of squares of the two: waiting for memory
+and arithmetic overlap imperfectly.
+
 Operations are counted from the loops, with those that the vector units have no instruction for
 weighted by what their expansion takes; bytes are those of the parameters, each moved once, from the
 cache level that holds them all. Symbols count as `NOMINAL`. Only ratios of estimates matter.
@@ -36,6 +39,8 @@ EXPANDED = 12.0
 BYTES_PER_CYCLE = ((0.5, "l1d", 64.0), (0.5, "l2", 24.0), (0.5, "l3", 12.0))
 """(share of a cache that data may fill, cache, bytes it delivers per cycle)."""
 MEMORY_BYTES_PER_CYCLE = 6.0
+STREAM_BYTES_PER_CYCLE = 8.0
+"""Of constants, which are asked for ahead."""
 EXPOSED = 0.5
 """The share of the time for reading constants anew that arithmetic does not hide."""
 REREAD = 1.5
@@ -71,7 +76,7 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     constants = sum(size[b.name] for b in kernel.params if b.scope == "const") if cold else 0
     moved = float(sum(size.values()) - constants)
     rate = _rate(moved, machine)
-    transfer = moved / rate + constants / MEMORY_BYTES_PER_CYCLE
+    transfer = moved / rate + constants / STREAM_BYTES_PER_CYCLE
     if in_bands:
         if band is None:
             return math.inf
@@ -80,7 +85,8 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
         stream = each[at] + EXPOSED * (band.count - 1) * again / _rate(again, machine)
         uneven = 2 * ((band.count + 1) // 2) / band.count
         return CYCLE * (uneven * (cycles - each[at] + stream + transfer) + CALL)
-    return CYCLE * (max(cycles, transfer) + CALL)
+    both = math.hypot(cycles, transfer) if cold else max(cycles, transfer)
+    return CYCLE * (both + CALL)
 
 
 def _rate(moved: float, machine: Machine) -> float:

@@ -28,6 +28,8 @@ FAR = 12.0
 """Bytes per cycle of a panel that is read anew from the last cache for each tile."""
 NEAR = 32.0
 """Bytes per cycle of a panel from the second cache."""
+FIRST = 8.0
+"""Bytes per cycle of what comes from memory, for the first tile of a panel."""
 PAGES = 64
 """Pages whose addresses a core has at hand; of more, each visit costs `PAGE` cycles."""
 PAGE = 2.0
@@ -60,7 +62,8 @@ class Problem:
 
     row_stride: bytes between rows of the left operand. column_multiple: the tile's columns have to
     divide it (groups that must not be mixed). right_stride: bytes between rows of the right operand
-    where it is read in place; 0: it is packed.
+    where it is read in place; 0: it is packed. far: the right operand is too large to be in a cache
+    near the core when the product starts.
     """
 
     rows: int | None
@@ -69,6 +72,7 @@ class Problem:
     row_stride: int | None = None
     column_multiple: int | None = None
     right_stride: int = 0
+    far: bool = False
 
 
 def step_cycles(rows: int, vectors: int, stream: float) -> float:
@@ -159,8 +163,13 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
         overhead = TILE_OVERHEAD + rows * tile.vectors * 1.5
         return (step_cycles(rows, tile.vectors, stream) + walks) * depth + overhead
 
+    def arrival(rows: int) -> float:
+        """What it takes longer that the first tile waits for the panel."""
+        slow = step_cycles(rows, tile.vectors, min(stream, FIRST))
+        return (slow - step_cycles(rows, tile.vectors, stream)) * depth
+
     def each(count: int, sizes: tuple[tuple[int, str], ...]) -> float:
-        cycles, left = 0.0, count
+        cycles, left = arrival(min(count, tile.rows)) if problem.far else 0.0, count
         for rows, tail in sizes:
             tiles = whole_tiles(rows, left) if tail == "even" else left // rows
             cycles += tiles * group(rows)
