@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from aicc.dtypes import is_float, to_numpy
 from aicc.errors import ModelError, OperatorError, UnsupportedError
 from aicc.frontend import attributes as attr
 from aicc.frontend.external import ExternalData
@@ -37,16 +36,13 @@ from aicc.frontend.reader import ModelFile, read_model
 from aicc.frontend.scope import Names, Scope
 from aicc.frontend.tensors import TensorReader, text
 from aicc.graph_ir.graph import Graph, make_node
-from aicc.graph_ir.infer import context, enclosing, evaluated, result_types
+from aicc.graph_ir.infer import context, enclosing, few_numbers, result_types
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.ops.registry import REQUIRED, OpContext, Operator
-from aicc.symbolic import product
+from aicc.ops.registry import REQUIRED, Operator
 
 NEWEST_OPSET = 28
 """The newest version of ONNX's own operators that the operators here are written for."""
-FEW_NUMBERS = 16
-"""Elements of results that are computed while a model is imported."""
 NODE_LIMIT = 250_000
 DEPTH_LIMIT = 48
 
@@ -325,35 +321,17 @@ class _Importer:
             return
         if any(region is None for region in done):
             raise OperatorError("its rule does not type all of its regions")
-        if self._few_numbers(scope, op, ctx, results, types):
+        known = few_numbers(ctx, op, types)
+        if known is not None:
+            for result, data in zip(results, known):
+                if result:
+                    scope.set_constant(result, data)
             return
         bodies = tuple(region for region in done if region is not None)
         scope.graph.nodes.append(replace(node, regions=bodies))
         for result, t in zip(results, types):
             if result:
                 scope.graph.types[result] = t
-
-    def _few_numbers(
-        self,
-        scope: Scope,
-        op: Operator,
-        ctx: OpContext,
-        results: Sequence[str],
-        types: Sequence[TensorType],
-    ) -> bool:
-        """Makes constants of results that are a few floating-point numbers known already: sizes are
-        computed with them, and types trace integers only. True where done."""
-        counts = [product(t.shape) for t in types]
-        few = all(isinstance(n, int) and n <= FEW_NUMBERS for n in counts)
-        if not few or not all(is_float(t.dtype) for t in types):
-            return False
-        arrays = evaluated(ctx, op, types)
-        if arrays is None:
-            return False
-        for result, t, data in zip(results, types, arrays):
-            if result:
-                scope.set_constant(result, np.asarray(data, to_numpy(t.dtype)).reshape(t.shape))
-        return True
 
     # regions
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from aicc.dtypes import INTEGERS, from_numpy, to_numpy
+from aicc.dtypes import from_numpy, is_float, to_numpy
 from aicc.errors import AiccError, OperatorError
 from aicc.graph_ir.graph import Graph, Node
-from aicc.graph_ir.types import VALUE_LIMIT, TensorType
+from aicc.graph_ir.types import TensorType, trackable
 from aicc.ops import registry
 from aicc.ops.registry import REQUIRED, OpContext
-from aicc.ops.values import trackable
 from aicc.symbolic import Size, lo_of, sym
 
+FEW_NUMBERS = 16
 OPERAND_LIMIT = 1 << 16
 """Elements of an operand beyond which results are not computed while types are inferred."""
 InferRegion = Callable[[int, Sequence[TensorType]], list[TensorType]]
@@ -26,7 +26,7 @@ def constant_type(data: np.ndarray[Any, Any]) -> TensorType:
     """The type of an array, with its contents where they are few and integers or bools."""
     dtype = from_numpy(data.dtype)
     value = None
-    if (dtype in INTEGERS or dtype == "bool") and data.size <= VALUE_LIMIT:
+    if trackable(dtype, data.shape):
         value = tuple(int(x) for x in data.reshape(-1))
     return TensorType(dtype, tuple(int(d) for d in data.shape), value)
 
@@ -146,6 +146,19 @@ def evaluated(
         return op.reference(replace(ctx, outputs=tuple(types)), *operands)
     except (AiccError, ArithmeticError, LookupError, ValueError):
         return None  # it fails again when the model runs, where the error belongs
+
+
+def few_numbers(
+    ctx: OpContext, op: registry.Operator, types: Sequence[TensorType]
+) -> list[np.ndarray[Any, Any]] | None:
+    """Results that are a few floating-point numbers known already: sizes are computed with them and
+    types trace integers only. None where they are not."""
+    counts = [t.count for t in types]
+    few = all(isinstance(n, int) and n <= FEW_NUMBERS for n in counts)
+    results = evaluated(ctx, op, types) if few and all(is_float(t.dtype) for t in types) else None
+    if results is None:
+        return None
+    return [np.asarray(r, to_numpy(t.dtype)).reshape(t.shape) for t, r in zip(types, results)]
 
 
 def _known(t: TensorType, data: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aicc.dtypes import nbytes
+from aicc.dtypes import INTEGERS, nbytes
 from aicc.symbolic import Size, product
 
 
@@ -40,3 +41,13 @@ class TensorType:
 
 VALUE_LIMIT = 1024
 """Tensors of at most this many elements have their contents tracked."""
+
+
+def trackable(dtype: str, shape: Sequence[Size]) -> bool:
+    """True where a tensor of this type is small enough, and of a type, to have its value known."""
+    count = 1
+    for d in shape:
+        if not isinstance(d, int):
+            return False
+        count *= d
+    return (dtype in INTEGERS or dtype == "bool") and count <= VALUE_LIMIT

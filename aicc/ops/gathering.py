@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from aicc.graph_ir.types import TensorType
+from aicc.graph_ir.types import TensorType, trackable
 from aicc.ops import values
 from aicc.ops.indexing import bounds, check_indices, position, require_range
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
@@ -36,7 +36,7 @@ class Gather(Operator):
         require_range(ctx, ctx.constant(1), x.shape[axis])
         shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
         known, places = values.array_of(x), values.array_of(indices)
-        if known is not None and places is not None and values.trackable(x.dtype, shape):
+        if known is not None and places is not None and trackable(x.dtype, shape):
             if all(isinstance(p, int) for p in places.reshape(-1)):
                 numbers = places.astype(np.int64)
                 if bounds(numbers) is not None:

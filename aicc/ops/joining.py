@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aicc.dtypes import to_numpy
-from aicc.graph_ir.types import TensorType
+from aicc.graph_ir.types import TensorType, trackable
 from aicc.ops import values
 from aicc.ops.broadcast import never_equal
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
@@ -42,7 +42,7 @@ class Concat(Operator):
                     shape[a] = d
         known = [values.array_of(t) for t in types]
         joined = None
-        if values.trackable(first.dtype, shape) and all(k is not None for k in known):
+        if trackable(first.dtype, shape) and all(k is not None for k in known):
             joined = np.concatenate([k for k in known if k is not None], axis)
         return [values.typed(first.dtype, shape, joined)]
 
@@ -250,7 +250,7 @@ class Slice(Operator):
         x, ranges = ctx.input(0), self._ranges(ctx)
         shape = tuple(extent for _, _, extent in ranges)
         known = values.array_of(x)
-        if known is not None and values.trackable(x.dtype, shape):
+        if known is not None and trackable(x.dtype, shape):
             for axis, (start, step, extent) in enumerate(ranges):
                 if not isinstance(start, int) or not isinstance(extent, int):
                     return [TensorType(x.dtype, shape)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aicc.dtypes import INTEGERS, NUMERIC, from_numpy, is_float, to_numpy
-from aicc.graph_ir.types import TensorType
+from aicc.graph_ir.types import TensorType, trackable
 from aicc.ops import values
 from aicc.ops.broadcast import broadcast_shape, reader
 from aicc.ops.elementwise_other import dtype_attribute, dtype_name
@@ -91,7 +91,7 @@ class Expand(Operator):
         x = ctx.input(0)
         shape = broadcast_shape(ctx, x.shape, ctx.require_value(1, "the shape"))
         known = values.array_of(x)
-        if known is not None and values.trackable(x.dtype, shape):
+        if known is not None and trackable(x.dtype, shape):
             known = np.broadcast_to(known, [int(d) for d in shape if isinstance(d, int)])
             return [values.typed(x.dtype, shape, known)]
         return [TensorType(x.dtype, shape)]
@@ -145,7 +145,7 @@ class ConstantOfShape(Operator):
                 ctx.fail(f"{d} is no size")
         dtype = dtype_attribute(ctx, "dtype")
         known = None
-        if values.trackable(dtype, shape):
+        if trackable(dtype, shape):
             count = math.prod(int(d) for d in shape if isinstance(d, int))
             known = np.full(count, int(ctx.attrs["value"]), dtype=object)
         return [values.typed(dtype, shape, known)]
@@ -220,7 +220,7 @@ class Range(Operator):
             ctx.fail("takes three scalars of one numeric type")
         count = self._count(ctx, dtype)
         known = None
-        if dtype in INTEGERS and values.trackable(dtype, (count,)) and isinstance(count, int):
+        if dtype in INTEGERS and trackable(dtype, (count,)) and isinstance(count, int):
             start, delta = ctx.require_value(0, "start")[0], ctx.require_value(2, "delta")[0]
             known = np.empty(count, dtype=object)
             known[:] = [start + i * delta for i in range(count)]

@@ -11,21 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from aicc.dtypes import INTEGERS, nbytes
-from aicc.graph_ir.types import VALUE_LIMIT, TensorType
+from aicc.dtypes import nbytes
+from aicc.graph_ir.types import TensorType, trackable
 from aicc.symbolic import Dim, Size, lo_of, proves_le, proves_lt, value_range
 
 Value = tuple[Size, ...] | None
-
-
-def trackable(dtype: str, shape: Sequence[Size]) -> bool:
-    """True where a tensor of this type is small enough, and of a type, to have its value known."""
-    count = 1
-    for d in shape:
-        if not isinstance(d, int):
-            return False
-        count *= d
-    return (dtype in INTEGERS or dtype == "bool") and count <= VALUE_LIMIT
 
 
 def array_of(t: TensorType) -> np.ndarray[Any, Any] | None:

@@ -109,7 +109,8 @@ class ComputeAt(Step):
     ->  for j: { B'[i'] = f(lo(j) + i') for i' in 0..extent(j);  y[j] = g(B'[.. - lo(j)]) }
 
     lo and extent come from the indices of the loads inside the loop (region inference); halos of a
-    window and rows of a reduction follow. B' has `scope`; loops of the new nest are named
+    window and rows of a reduction follow; an axis in which loads are at unrelated indices is
+    computed as a whole, unless that were all of B. B' has `scope`; loops of the new nest are named
     `B'.0`, `B'.1`, ... for the axes and `B'.k0`, ... for the reduction. The old stage goes once
     nothing reads it. Elements that may be outside of B, because a load runs only under a condition
     or the region is wider than what is read, are computed under a condition.
@@ -181,6 +182,7 @@ class ComputeAt(Step):
         written = {a.buffer for a in found if a.writes}
         region: list[tuple[Size, Size]] = []
         unsure: list[bool] = []
+        unrelated = False
         for axis, (_, whole) in enumerate(stage.axes):
             lo: Size | None = None
             hi: Size | None = None
@@ -191,8 +193,12 @@ class ComputeAt(Step):
                 lo = ends[0] if lo is None else _least(lo, ends[0], outer)
                 hi = ends[1] if hi is None else _greatest(hi, ends[1], outer)
                 if lo is None or hi is None:
-                    raise self.fail(kernel, f"loads of {self.buffer} at unrelated indices")
-            assert lo is not None and hi is not None
+                    break
+            if lo is None or hi is None:
+                unrelated = True
+                region.append((0, whole))
+                unsure.append(False)
+                continue
             lo, hi = recombine(lo), recombine(hi)
             if opaques(lo) or opaques(hi):
                 if conditional or loaded_by((lo, hi)) & written:
@@ -210,6 +216,8 @@ class ComputeAt(Step):
                     lo, extent, fits = 0, whole, True
             region.append((lo, extent))
             unsure.append(not fits)
+        if unrelated and all(e == w for (_, e), (_, w) in zip(region, stage.axes)):
+            raise self.fail(kernel, f"loads of {self.buffer} at unrelated indices")
         return tuple(region), tuple(unsure)
 
     def _shape(

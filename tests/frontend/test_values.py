@@ -69,3 +69,24 @@ def test_a_number_may_be_a_result() -> None:
     b, y = aicc.compile(model(nodes, {"a": np.float32(1.5)}, outputs)).run(None, {"x": X})
     assert b == 2 and b.shape == ()
     np.testing.assert_array_equal(y, X)
+
+
+def test_sizes_that_shrink_to_nothing_at_what_a_symbol_counts_as() -> None:
+    """Strides that need thousands of samples: estimates of memory and time stay 0 or more."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["a"], strides=[16]),
+            helper.make_node("Conv", ["a", "v"], ["b"], strides=[16]),
+            helper.make_node("Relu", ["b"], ["y"]),
+        ],
+        "audio",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, "samples"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.ones((4, 1, 64), np.float32), "w"),
+            numpy_helper.from_array(np.ones((8, 4, 32), np.float32), "v"),
+        ],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (y,) = aicc.compile(made).run(None, {"x": np.ones((1, 1, 2000), np.float32)})
+    assert y.shape == (1, 8, 6) and np.all(y == 64 * 4 * 32)

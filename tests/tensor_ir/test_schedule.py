@@ -365,6 +365,26 @@ CASES = [
 """,
     ),
     (
+        "compute_at_the_whole_of_an_axis",
+        """
+kernel @k(n: 1.., m: 1..)
+  in x: f32[8, n]
+  temp e: f32[8, n]
+  out y: f32[8]
+  for i in 0..8:
+    for j in 0..n: e[i, j] = x[i, j]*2.0
+  for u in 0..8:
+    y[u] = e[u, min(n//m, n - 1)] + e[u, min(m//n, n - 1)]
+""",
+        "compute_at(e, u)",
+        """
+  stack e.u: f32[1, n]
+  for u in 0..8:
+    for e.u.1 in 0..n: e.u[0, e.u.1] = x[u, e.u.1]*2.0
+    y[u] = e.u[0, min(n - 1, n//m)] + e.u[0, min(m//n, n - 1)]
+""",
+    ),
+    (
         "compute_at_a_row_of_a_fused_loop",
         ROWS,
         "inline(e); compute_at(top, u)",

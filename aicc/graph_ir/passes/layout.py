@@ -72,13 +72,13 @@ class ChooseLayout:
 
 
 def typical(size: Size) -> int:
-    """A number to compare costs with, for a size that may depend on symbols."""
+    """A number to compare costs with, 0 or more, for a size that may depend on symbols."""
     if isinstance(size, int):
         return size
     values = {}
     for s in symbols(size):
         values[s.name] = max(s.lo or 0, min(TYPICAL, TYPICAL if s.hi is None else s.hi))
-    return evaluate(size, values)
+    return max(0, evaluate(size, values))
 
 
 class _Choice:

@@ -178,10 +178,10 @@ def _joined(kernel: Kernel, stage: Stage, own: Load, other: Load) -> tuple[int, 
             continue
         step = stride_in(kernel, own, v)
         if before is None or (step is not None and step == before):
-            together *= _number(extent)
+            together *= max(1, _number(extent))
             before = None if step is None else step * extent
         else:
-            apart *= _number(extent)
+            apart *= max(1, _number(extent))
     return together, apart
 
 

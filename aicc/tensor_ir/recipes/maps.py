@@ -26,6 +26,8 @@ from aicc.tensor_ir.walk import walk_expr, walk_stmts
 
 CHUNK = 8192
 """Elements of a one-dimensional map that one thread takes at a time."""
+LEAST_BLOCK = 4
+"""Rows of the smallest block that is transposed in registers."""
 PARTS = 8
 """Parts that one loop is cut into at most."""
 
@@ -125,10 +127,11 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
     other = _across(plan, chain)
     if other is None:
         return False
+    extents = [plan.loop(n).extent for n in (other, last.var.name)]
     size = lanes
-    while any(not proves_le(size, plan.loop(n).extent) for n in (other, last.var.name)):
+    while size >= LEAST_BLOCK and not all(proves_le(size, e) for e in extents):
         size //= 2
-    if size < 4:
+    if size < LEAST_BLOCK:
         return False
     rest = [n for n in chain[:-1] if n != other]
     tail = last.var.name
