@@ -244,9 +244,12 @@ def _share(a: int, b: int) -> str:
 
 
 def _names(nodes: tuple[str, ...], most: int = 3) -> str:
-    """A few names of nodes; fused kernels may have dozens."""
-    shown = ", ".join(repr(n) for n in nodes[:most])
-    return shown + (f" and {len(nodes) - most} more" if len(nodes) > most else "")
+    """A few names of nodes, the last among them, which is the one whose result is kept; fused
+    kernels may have dozens."""
+    if len(nodes) <= most:
+        return ", ".join(map(repr, nodes))
+    first = ", ".join(map(repr, nodes[: most - 1]))
+    return f"{first}, ... {nodes[-1]!r} ({len(nodes)} nodes)"
 
 
 def exactly(n: int) -> str:

@@ -105,6 +105,13 @@ def test_what_is_proven():
     assert "and 1 more, 64 B" in best.text(1)
 
 
+def test_of_many_nodes_the_first_and_the_last_are_named():
+    t = Tensor("t", 64, 0, 0, 0, tuple("abcdef"), ("t",))
+    assert "from 'a', 'b', ... 'f' (6 nodes)" in str(map_of([t], 64, 64, steps=1))
+    t = Tensor("t", 64, 0, 0, 0, tuple("abc"), ("t",))
+    assert "from 'a', 'b', 'c'\n" in str(map_of([t], 64, 64, steps=1)) + "\n"
+
+
 def test_a_model_without_an_arena():
     empty = map_of([], 0, 0, steps=1)
     assert empty.proven and empty.at_peak == () and empty.live == (0,)
