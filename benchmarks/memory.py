@@ -45,6 +45,8 @@ from harness.record import Record
 from harness.table import Table, megabytes
 
 MIB = 2.0**20
+LARGE = 20 * MIB
+"""Bytes of weights from which on they are most of what a process holds."""
 T = TypeVar("T")
 PUBLISHED = {"mobilenet_v1": 4.594, "mobilenet_v2": 5.742, "inception_v3": 7.913, "posenet": 6.271}
 """MiB by greedy by size, as Pisarchyk & Lee report."""
@@ -286,7 +288,41 @@ def resident(record: Record, options: argparse.Namespace) -> bool:
             figures = process_figures(case, others, Path(temporary))
             healthy &= show(table, case, figures, others)
             record.results.append({"part": "resident", "model": case.name, "figures": figures})
+    summarize(record)
     return healthy
+
+
+def summarize(record: Record) -> None:
+    """What the processes hold beyond weights and arena, and where that is more than onnxruntime."""
+    found = [r["figures"] for r in record.results if r["part"] == "resident"]
+    found = [f for f in found if not any("error" in f[kind] for kind in ("aicc", "loaded"))]
+    if not found:
+        return
+    compiling = max(f["aicc"]["ready_peak"] - 1.6 * f["aicc"]["weights"] for f in found)
+    running = max(
+        f["loaded"]["running"] - f["loaded"]["weights"] - f["loaded"]["arena"] for f in found
+    )
+    record.line(
+        f"compiling holds at most {megabytes(compiling)} MB beyond 1.6 times the weights; running "
+        f"at most {megabytes(running)} MB beyond weights and arena"
+    )
+    told = {"part": "resident", "compiling_beyond": compiling, "running_beyond": running}
+    large = [
+        f for f in found if f["aicc"]["weights"] > LARGE and "peak" in f.get("onnxruntime", {})
+    ]
+    if large:
+        more = {
+            "compiling": sum(
+                f["aicc"]["ready_peak"] > f["onnxruntime"]["ready_peak"] for f in large
+            ),
+            "running": sum(f["loaded"]["running"] > f["onnxruntime"]["running"] for f in large),
+        }
+        record.line(
+            f"of {len(large)} models with more than {megabytes(LARGE)} MB of weights, compiling "
+            f"holds more than onnxruntime on {more['compiling']}, running on {more['running']}"
+        )
+        told["large_models_above_onnxruntime"] = more
+    record.summary.append(told)
 
 
 def process_figures(case: Case, others: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:

@@ -339,6 +339,21 @@ def test_memory(files, monkeypatch):
         assert f"## {title}" in text
 
 
+def test_what_processes_hold_beyond_weights_and_arena(capsys):
+    record = Record("t", "x", [])
+    mb = 1 << 20
+    for weights, peak, running in ((10, 90, 60), (100, 250, 170)):
+        own = {"weights": weights * mb, "arena": 5 * mb, "ready_peak": peak * mb, "peak": 0}
+        other = {"ready_peak": 240 * mb, "running": 300 * mb, "peak": 0}
+        figures = {"aicc": own, "loaded": own | {"running": running * mb}, "onnxruntime": other}
+        record.results.append({"part": "resident", "figures": figures})
+    memory.summarize(record)
+    (told,) = record.summary
+    assert told["compiling_beyond"] == 90 * mb and told["running_beyond"] == 65 * mb
+    assert told["large_models_above_onnxruntime"] == {"compiling": 1, "running": 0}
+    assert "of 1 models with more than 20 MB" in record.lines[1]
+
+
 def test_memory_problems_that_are_shipped():
     graphs, placement, usage = order_graphs(), PROBLEMS["placement"], PROBLEMS["usage"]
     assert (len(graphs), len(placement), len(usage)) == (5, 8, 4)
