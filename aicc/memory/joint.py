@@ -57,14 +57,14 @@ def plan_memory(
     """The order and the placement with the smallest arena that is found. Each value of some bytes
     starts at a multiple of `alignment`.
 
-    The search for the least order, the search for its best placement, and those for the placements
-    of other orders together may take `time_budget` seconds each, counted as `order` and `place`
-    count them; 0 leaves searches out. The arena is never larger than what greedy placement makes of
+    The search for the least order may take `time_budget` seconds, those for its best placement and
+    for the placements of other orders a quarter of that each, counted as `order` and `place` count
+    them; 0 leaves searches out. The arena is never larger than what greedy placement makes of
     the given order.
     """
     problem = _rounded(problem, alignment)
     least = order(problem, time_budget)
-    best = _placed(problem, least, alignment, time_budget)
+    best = _placed(problem, least, alignment, time_budget / 4)
     if best.proven:
         return best
     candidates = CANDIDATES if time_budget > 0 else 1
@@ -72,7 +72,7 @@ def plan_memory(
         peak = live_peak(problem, sequence)
         if peak < best.size:
             other = replace(least, sequence=sequence, peak=peak)
-            found = _placed(problem, other, alignment, time_budget / CANDIDATES)
+            found = _placed(problem, other, alignment, time_budget / 4 / CANDIDATES)
             best = min(best, found, key=lambda plan: plan.size)
         if best.proven:
             break

@@ -10,8 +10,8 @@ reached, the level is the least peak of all orders, and a bound of it at any tim
 Two rules make the search short; neither loses the optimum:
 
 - A node that may run, fits the level and leaves no more bytes alive than there were runs at once.
-  In any order that goes on from here it can come first: what it frees or allocates depends on the
-  others only so that it allocates no less and frees no more now than later.
+  In any order that goes on from here it can come first: the more is done, the less a node allocates
+  and the more it frees, so that no later set has more bytes alive with this node than without.
 - Where a set is reached after which no more bytes are alive than after the set where the search
   began, and no set between the two leaves fewer, the search begins anew there and forgets the rest.
   For let S be where it began, V the set reached, and T any set on a path from S to the end: live
