@@ -230,3 +230,18 @@ def test_rows_of_whole_blocks_are_counted():
     """One row more than a block takes as long as two blocks."""
     few, more = (estimate(attention(heads=8, rows=r, keys=64, depth=64), TARGET) for r in (8, 9))
     assert more > 1.2 * few
+
+
+def test_rows_that_would_crowd_the_cache_are_moved_apart():
+    _, text = check(attention(heads=1, rows=8, keys=256, depth=8, width=8))
+    assert "widen" in text
+    _, text = check(attention(heads=1, rows=8, keys=40, depth=8, width=8))
+    assert "widen" not in text
+
+
+def test_operands_beyond_the_second_cache_take_longer():
+    """Each block of rows reads them anew."""
+    near, far = (attention(heads=8, rows=512, keys=n, depth=64, width=64) for n in (512, 8192))
+    blocks = [block_of(kernel, TARGET) for kernel in (near, far)]
+    assert blocks[0] is not None and blocks[0].stream == 1.0
+    assert blocks[1] is not None and blocks[1].stream > 1.0

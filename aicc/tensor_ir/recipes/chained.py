@@ -19,7 +19,7 @@ of them would not; how long a row is need not be known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
@@ -42,12 +42,18 @@ from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles
 from aicc.tensor_ir.schedule import Reorder, Split
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis, Widen
 from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within
 from aicc.tensor_ir.walk import walk_expr
 
+L1 = 128.0
+"""Bytes per cycle of operands that stay in the first cache."""
+BEYOND = 20.0
+"""As above, for operands that the second cache does not hold: they come in order."""
+SETS = 1024
+"""Bytes: rows a multiple of these apart crowd a few sets of the first cache."""
 LARGE_BLOCK = 12
 """Rows of a block at most."""
 SMALL_BLOCK = 8
@@ -56,7 +62,7 @@ LENGTH = 200
 """Columns that a row counts as where its length is not known: not a multiple of what tiles have."""
 BLOCK_CYCLES = 150.0
 """Cycles that a block costs beside its tiles."""
-TRIPS = 2.0
+TRIPS = 4.0
 """How often rows that do not fit the first cache come from the second one, not hidden."""
 LEAST = 8
 """Matrices that there should be at least, for threads to share."""
@@ -194,11 +200,13 @@ def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
 @dataclass(frozen=True)
 class Block:
     """The register tiles of the two products: both have all rows of a block, so that each block
-    reads the right operands once. total: rows of a matrix, where that is a number."""
+    reads the right operands once. total: rows of a matrix, where that is a number. stream: how many
+    times longer the products take where the second cache does not hold what each block reads."""
 
     first: Tile
     second: Tile
     total: int | None = None
+    stream: float = 1.0
 
     @property
     def rows(self) -> int:
@@ -218,15 +226,21 @@ def _block(plan: Plan, parts: Parts) -> Block:
     depth = as_number(first.reduce[0][1]) or LENGTH
     columns = as_number(first.axes[-1][1]) or LENGTH
     width = as_number(second.axes[-1][1]) or LENGTH
+    again = columns * (depth + width) * nbytes(dtype)
+    far = again > plan.target.l2 * 3 // 4
+    rate = L1 if again <= plan.target.l1d * 3 // 4 else BEYOND if far else NEAR
     best: tuple[float, Block] | None = None
     for rows in range(2, (SMALL_BLOCK if total is None else LARGE_BLOCK) + 1):
-        one = _tile(plan.target, dtype, rows, columns, depth)
-        two = _tile(plan.target, dtype, rows, width, columns)
+        one = _tile(plan.target, dtype, rows, columns, depth, rate)
+        two = _tile(plan.target, dtype, rows, width, columns, rate)
         if one is None or two is None:
             break
         block = Block(one[1], two[1], total)
+        if far:
+            steps = [step_cycles(rows, one[1].vectors, r) for r in (BEYOND, NEAR)]
+            block = replace(block, stream=steps[0] / steps[1])
         cost = (one[0] + two[0] + BLOCK_CYCLES) / rows
-        if 3 * rows * columns * nbytes(dtype) > plan.target.l1d // 2:
+        if 3 * rows * columns * nbytes(dtype) > plan.target.l1d:
             cost += TRIPS * columns * nbytes(dtype) / NEAR
         cost *= block.waste
         if best is None or cost < best[0] * 0.999:
@@ -236,16 +250,16 @@ def _block(plan: Plan, parts: Parts) -> Block:
 
 
 def _tile(
-    machine: Machine, dtype: str, rows: int, columns: int, depth: int
+    machine: Machine, dtype: str, rows: int, columns: int, depth: int, rate: float
 ) -> tuple[float, Tile] | None:
-    """The tile of so many rows that computes them for all columns in the least cycles, and those.
-    Its right operand comes from the second cache."""
+    """The tile of so many rows that computes them for all columns in the least cycles, and those;
+    the right operand arrives at `rate` bytes per cycle."""
     lanes = machine.lanes(dtype)
     room = machine.vector_registers - (1 if machine.has_fma else 2)
     best: tuple[float, Tile] | None = None
     for vectors in range(1, room // (rows + 1) + 1):
         tile = Tile(rows, vectors, lanes)
-        each = step_cycles(rows, vectors, NEAR) * depth + TILE_OVERHEAD + 1.5 * rows * vectors
+        each = step_cycles(rows, vectors, rate) * depth + TILE_OVERHEAD + 1.5 * rows * vectors
         cost = -(-columns // tile.columns) * each
         if best is None or cost < best[0] * 0.999:
             best = cost, tile
@@ -396,10 +410,20 @@ class _Chain:
             done.append((plan.newest_buffer(), stage))
         plan.do(ComputeAt(self.parts.scores, at, "stack"))
         scores = plan.newest_buffer()
+        for name in (made, *(n for n, stage in done if stage.op is None)):
+            self._spread(name)
         for name, stage in done:
             vectorise_rows(plan, name, stage)
         vectorise_last(plan, made, self.block.first.lanes)
         return scores
+
+    def _spread(self, name: str) -> None:
+        """Moves rows that would crowd a few sets of the first cache apart."""
+        b = self.plan.kernel.buffer(name)
+        width = as_number(b.shape[-1])
+        if width is not None and width * nbytes(b.dtype) % SETS == 0:
+            plan, lanes = self.plan, self.block.first.lanes
+            plan.do(Widen(name, len(b.shape) - 1, width + lanes))
 
     def _first(self, at: str, made: str) -> None:
         """The first product for one block, in register tiles."""
@@ -413,6 +437,7 @@ class _Chain:
         plan.do(Reorder((f"{n}.o", m, f"{n}.i")))
         tiling = Tiling(plan, self.acc, name, self.one, tile, None)
         tiling.compute_tile(f"{n}.o", m, f"{n}.i")
+        self._spread(made)
 
 
 def vectorise_last(plan: Plan, name: str, lanes: int, unroll: int = 1) -> None:

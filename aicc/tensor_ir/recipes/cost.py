@@ -43,6 +43,8 @@ STREAM_BYTES_PER_CYCLE = 8.0
 """Of constants, which are asked for ahead."""
 EXPOSED = 0.5
 """The share of the time for reading constants anew that arithmetic does not hide."""
+HANDED = 0.1
+"""The share of the time for handing results from kernel to kernel that arithmetic does not hide."""
 REREAD = 1.5
 """How often the elements of a stage are read where it is computed only once, at least."""
 
@@ -54,8 +56,10 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
 
     A product between maps over blocks runs band by band (`staged`): its phases take turns, and each
     band reads the constants anew; an odd number of bands is not shared out evenly. A chain of
-    products (`chained`) computes whole blocks of rows. Infinite where no recipe takes several
-    products, or a product between maps.
+    products (`chained`) computes whole blocks of rows; what lies between the products, which would
+    be written and read twice, is not handed from kernel to kernel: estimates of those take all of
+    that as hidden, so that the part which is not is taken off here. Infinite where no recipe takes
+    several products, or a product between maps.
     """
     in_bands = has_staged(kernel)
     band = band_of(kernel, machine) if in_bands else None
@@ -71,6 +75,12 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     lanes = machine.lanes("f32")
     products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
     each = [_cycles(s, 1.0, products) / lanes for s in kernel.body]
+    if block is not None:
+        first, *_, last = (s for s in stages(kernel) if s.op is not None)
+        for s in (first, last):
+            each[s.position] *= block.waste * block.stream
+        kept = _count(kernel.buffer(first.buffer).shape) * nbytes(kernel.buffer(first.buffer).dtype)
+        each[first.position] -= HANDED * 4 * kept / _rate(kept, machine)
     cycles = sum(each)
     size = {b.name: _count(b.shape) * nbytes(b.dtype) for b in kernel.params}
     constants = sum(size[b.name] for b in kernel.params if b.scope == "const") if cold else 0
