@@ -19,7 +19,7 @@ from aicc.codegen.streams import Streams
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import Sym, opaques, product, symbols
+from aicc.symbolic import Sym, maximum, minimum, opaques, product, symbols
 from aicc.tensor_ir.builder import identity
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
@@ -28,6 +28,10 @@ from aicc.tensor_ir.work import EXPANSION, SHARED_CYCLES, loop_cycles
 STACK_LIMIT = 1 << 19
 """Bytes of local buffers that a function keeps on the stack; what is larger, or of unknown size,
 comes from the heap."""
+TAKEN_CYCLES = 4_000
+"""Cycles of the iterations that a thread takes at a time, at least, where there are enough."""
+PARTS = 16
+"""Parts that a loop is handed out in, at least, so that no thread waits long for the last one."""
 OUT_OF_MEMORY = -1
 """What the entry point returns where the heap has no room for a local buffer."""
 
@@ -363,11 +367,11 @@ class KernelFunction(Streams):
         shared = [b for b in self.kernel.buffers if b.name in self.pointers]
         args, status, lo, hi, may_fail = self._loop_function(name, s, shared, "")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
-        pool = self._pool(s)
+        pool, grain = self._sharing(s)
         self.fn.call(
             "void",
             "aicc_parallel_for",
-            [("ptr", pool), ("ptr", symbol(name)), ("ptr", args), ("i64", count), ("i64", "1")],
+            [("ptr", pool), ("ptr", symbol(name)), ("ptr", args), ("i64", count), ("i64", grain)],
         )
         if may_fail:
             code = self.fn.value(f"load i32, ptr {status}, align 4")
@@ -405,14 +409,18 @@ class KernelFunction(Streams):
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         self.fn.emit(f"call void {symbol(name)}(ptr {args}, i64 0, i64 {count})")
 
-    def _pool(self, s: For) -> str:
-        """The pool, or none where a run finds that the loop is too short to share."""
+    def _sharing(self, s: For) -> tuple[str, str]:
+        """The pool, or none where a run finds that the loop is too short to share; and how many
+        iterations a thread takes at a time: so many that taking them costs little."""
         cycles = loop_cycles(self.kernel, s, self.target.lanes("f32"))
-        known = symbols(cycles) <= set(self.variables) and not opaques(cycles)
-        if isinstance(cycles, int) or not known:
-            return "%pool"
+        if not symbols(cycles) <= set(self.variables) or opaques(cycles) or opaques(s.extent):
+            return "%pool", "1"
+        each = maximum(1, cycles // maximum(1, s.extent))
+        grain = maximum(1, minimum(TAKEN_CYCLES // each, s.extent // PARTS))
+        if isinstance(cycles, int):
+            return "%pool", self.size(grain)
         short = self.fn.value(f"icmp slt i64 {self.size(cycles)}, {SHARED_CYCLES}")
-        return self.fn.value(f"select i1 {short}, ptr null, ptr %pool")
+        return self.fn.value(f"select i1 {short}, ptr null, ptr %pool"), self.size(grain)
 
     def _loop_function(
         self, name: str, s: For, shared: list[Buffer], traits: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 
 import numpy as np
 import pytest
@@ -400,6 +401,44 @@ def test_parallel_loops_share_what_they_should(target: Target) -> None:
     for n in (1, 9):
         for threads in (0, 1, 4):
             check(shared, target, {"n": n}, original=kernel, threads=threads)
+
+
+def shared(text: str, target: Target) -> re.Match[str]:
+    """How a kernel hands its loop out: the pool, and the iterations taken at a time."""
+    pattern = r"call void @aicc_parallel_for\(ptr (\S+), .*, i64 (\S+)\)"
+    found = re.search(pattern, lower_kernel(parse_kernel(text), target))
+    assert found is not None
+    return found
+
+
+@all_targets
+def test_short_iterations_are_taken_together(target: Target) -> None:
+    text = """
+kernel @k()
+  in x: f32[{n}, 16]
+  out y: f32[{n}, 16]
+  parallel i in 0..{n}:
+    for j in 0..16: y[i, j] = x[i, j]*2.0
+"""
+    assert shared(text.format(n=64), target)[2] == "4"  # for any number of threads
+    many = int(shared(text.format(n=100_000), target)[2])
+    assert 100 < many < 100_000 / 16
+    long = text.format(n=64).replace("16", "100000")
+    assert shared(long, target)[2] == "1"
+
+
+@all_targets
+def test_a_run_tells_whether_a_loop_is_shared(target: Target) -> None:
+    text = """
+kernel @k(n: 1..)
+  in x: f32[n, 16]
+  out y: f32[n, 16]
+  parallel i in 0..n:
+    for j in 0..16: y[i, j] = x[i, j]*2.0
+"""
+    assert shared(text, target)[1] != "%pool"
+    assert shared(text.replace("n: 1..", "n: 100000.."), target)[1] != "%pool"
+    assert shared(text.replace("n,", "9,").replace("0..n", "0..9"), target)[1] == "%pool"
 
 
 @all_targets
