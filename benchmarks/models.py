@@ -145,12 +145,12 @@ def show(
     """Prints one row, and the errors under it; tells whether all went well."""
     own = measured[SUBJECT]
     gained = over(measured)
-    rate = None if own.error else case.operations / own.median
+    rate = None if own.error or not case.operations else case.operations / own.median
     same = all(m.agrees is not None and m.agrees <= 1 for m in measured.values())
     table.row(
         case.name,
         threads,
-        f"{case.operations / 1e9:.2f}",
+        f"{case.operations / 1e9:.2f}" if case.operations else None,
         *("failed" if m.error else milliseconds(m.median) for m in measured.values()),
         None if own.error else milliseconds(own.best),
         *(times(gained.get(name)) for name in measured if name != SUBJECT),
