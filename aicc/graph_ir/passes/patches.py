@@ -22,6 +22,7 @@ from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.infer import context
 from aicc.graph_ir.passes.locality import Local, Locality, outermost
 from aicc.graph_ir.passes.maps import is_elementwise
+from aicc.graph_ir.passes.rewrite import Editor, rewrite
 from aicc.graph_ir.passes.streams import (
     Segment,
     Streams,
@@ -81,7 +82,7 @@ class Patches:
             return graph
         least = whole
         spare: tuple[int, Graph] | None = None
-        for made in _Search(graph).graphs(self.budget):
+        for made in _Search(_split_into_slices(graph)).graphs(self.budget):
             about = self.rough(made)
             if about is None:
                 continue
@@ -105,6 +106,27 @@ class Patches:
             self.budget,
             least,
         )
+
+
+def _split_into_slices(graph: Graph) -> Graph:
+    """Nodes of a segment have one result: each part of a Split becomes a slice."""
+
+    def rule(ed: Editor, node: Node) -> list[str] | None:
+        sizes = [ed.type_of(o).shape for o in node.outputs if o]
+        if node.op != "Split" or not all(isinstance(d, int) for shape in sizes for d in shape):
+            return None
+        if len(sizes) != len(node.outputs):
+            return None
+        axis = int(node.attr("axis", 0)) % len(sizes[0])
+        made, start = [], 0
+        for shape in sizes:
+            end = start + int(shape[axis])
+            bounds = (ed.constant([n], "i64") for n in (start, end, axis))
+            made.append(str(ed.op("Slice", node.inputs[0], *bounds)))
+            start = end
+        return made
+
+    return rewrite(graph, rule)
 
 
 def _symbolic(graph: Graph) -> str:

@@ -189,6 +189,17 @@ def test_the_least_reachable_is_told_and_can_be_reached():
     assert again.value.least == least
 
 
+def test_splits_do_not_end_a_segment():
+    b = Build()
+    x = b("Relu", conv(b, b.input("x", 1, 32, 8, 2), 6))
+    left, right = b("Split", x, b.const(np.array([2, 4])), n=2, axis=-1)
+    y = conv(b, b("Concat", conv(b, left, 2), right, axis=3), 2, stride=2)
+    graph = b.done(b("ReduceMean", y, b.const([1, 2], dtype="i64")))
+    made = Patches(largest(graph) // 2, largest, largest)(graph)
+    agree(graph, made)
+    assert "Split" not in ops(made) and largest(made) <= largest(graph) // 2
+
+
 def test_symbols_have_to_be_pinned():
     b = Build()
     graph = b.done(b("Relu", b.input("x", sym("batch"), 4)))
