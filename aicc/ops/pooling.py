@@ -29,6 +29,9 @@ from aicc.tensor_ir.builder import KernelBuilder, Tensor, identity
 from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
 
 _WINDOW = {**WINDOW, "ceil_mode": 0}
+SEPARATED = 1.5
+"""How many times as many elements a window has as its axes together, where these are gone through
+one after the other."""
 
 
 class _Pool(Operator):
@@ -135,6 +138,33 @@ class MaxPool(_Pool):
             index = np.take_along_axis(where, found[..., None], -1)[..., 0]
             results.append(at.from_first(index.astype(np.int64)))
         return results
+
+    def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
+        """The largest along one axis after the other, where that takes far fewer comparisons than
+        there are elements in a window, also when what is between goes through memory."""
+        _, w = self._geometry(ctx, ctx.input(0).shape)
+        kernel = tuple(ctx.attrs["kernel_shape"])
+        large = [n for n, k in enumerate(kernel) if k > 1]
+        passes = sum(kernel[n] for n in large)
+        separable = ctx.n_outputs == 1 and len(large) > 1 and all(s == 1 for s in w.strides)
+        if not separable or math.prod(kernel) <= SEPARATED * passes:
+            return None
+        value, count = inputs[0], len(kernel)
+        given = tuple(ctx.attrs.get("pads", ()) or ()) or (0,) * (2 * count)
+        for n in large:
+
+            def only(values: Sequence[int], other: int, n: int = n) -> tuple[int, ...]:
+                return tuple(v if a % count == n else other for a, v in enumerate(values))
+
+            attrs = {
+                **ctx.attrs,
+                "kernel_shape": only(kernel, 1),
+                "dilations": only(w.dilations, 1),
+                "pads": only(given, 0),
+                "strides": (),
+            }
+            value = g.op("MaxPool", value, **attrs)
+        return [value]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         x = inputs[0]

@@ -44,6 +44,17 @@ TRANSPOSED = {
 POOLING = {
     "maximum": ("MaxPool", (1, 24, 14, 14), {"kernel_shape": [3, 3], "strides": [2, 2]}),
     "padded": ("MaxPool", (2, 24, 14, 13), {"kernel_shape": [5, 5], "pads": [2] * 4}),
+    "axis_by_axis": (
+        "MaxPool",
+        (1, 24, 12, 13),
+        {"kernel_shape": [4, 5], "pads": [1, 0, 2, 3], "dilations": [2, 1]},
+    ),
+    "same": ("MaxPool", (1, 24, 9, 8), {"kernel_shape": [5, 4], "auto_pad": "SAME_LOWER"}),
+    "volume": (
+        "MaxPool",
+        (1, 8, 6, 7, 8),
+        {"kernel_shape": [3, 3, 3], "ceil_mode": 1, "pads": [1, 0, 1, 0, 1, 1]},
+    ),
     "average": ("AveragePool", (1, 24, 14, 14), {"kernel_shape": [3, 3], "pads": [1] * 4}),
     "all": ("AveragePool", (2, 40, 7, 7), {"kernel_shape": [7, 7]}),
 }
