@@ -261,7 +261,9 @@ class KernelFunction(Streams):
         for name, body in (("then", s.then), ("else", s.orelse)):
             self.fn.label(f"{n}.{name}")
             self.scopes.append({})
+            self.known.enter()
             self.statements(body)
+            self.known.leave()
             self.scopes.pop()
             self.fn.emit(f"br label %{n}.end")
         self.fn.label(f"{n}.end")
@@ -284,12 +286,14 @@ class KernelFunction(Streams):
         n = self.fn.fresh("while")
         self.fn.emit(f"br label %{n}.test")
         self.fn.label(f"{n}.test")
+        self.known.enter()
         cond = self._condition(s.cond)
         self.fn.emit(f"br i1 {cond.text}, label %{n}.body, label %{n}.end")
         self.fn.label(f"{n}.body")
         self.scopes.append({})
         self.statements(s.body)
         self.scopes.pop()
+        self.known.leave()
         self.fn.emit(f"br label %{n}.test")
         self.fn.label(f"{n}.end")
 
@@ -349,8 +353,10 @@ class KernelFunction(Streams):
         self.variables[var] = f"%{n}.i"
         self.depth[var] = 1 + max(self.depth.values(), default=0)
         self.scopes.append({})
+        self.known.enter()
         self.statements(body)
         self.ask_ahead(var, body)
+        self.known.leave()
         self.scopes.pop()
         del self.depth[var], self.variables[var]
         self.fn.emit(f"br label %{n}.latch")
@@ -442,6 +448,7 @@ class KernelFunction(Streams):
         self.fn.emit(f"store i32 0, ptr {status}, align 4")
         header = f"define internal void {symbol(name)}(ptr %args, i64 %begin, i64 %end) nounwind"
         fn = FunctionWriter(self.fn.module, f"{header} {traits}".rstrip())
+        self.known.forget()
         body = KernelFunction(self.kernel, self.target, fn, self.checks)
         body.parallel_depth = 1
         count = 0

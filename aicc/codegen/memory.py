@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aicc.codegen.addressing import Addressing, Value
+from aicc.codegen.known import KnownMemory, Place
 from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, splat, suffix
 from aicc.codegen.target import Target
 from aicc.codegen.writer import ZEROS, FunctionWriter
 from aicc.dtypes import nbytes
-from aicc.symbolic import Size, substitute
+from aicc.symbolic import Size, opaques, substitute
 from aicc.tensor_ir.ir import Buffer, Kernel
 
 
@@ -23,12 +24,32 @@ class Memory(Addressing):
 
     def __init__(self, kernel: Kernel, target: Target, fn: FunctionWriter) -> None:
         super().__init__(kernel, target, fn)
+        self.known = KnownMemory()
         self.unread = ""
         """A place for stores that no lane performs."""
 
     def load(self, buffer: Buffer, indices: tuple[Size, ...]) -> Value:
+        """The elements at `indices`, one for each lane where these differ."""
         offset = self.offset(buffer, indices)
         stride = self.stride(offset)
+        place = self._place(offset, stride)
+        if place is None or self.mask is not None or opaques(offset):
+            return self._load(buffer, offset, stride)
+        found = self.known.value(buffer, place)
+        if found is None:
+            found = self._load(buffer, offset, stride)
+            self.known.loaded(buffer, place, found)
+        return found
+
+    def _place(self, offset: Size, stride: Size | None) -> Place | None:
+        """Where an access is; None for gathers and scatters."""
+        if stride == 0:
+            return Place(offset, 0, offset)
+        if stride != 1:
+            return None
+        return Place(offset, self.lanes, self._at_lane_zero(offset))
+
+    def _load(self, buffer: Buffer, offset: Size, stride: Size | None) -> Value:
         if stride == 0:
             return self._load_scalar(buffer, offset)
         assert self.vector is not None
@@ -211,6 +232,10 @@ class Memory(Addressing):
     def store(self, buffer: Buffer, indices: tuple[Size, ...], v: Value) -> None:
         offset = self.offset(buffer, indices)
         stride = self.stride(offset)
+        scalar = self.vector is None or (stride == 0 and not v.lanes)
+        place = Place(offset, 0, offset) if scalar else self._place(offset, stride)
+        sure = place is not None and self.mask is None and v.lanes == place.lanes
+        self.known.stored(buffer, place, v if sure else None)
         align = nbytes(buffer.dtype)
         if self.vector is None or (stride == 0 and not v.lanes):
             t = memory_type(buffer.dtype)
