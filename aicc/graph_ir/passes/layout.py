@@ -23,6 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from aicc.decisions import Decision, note
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.passes.axes import (
     Freedom,
@@ -242,6 +243,25 @@ class _Choice:
         for n, label in enumerate(labels):
             if self.labels[n] != label:
                 self._set(n, label)
+        for n in range(len(self.nodes)):
+            self._tell(n)
+
+    def _tell(self, n: int) -> None:
+        """Notes why a node that two layouts suit is computed in the one and not in the other."""
+        f, node = self.free[n], self.nodes[n]
+        if f.fixed or f.alike or self.estimate is None:
+            return
+        chosen = self.labels[n]
+        plain = identity(len(chosen))
+        seconds: dict[bool, float] = {}
+        for label in dict.fromkeys((plain, f.default, chosen)):
+            self._set(n, label)
+            around = {v for v in (*node.inputs, *node.outputs) if v}
+            cost = self.node_cost(n, label) + sum(self.value_cost(v) for v in around)
+            seconds[label == plain] = min(cost, seconds.get(label == plain, cost))
+        self._set(n, chosen)
+        what = f"{node.op} with channels first"
+        note(Decision("layout", what, chosen == plain, seconds[True], seconds[False], node.origin))
 
     def _improve(self, n: int, ahead: bool) -> None:
         """The candidate that costs least around node `n`; of equal ones the first."""

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from pass_builder import Build, applied, count, ops
 
 from aicc.codegen.target import Target
+from aicc.decisions import collect
 from aicc.graph_ir.graph import Graph, make_node
 from aicc.graph_ir.passes.axes import permuted, significant
 from aicc.graph_ir.passes.axis_rules import runs_of
@@ -309,6 +310,10 @@ def test_estimates_choose_how_a_pointwise_convolution_is_stored(size, inputs, ou
     x = b.input("x", 1, inputs, size, size)
     y = b("Conv", x, b.const(np.ones((outputs, inputs, 1, 1), np.float32)))
     cost = Coster(Target.from_name("x86-64-v4"), Describer())
-    after = ChooseLayout(cost=cost)(b.done(y))
+    with collect() as told:
+        after = ChooseLayout(cost=cost)(b.done(y))
     (node,) = [n for n in after.nodes if n.op == "Conv"]
     assert node.attr("channels_last", 0) == last
+    (why,) = told
+    assert why.kind == "layout" and why.taken == (not last)
+    assert (why.seconds < why.otherwise) == why.taken
