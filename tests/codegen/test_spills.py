@@ -91,6 +91,7 @@ KERNELS = {
     "convolution 56, 64 3x3": convolution(56, 64, 64, 3),
     "convolution 14, 256 3x3 / 2": convolution(14, 256, 256, 3, 2),
     "convolution 112, 3 7x7 / 2": convolution(112, 3, 64, 7, 2),
+    "convolution 112, 3 3x3 / 2": convolution(112, 3, 32, 3, 2),
     "convolution 7, 512 3x3": convolution(7, 512, 512, 3),
     "convolution 19, 40 5x5": convolution(19, 40, 24, 5),
     "depthwise 56, 144 3x3": depthwise(56, 144, 3),

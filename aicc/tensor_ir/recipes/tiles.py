@@ -28,6 +28,8 @@ FAR = 12.0
 """Bytes per cycle of a panel that is read anew from the last cache for each tile."""
 NEAR = 32.0
 """Bytes per cycle of a panel from the second cache."""
+SPARE = 4
+"""Registers for broadcasts on their way."""
 FIRST = 8.0
 """Bytes per cycle of what comes from memory, for the first tile of a panel."""
 PAGES = 64
@@ -143,6 +145,8 @@ def _fits(machine: Machine, rows: int, vectors: int) -> bool:
     multiply-add a product needs one more. A single row multiplies straight from memory. A few are
     left over: LLVM loads operands of the next steps early, and spills for want of the last ones."""
     used = vectors + 2 if rows == 1 else rows * vectors + vectors + 1
+    if vectors == 1 and rows > 1 and machine.vector_registers <= 16:
+        used += SPARE
     spare = machine.vector_registers // 10
     return used + spare + (0 if machine.has_fma else 1) <= machine.vector_registers
 
