@@ -50,8 +50,8 @@ from aicc.tensor_ir.walk import walk_expr
 
 L1 = 128.0
 """Bytes per cycle of operands that stay in the first cache."""
-BEYOND = 20.0
-"""As above, for operands that the second cache does not hold: they come in order."""
+L2, BEYOND = 48.0, 20.0
+"""As above, for operands that the second cache holds, or does not: they come in order."""
 SETS = 1024
 """Bytes: rows a multiple of these apart crowd a few sets of the first cache."""
 LARGE_BLOCK = 12
@@ -62,8 +62,10 @@ LENGTH = 200
 """Columns that a row counts as where its length is not known: not a multiple of what tiles have."""
 BLOCK_CYCLES = 150.0
 """Cycles that a block costs beside its tiles."""
-TRIPS = 4.0
+TRIPS = 1.0
 """How often rows that do not fit the first cache come from the second one, not hidden."""
+UNEVEN = 1.03
+"""How much longer blocks take that are not whole: their rows are stored under conditions."""
 LEAST = 8
 """Matrices that there should be at least, for threads to share."""
 
@@ -228,7 +230,7 @@ def _block(plan: Plan, parts: Parts) -> Block:
     width = as_number(second.axes[-1][1]) or LENGTH
     again = columns * (depth + width) * nbytes(dtype)
     far = again > plan.target.l2 * 3 // 4
-    rate = L1 if again <= plan.target.l1d * 3 // 4 else BEYOND if far else NEAR
+    rate = L1 if again <= plan.target.l1d * 3 // 4 else BEYOND if far else L2
     best: tuple[float, Block] | None = None
     for rows in range(2, (SMALL_BLOCK if total is None else LARGE_BLOCK) + 1):
         one = _tile(plan.target, dtype, rows, columns, depth, rate)
@@ -237,12 +239,12 @@ def _block(plan: Plan, parts: Parts) -> Block:
             break
         block = Block(one[1], two[1], total)
         if far:
-            steps = [step_cycles(rows, one[1].vectors, r) for r in (BEYOND, NEAR)]
+            steps = [step_cycles(rows, one[1].vectors, r) for r in (BEYOND, L2)]
             block = replace(block, stream=steps[0] / steps[1])
         cost = (one[0] + two[0] + BLOCK_CYCLES) / rows
-        if 3 * rows * columns * nbytes(dtype) > plan.target.l1d:
+        if 3 * rows * columns * nbytes(dtype) > plan.target.l1d * 3 // 4:
             cost += TRIPS * columns * nbytes(dtype) / NEAR
-        cost *= block.waste
+        cost *= block.waste * (UNEVEN if block.waste > 1.0 else 1.0)
         if best is None or cost < best[0] * 0.999:
             best = cost, block
     assert best is not None
