@@ -85,7 +85,7 @@ class ModelCache(CacheFolder):
         if not path.is_file():
             return None
         try:
-            model = load(path, threads=threads, verify=True)
+            model = load(path, threads=threads, verify=True, resident=True)
         except AiccError as error:
             log.debug("model cache: %s", error)
             with contextlib.suppress(OSError):

@@ -12,6 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+ALIGNMENT = 64
+
+
+def aligned_bytes(size: int) -> np.ndarray[Any, Any]:
+    """An uninitialised array of bytes whose address is a multiple of 64.
+
+    numpy asks for large pages where there is much: streaming through them is up to a fifth faster
+    than through the small ones of a mapped file.
+    """
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    skip = -raw.ctypes.data % ALIGNMENT
+    return raw[skip : skip + size]
+
 
 def forget(data: np.ndarray[Any, Any]) -> None:
     """Lets the system take back the pages of a read-only mapped file that lie wholly within the

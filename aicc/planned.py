@@ -24,8 +24,7 @@ from aicc.dtypes import from_numpy, to_numpy
 from aicc.errors import IRError
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.verify import verify
-from aicc.memory import placement
-from aicc.pages import forget, trim_heap
+from aicc.pages import aligned_bytes, forget, trim_heap
 from aicc.runtime.program import Buffer, Call, Host, Program
 from aicc.runtime.verify import verify_program
 from aicc.symbolic import Size, product
@@ -98,13 +97,6 @@ class Planned:
 def _int(size: Size) -> int:
     assert isinstance(size, int)
     return size
-
-
-def aligned_bytes(size: int) -> Array:
-    """An uninitialised array of bytes whose address is a multiple of 64."""
-    raw = np.empty(size + placement.ALIGNMENT, np.uint8)
-    skip = -raw.ctypes.data % placement.ALIGNMENT
-    return raw[skip : skip + size]
 
 
 def host_operands(node: Node) -> tuple[str, ...]:

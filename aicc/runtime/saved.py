@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from aicc.errors import IRError, SavedModelError, UnsupportedError
-from aicc.pages import forget
+from aicc.pages import aligned_bytes, forget
 from aicc.runtime.program import Call, Host, Program
 from aicc.runtime.program_text import parse_program, print_program
 from aicc.runtime.verify import verify_program
@@ -196,13 +196,14 @@ def is_saved(path: str | os.PathLike[str]) -> bool:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_parts(path: str | os.PathLike[str], verify: bool = False) -> Parts:
+def read_parts(path: str | os.PathLike[str], verify: bool = False, resident: bool = False) -> Parts:
     """What a file holds, its weights mapped.
 
-    verify: whether all weights are read and compared with their hash. Raises SavedModelError for
+    verify: whether all weights are read and compared with their hash. resident: whether they are
+    copied to memory of the process's own. Raises SavedModelError for
     what is no such file, another format, or damaged.
     """
-    return _Reading(Path(path)).parts(verify)
+    return _Reading(Path(path)).parts(verify, resident)
 
 
 class _Reading:
@@ -229,10 +230,10 @@ class _Reading:
                 f"the saved model {str(self.path)!r} cannot be read: {error}"
             ) from error
 
-    def parts(self, verify: bool) -> Parts:
+    def parts(self, verify: bool, resident: bool) -> Parts:
         manifest = self._manifest()
         try:
-            found = self._parts(manifest, verify)
+            found = self._parts(manifest, verify, resident)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, SavedModelError):
                 raise
@@ -264,7 +265,7 @@ class _Reading:
         made: dict[str, Any] = json.loads(text)
         return made
 
-    def _parts(self, manifest: dict[str, Any], verify: bool) -> Parts:
+    def _parts(self, manifest: dict[str, Any], verify: bool, resident: bool) -> Parts:
         sections = manifest["sections"]
         *others, last = sections
         if [s["kind"] for s in sections] != ["program", *["code"] * (len(sections) - 2), "weights"]:
@@ -279,8 +280,10 @@ class _Reading:
         if block + last["bytes"] != len(self.data) or last["bytes"] != program.constant_bytes:
             self.fail(f"{last['bytes']} bytes of weights, expected {program.constant_bytes}")
         weights = np.frombuffer(self.data, np.uint8, last["bytes"], block)
+        if resident:
+            weights = _copied(weights)
         if verify:
-            self._check(last, self.data[block:])
+            self._check(last, weights.data)
         calls = {s.kernel for s in program.steps if isinstance(s, Call)}
         scopes = {k: tuple(map(str, v)) for k, v in manifest["scopes"].items()}
         if not calls <= scopes.keys():
@@ -309,6 +312,16 @@ class _Reading:
     def _check(self, section: dict[str, Any], data: bytes | memoryview) -> None:
         if _hash(data).hex() != section["sha256"]:
             self.fail(f"damaged: its {section['kind']} does not fit its checksum")
+
+
+def _copied(weights: Array) -> Array:
+    """The mapped weights in memory of the process's own."""
+    block = aligned_bytes(len(weights))
+    for n in range(0, len(weights), CHUNK):
+        part = weights[n : n + CHUNK]
+        block[n : n + CHUNK] = part
+        forget(part)
+    return block
 
 
 def _strings(kept: dict[str, Any]) -> Array:

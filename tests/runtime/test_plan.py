@@ -4,8 +4,9 @@ from modules import Sketch, binary, matmul_relu, random, unary
 
 from aicc.errors import IRError, UnsupportedError
 from aicc.graph_ir.types import TensorType
+from aicc.pages import aligned_bytes
 from aicc.plan import plan
-from aicc.planned import aligned_bytes, verify_planned
+from aicc.planned import verify_planned
 from aicc.planned_text import parse_planned, print_planned
 from aicc.runtime.program import Call, Copy
 from aicc.runtime.program_text import parse_program, print_program

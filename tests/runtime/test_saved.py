@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_models
 from modules import Sketch, gather, matmul_relu, random, unary
 
 import aicc
@@ -380,3 +381,16 @@ def test_the_format_changes_with_the_context():
     assert FORMAT == 1
     assert made.addresses == {"x": 4, "y": 5, "h": 6}
     assert (made.sizes, made.copies, made.length) == ({"n": 7}, {1: 8}, 9)
+
+
+def test_weights_may_be_copied_out_of_the_file(tmp_path):
+    """Then the file may even be written to while the model lives."""
+    model = aicc.compile(small_models.convnet(), threads=1)
+    path = tmp_path / "m.aicc"
+    model.save(path)
+    loaded = aicc.load(path, resident=True, verify=True)
+    (feed,) = small_models.feeds("convnet")[:1]
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    for a, b in zip(model.run(None, feed), loaded.run(None, feed), strict=True):
+        assert a.tobytes() == b.tobytes()
