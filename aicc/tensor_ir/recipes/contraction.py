@@ -198,16 +198,19 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
     problem = Problem(
-        rows, as_number(columns), depth, stride, multiple, far=_far(plan, found.right)
+        rows, as_number(columns), depth, stride, multiple, far=_far(plan, stage, found)
     )
     return choose_tile(plan.target, dtype, problem)
 
 
-def _far(plan: Plan, load: Load) -> bool:
-    """True for a constant that is larger than the caches near the core: it comes from memory."""
-    b = plan.kernel.buffer(load.buffer)
+def _far(plan: Plan, stage: Stage, found: Roles) -> bool:
+    """True for a constant that is larger than the caches near the core, and not read again for
+    other axes of rows: what the first tile of a panel waits for comes from memory."""
+    b = plan.kernel.buffer(found.right.buffer)
     size = as_number(product(b.shape) * nbytes(b.dtype))
-    return b.scope == "const" and size is not None and size > plan.target.l2
+    right = found.right.size_symbols()
+    rows = [v for v, _ in stage.axes if v is not None and v not in right]
+    return b.scope == "const" and size is not None and size > plan.target.l2 and len(rows) < 2
 
 
 def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:
