@@ -17,7 +17,7 @@ LINE = 64
 AHEAD = 16384
 """Bytes ahead that a stream of constants is asked for: what memory delivers while it answers, and
 some more."""
-PASSES = 4
+PASSES = 8
 """How often what is asked for may be used: beyond, waiting for it once does not count."""
 ARITHMETIC = 4
 """Operations per line of a stream, at least; with fewer, a core has enough loads under way."""
