@@ -10,6 +10,8 @@ from aicc.ops.registry import REQUIRED, OpContext, Operator, operator
     "If", domain="test", inputs=1, attributes={"then_branch": REQUIRED, "else_branch": REQUIRED}
 )
 class If(Operator):
+    has_regions = True
+
     def infer(self, ctx):
         taken, other = ctx.infer_region(0, []), ctx.infer_region(1, [])
         if [t.without_value() for t in taken] != [t.without_value() for t in other]:
@@ -23,6 +25,8 @@ class If(Operator):
 @operator("Repeat", domain="test", inputs=(1, None), attributes={"body": REQUIRED})
 class Repeat(Operator):
     """Applies `body(i, state...) -> state...` n times; sizes of a state may change."""
+
+    has_regions = True
 
     def infer(self, ctx: OpContext):
         counter = TensorType("i64", ())

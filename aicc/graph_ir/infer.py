@@ -137,7 +137,7 @@ def evaluated(
     ctx: OpContext, op: registry.Operator, types: Sequence[TensorType]
 ) -> Sequence[np.ndarray[Any, Any]] | None:
     """The results of an operator all of whose operands are known as few numbers; else None."""
-    if not op.deterministic or ctx.regions or not ctx.types:
+    if not op.deterministic or op.has_regions or not ctx.types:
         return None
     operands = [None if t is None else _known(t, c) for t, c in zip(ctx.types, ctx.constants)]
     if any(a is None and t is not None for a, t in zip(operands, ctx.types)):

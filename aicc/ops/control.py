@@ -38,6 +38,8 @@ def _run(ctx: OpContext, i: int, arrays: Sequence[Array]) -> list[Array]:
 class If(Operator):
     """The results of one of two subgraphs without inputs. ONNX If-25."""
 
+    has_regions = True
+
     def infer(self, ctx: OpContext) -> list[TensorType]:
         if ctx.input(0).dtype != "bool":
             ctx.fail("the condition must be a bool")
@@ -76,6 +78,8 @@ class If(Operator):
 
 class _Iteration(Operator):
     """Common to Loop and Scan: values carried from one iteration to the next."""
+
+    has_regions = True
 
     @staticmethod
     def _carry(

@@ -147,6 +147,8 @@ class Operator:
 
     # Properties that passes ask for.
     deterministic: bool = True
+    has_regions: bool = False
+    """True where attributes are subgraphs, which the meaning runs."""
     view: bool = False
     """True where the result has the operand's elements in the same row-major order (Reshape), or a
     run of them (see `part`)."""
