@@ -10,10 +10,12 @@ either one store, or a start value and reduction loops around one reduce:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aicc.symbolic import (
+    Atom,
     Dim,
     FloorDiv,
     Max,
@@ -23,6 +25,7 @@ from aicc.symbolic import (
     Sym,
     add,
     coefficient,
+    floordiv,
     mod,
     mul,
     proves_le,
@@ -278,16 +281,45 @@ def _at_least(s: Size) -> Iterator[Size]:
 
 
 def _remainders(s: Size) -> Size:
-    """`c*d*(x // d)` as `c*x - c*(x % d)`, whose range is known better."""
+    """`c*d*(x // d)` as `c*x - c*(x % d)`, whose range is known better. Where only a part of the
+    divisor is in the factor, or x // e is there too, x is the quotient by the other part:
+    x // (d*e) is x // e // d."""
     if isinstance(s, int):
         return s
+    least: dict[Size, int] = {}
+    for monomial, _ in s.terms:
+        a = monomial[0]
+        if len(monomial) == 1 and isinstance(a, FloorDiv) and isinstance(a.den, int):
+            least[a.num] = min(a.den, least.get(a.num, a.den))
     total: Size = s.const
     for monomial, c in s.terms:
         part: Size = Dim(((monomial, c),), 0)
         a = monomial[0]
         if len(monomial) == 1 and isinstance(a, FloorDiv) and isinstance(a.den, int):
-            times, rest = divmod(c, a.den)
-            if rest == 0:
-                part = mul(add(a.num, mul(mod(a.num, a.den), -1)), times)
+            other, shared = least[a.num], math.gcd(c, a.den)
+            if other < a.den and a.den % other == 0 and c % (a.den // other) == 0:
+                shared = a.den // other
+            elif other == a.den and sum(_divides_more(b, a) for m, _ in s.terms for b in m):
+                shared = 1
+            if shared > 1:
+                x = floordiv(a.num, a.den // shared)
+                part = mul(add(x, mul(mod(x, shared), -1)), c // shared)
+        elif len(monomial) == 1 and isinstance(a, Mod):
+            part = mul(_reduced(a), c)
         total = add(total, part)
     return total
+
+
+def _reduced(a: Mod) -> Size:
+    """`(f*x) % (f*d)` as `f*(x % d)`."""
+    if not isinstance(a.den, int) or isinstance(a.num, int):
+        return mod(a.num, a.den)
+    factor = math.gcd(a.den, a.num.const, *(c for _, c in a.num.terms))
+    return mul(mod(floordiv(a.num, factor), a.den // factor), factor)
+
+
+def _divides_more(b: Atom, a: FloorDiv) -> bool:
+    """True for a quotient of the same number by a multiple of the divisor."""
+    if not isinstance(b, FloorDiv) or b == a or b.num != a.num:
+        return False
+    return isinstance(b.den, int) and isinstance(a.den, int) and b.den % a.den == 0

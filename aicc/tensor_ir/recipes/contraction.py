@@ -104,7 +104,13 @@ def contraction(plan: Plan, buffer: str) -> None:
     assert found is not None
     tile = _tile(plan, stage, found)
     copy = right_operand(plan, stage, found, tile)
-    Tiling(plan, buffer, out, found, tile, copy).run()
+    kernel, steps = plan.kernel, len(plan.steps)
+    try:
+        Tiling(plan, buffer, out, found, tile, copy).run()
+    except ScheduleError:
+        plan.kernel = kernel
+        del plan.steps[steps:]
+        Tiling(plan, buffer, out, found, tile, copy, even=False).run()
 
 
 def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
@@ -257,6 +263,8 @@ class Tiling:
     roles: Roles
     tile: Tile
     copy: str | None
+    even: bool = True
+    """Whether rows that only a run counts are split evenly, see `row_sizes`."""
     row_axes: list[str] = field(default_factory=list)
     overlapping: frozenset[int] = frozenset()
     """Reductions of which one step reads what another reads for another row of the tile."""
@@ -298,7 +306,7 @@ class Tiling:
         """Splits the loop over rows into tiles and computes them. panel: the loop over panels where
         it is inside the loop over rows, else "". The loops around each size of tiles."""
         nests: list[list[str]] = []
-        for size, tail in row_sizes(self.tile, self.plan.loop(row).extent):
+        for size, tail in row_sizes(self.tile, self.plan.loop(row).extent, self.even):
             if not self.plan.has_loop(row):
                 break
             outer, inner, rest = row, "", ""

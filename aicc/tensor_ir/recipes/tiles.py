@@ -114,10 +114,13 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
     return best[1] if best is not None else Tile(1, 1, lanes)
 
 
-def row_sizes(tile: Tile, extent: Size) -> tuple[tuple[int, str], ...]:
+def row_sizes(tile: Tile, extent: Size, even: bool = True) -> tuple[tuple[int, str], ...]:
     """The rows of the tiles that `extent` rows are split into, one after the other, and the tail
     that each split has. Tiles of R and of R - 1 rows leave none over where there are enough; what
-    only a run knows to be left over after those goes by a few rows, and then by single ones."""
+    only a run knows to be left over after those goes by a few rows, and then by single ones.
+
+    even: False for whole tiles and then single rows, where it cannot be proven where others end.
+    """
     rows = tile.rows
     if rows == 1:
         return ((1, "exact"),)
@@ -125,6 +128,9 @@ def row_sizes(tile: Tile, extent: Size) -> tuple[tuple[int, str], ...]:
     if isinstance(extent, int):
         left = extent - rows * whole_tiles(rows, extent)
         return (rows, "even"), (fewer, "peel"), (left % fewer or 1, "exact")
+
+    if not even:
+        return (rows, "peel"), (1, "exact")
 
     def cycles(most: int) -> float:
         each, one = (step_cycles(r, tile.vectors, NEAR) for r in (most, 1))

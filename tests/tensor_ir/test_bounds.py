@@ -1,0 +1,45 @@
+"""What is proven of sizes that are quotients of quotients: tiles of rows that only a run counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from aicc.symbolic import Size, evaluate, loop_var, maximum, minimum, sym, symbols
+from aicc.tensor_ir.analysis import _remainders, surely_le
+
+X = sym("x", 1)
+HALF = (X + 1) // 2
+SIZES = [X, HALF, (HALF + 1) // 2, (HALF + 1) // 2 * 2, (X + 3) // 4 * 6, X * 4 + 2, HALF * 3]
+
+
+@pytest.mark.parametrize("n", SIZES, ids=str)
+def test_rewriting_quotients_changes_no_value(n: Size) -> None:
+    for rows in (2, 6, 8):
+        for s in (n - n // rows * rows, n - n // rows * rows - n % rows, n % rows * 5 - n // 3):
+            for x in range(1, 130):
+                assert evaluate(s, {"x": x}) == evaluate(_remainders(s), {"x": x}), s
+
+
+@pytest.mark.parametrize("n", SIZES[:4], ids=str)
+@pytest.mark.parametrize("rows", [2, 8])
+def test_tiles_of_rows_and_the_rest_stay_inside(n: Size, rows: int) -> None:
+    count = n // rows
+    tile = loop_var("o", 0, count)
+    (o,) = symbols(tile) - symbols(n)
+    assert surely_le(tile * rows + rows, n, {o: (0, count)})
+    rest = loop_var("t", 0, n % rows)
+    found = symbols(rest) - symbols(n)
+    if found:
+        (t,) = found
+        assert surely_le(count * rows + rest + 1, n, {t: (0, n % rows)})
+    few = minimum(count, maximum(0, n - (rows - 1) * ((n + rows - 1) // rows)))
+    tile = loop_var("e", 0, few)
+    (e,) = symbols(tile) - symbols(n)
+    assert surely_le(tile * rows + rows, n, {e: (0, few)})
+
+
+def test_what_does_not_hold_is_not_proven() -> None:
+    tile = loop_var("o", 0, HALF // 8 + 1)
+    (o,) = symbols(tile) - symbols(X)
+    assert not surely_le(tile * 8 + 8, HALF, {o: (0, HALF // 8 + 1)})
+    assert not surely_le(HALF // 8 * 8 + 8, HALF, {})
