@@ -10,7 +10,6 @@ counts as absent.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -88,11 +87,9 @@ class ModelCache(CacheFolder):
             model = load(path, threads=threads, verify=True, resident=True)
         except AiccError as error:
             log.debug("model cache: %s", error)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self.drop(path)
             return None
-        with contextlib.suppress(OSError):  # a folder that is only read has no order of use
-            os.utime(path)
+        self.used(path)
         return model
 
     def put(self, entry: Entry, model: CompiledModel) -> None:

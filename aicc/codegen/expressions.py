@@ -10,8 +10,9 @@ from aicc.codegen.blocks import Blocks
 from aicc.codegen.llvm_types import flags, known_flags, literal, llvm_type, splat, suffix
 from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
+from aicc.symbolic import coefficient, opaques, substitute, value_range
 from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
+from aicc.tensor_ir.walk import as_size
 
 _FLOAT_BINARY = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract"}
 _FLOAT_BINARY |= {"div": "fdiv", "mod": "frem"}
@@ -144,7 +145,7 @@ class Expressions(Blocks):
 
     def _compare_numbers(self, e: Op) -> Value | None:
         """A comparison of indices that unrolled loops have made numbers."""
-        a, b = (_as_size(x) for x in e.args)
+        a, b = (as_size(x) for x in e.args)
         if a is None or b is None:
             return None
         gap = self.resolve(a) - self.resolve(b)
@@ -154,7 +155,7 @@ class Expressions(Blocks):
 
     def _compare_lanes(self, e: Op) -> Value | None:
         """`index < bound` over consecutive lanes as a narrow comparison with the lane number."""
-        a, b = (_as_size(x) for x in e.args)
+        a, b = (as_size(x) for x in e.args)
         if a is None or b is None or self.vector is None:
             return None
         a, b = self.resolve(a), self.resolve(b)
@@ -397,12 +398,6 @@ class Expressions(Blocks):
         if nbytes(v.dtype) > nbytes(dtype):
             return made("trunc")
         return made("sext" if signed else "zext")
-
-
-def _as_size(e: Expr) -> Size | None:
-    if isinstance(e, Index):
-        return e.size if e.dtype == "i64" else None
-    return int(e.value) if isinstance(e, Const) and e.dtype == "i64" else None
 
 
 def _is_number(text: str) -> bool:

@@ -63,6 +63,16 @@ class CacheFolder:
         if self._count(size) >= CLEAN_AFTER:
             self.clean()
 
+    def used(self, path: Path) -> None:
+        """Makes a file the most recently used one."""
+        with contextlib.suppress(OSError):  # a folder that is only read has no order of use
+            os.utime(path)
+
+    def drop(self, path: Path) -> None:
+        """Removes a file that is damaged."""
+        with contextlib.suppress(OSError):
+            path.unlink()
+
     def give_up(self, error: Exception) -> None:
         """Nothing more is written by this object."""
         log.debug("cache %s: nothing more is kept: %s", self.folder, error)
@@ -145,11 +155,9 @@ class ObjectCache(CacheFolder):
         data = whole[start:]
         if whole[:start] != MAGIC + _checksum(key, data):
             log.debug("object cache: %s is damaged", path)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self.drop(path)
             return None
-        with contextlib.suppress(OSError):  # a folder that is only read has no order of use
-            os.utime(path)
+        self.used(path)
         return data
 
     def put(self, key: str, data: bytes) -> None:

@@ -17,6 +17,7 @@ from aicc.ops.registry import REQUIRED, OpContext
 from aicc.symbolic import Size, lo_of, sym
 
 FEW_NUMBERS = 16
+"""Elements of floating-point results that are computed for the sizes they lead to."""
 OPERAND_LIMIT = 1 << 16
 """Elements of an operand beyond which results are not computed while types are inferred."""
 InferRegion = Callable[[int, Sequence[TensorType]], list[TensorType]]

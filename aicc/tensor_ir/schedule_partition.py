@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aicc.symbolic import Size, Sym, proves_le, proves_lt, substitute, value_range
 from aicc.tensor_ir.analysis import bounds
-from aicc.tensor_ir.ir import Const, Expr, For, If, Index, Kernel, Op, Reduce, Stmt, Store, While
+from aicc.tensor_ir.ir import Const, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.schedule import (
     Step,
     fresh_variable,
@@ -16,7 +16,7 @@ from aicc.tensor_ir.schedule import (
     require_loop,
     unused_names,
 )
-from aicc.tensor_ir.walk import map_expr, substitute_body, walk_expr, walk_stmts
+from aicc.tensor_ir.walk import as_size, map_expr, substitute_body, walk_expr, walk_stmts
 
 Ranges = Mapping[Sym, tuple[Size, Size]]
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
@@ -106,7 +106,7 @@ def truth(cond: Expr, ranges: Ranges) -> bool | None:
         return None if inner is None else not inner
     if cond.name not in _COMPARISONS:
         return None
-    a, b = (_as_size(x) for x in cond.args)
+    a, b = (as_size(x) for x in cond.args)
     if a is None or b is None:
         return None
     found = bounds(b - a, ranges)
@@ -125,12 +125,6 @@ def truth(cond: Expr, ranges: Ranges) -> bool | None:
     return False if proves_le(high, least - 1) else None
 
 
-def _as_size(e: Expr) -> Size | None:
-    if isinstance(e, Index):
-        return e.size
-    return int(e.value) if isinstance(e, Const) and e.dtype == "i64" else None
-
-
 def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
     """Where inside 0..extent the conditions of a nest change with `v`, in no order: the first index
     after each change."""
@@ -144,7 +138,7 @@ def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
         for e in walk_expr(s.value):
             if not isinstance(e, Op) or e.name not in ("lt", "le", "gt", "ge"):
                 continue
-            a, b = (_as_size(x) for x in e.args)
+            a, b = (as_size(x) for x in e.args)
             if a is None or b is None:
                 continue
             gap = a - b if e.name in ("gt", "ge") else b - a

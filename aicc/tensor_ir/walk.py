@@ -180,6 +180,14 @@ def substitute_body(body: tuple[Stmt, ...], mapping: Mapping[Sym, Size]) -> tupl
     return map_exprs(body, lambda e: None, lambda s: substitute(s, mapping))
 
 
+def as_size(e: Expr) -> Size | None:
+    """An index that an expression is; None for other values, and for other integers than i64, which
+    may have wrapped."""
+    if isinstance(e, Index):
+        return e.size if e.dtype == "i64" else None
+    return int(e.value) if isinstance(e, Const) and e.dtype == "i64" else None
+
+
 def loads_of(s: Stmt | Expr) -> tuple[Load, ...]:
     """All loads in a statement and below it, also those inside opaque indices."""
     return remembered(s, "_loads", _loads_of)

@@ -67,10 +67,8 @@ kernel @k()
     assert loads(kernel, target) == 3
 
 
-@all_targets
-def test_overlapping_vectors(target: Target) -> None:
-    kernel = parse_kernel(
-        """
+CHANGES = {
+    "overlapping_vectors": """
 kernel @k()
   in x: f32[8]
   out y: f32[8]
@@ -81,15 +79,8 @@ kernel @k()
   vector j in 0..8: y[j] = t[j]
   vector k in 0..8: t[k + 4] = x[k]*2.0
   vector l in 0..8: z[l] = t[l + 2]
-"""
-    )
-    check(kernel, target)
-
-
-@all_targets
-def test_branches_know_nothing_of_each_other(target: Target) -> None:
-    kernel = parse_kernel(
-        """
+""",
+    "branches_know_nothing_of_each_other": """
 kernel @k()
   in x: f32[8]
   out y: f32[8]
@@ -101,15 +92,8 @@ kernel @k()
     else:
       t[0] = t[0]*2.0
     y[i] = t[0]
-"""
-    )
-    check(kernel, target)
-
-
-@all_targets
-def test_a_condition_that_the_body_changes(target: Target) -> None:
-    kernel = parse_kernel(
-        """
+""",
+    "a_condition_that_the_body_changes": """
 kernel @k()
   in x: f32[4]
   out y: f32[4]
@@ -119,15 +103,8 @@ kernel @k()
     while t[0] < 100.0:
       t[0] = t[0]*2.0 + 1.0
     y[i] = t[0]
-"""
-    )
-    check(kernel, target)
-
-
-@all_targets
-def test_parallel_loops_may_change_anything(target: Target) -> None:
-    kernel = parse_kernel(
-        """
+""",
+    "parallel_loops_may_change_anything": """
 kernel @k()
   in x: f32[8]
   out y: f32[8]
@@ -136,6 +113,12 @@ kernel @k()
   parallel i in 0..8: t[i] = x[i]
   y[0] = t[0]
   for j in 1..8: y[j] = t[j]
-"""
-    )
-    check(kernel, target)
+""",
+}
+"""What changes memory behind a value that was known: overlaps, branches, conditions, threads."""
+
+
+@all_targets
+@pytest.mark.parametrize("text", CHANGES.values(), ids=CHANGES)
+def test_what_changes_is_loaded_anew(text: str, target: Target) -> None:
+    check(parse_kernel(text), target)
