@@ -46,6 +46,16 @@ class Folder:
         return known_values(ed, node) or self.evaluate(ed, node)
 
     def evaluate(self, ed: Editor, node: Node) -> list[str] | None:
+        """op(@a, @b) -> @c, which is one for all nodes that are equal: layers may share weights."""
+        if node.op == "Identity" and ed.constant_of(node.inputs[0]) is not None:
+            return [node.inputs[0]]
+        key = ("folded", node.op, node.inputs, node.attrs, tuple(map(bool, node.outputs)))
+        known: list[str] | None = ed.memo.get(key)
+        if known is None and (known := self._evaluate(ed, node)) is not None:
+            ed.memo[key] = known
+        return known
+
+    def _evaluate(self, ed: Editor, node: Node) -> list[str] | None:
         """op(@a, @b) -> @c, by the operator's reference."""
         op = registry.find(node.op)
         if op is None or not op.deterministic or node.regions:

@@ -112,3 +112,21 @@ def test_f16_constants_keep_their_type():
     after = applied(b.done(b("Mul", x, c)), Fold())
     (data,) = after.constants.values()
     assert data.dtype == np.float16
+
+
+def test_shared_weights_stay_one_constant():
+    b = Build()
+    x, w = b.input("x", 4, 4), b.weights(4, 4)
+    for _ in range(3):
+        x = b("MatMul", x, b("Transpose", b("Identity", w), perm=(1, 0)))
+        x = b("Add", x, b("ReduceSum", b("Identity", w), keepdims=1))
+    after = applied(b.done(x), Fold())
+    assert ops(after) == ["MatMul", "Add"] * 3
+    assert len(after.constants) == 2
+
+
+def test_a_constant_may_be_a_result():
+    b = Build()
+    w = b.weights(4)
+    after = applied(b.done(b("Identity", w), b("Neg", w), b("Neg", w)), Fold())
+    assert len(set(after.outputs)) == 3
