@@ -17,3 +17,19 @@ def test_all_axes_of_a_chain_join(shape):
     b.mark_output(b.compute(shape, lambda *i: call("max", t[i], 0.0)))
     _, made = check(b.build())
     assert "//" not in str(made) and "%" not in str(made)
+
+
+@pytest.mark.parametrize(("rows", "inner"), [(64, 4), (16, 16), (10, 4), (32, 2)])
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "writes"])
+def test_rows_of_blocks_that_are_less_than_a_line_come_together(rows, inner, reads):
+    """Rows of a transpose that lie side by side are computed one after the other."""
+    b = KernelBuilder("k")
+    if reads:
+        x = b.input("x", "f32", (32, rows, inner))
+        b.mark_output(b.compute((inner, rows, 32), lambda i, j, k: x[k, j, i]))
+    else:
+        x = b.input("x", "f32", (inner, rows, 32))
+        b.mark_output(b.compute((32, rows, inner), lambda i, j, k: x[k, j, i]))
+    steps, _ = check(b.build())
+    whole = 256 // (4 * inner)
+    assert (f"split(i1, {whole}" in steps) == (rows % whole == 0 and inner >= 4), steps

@@ -5,6 +5,7 @@ parallel chunk: for vector: y = f(x...)
 
 from __future__ import annotations
 
+from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, divides, proves_le, symbols
 from aicc.tensor_ir.ir import For, Load, Store
@@ -30,6 +31,8 @@ LEAST_BLOCK = 4
 """Rows of the smallest block that is transposed in registers."""
 PARTS = 8
 """Parts that one loop is cut into at most."""
+LINES = 256
+"""Bytes side by side that are worth going for at once."""
 
 
 def maps(plan: Plan) -> None:
@@ -153,8 +156,30 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
         if plan.has_loop(f"{second}.t"):
             vector_loop(plan, f"{second}.t", lanes)
         apart = [f"{n}.o" for n, t in ((first, tails[0]), (second, tails[1])) if t != "shift"]
-        parallelise(plan, *rest, *apart)
+        parallelise(plan, *_whole_lines(plan, rest, f"{first}.o", f"{second}.o"), *apart)
     return blocked
+
+
+def _whole_lines(plan: Plan, rest: list[str], *over: str) -> list[str]:
+    """Where rows of a block are shorter than cache lines, what else is in those lines comes next:
+    some iterations of the loop over that, the last of `rest`, go inside the loops `over` blocks.
+    The loops that are left around those."""
+    if not rest:
+        return rest
+    loop = plan.loop(rest[-1])
+    stores = [s for s in walk_stmts((loop,)) if isinstance(s, Store)]
+    near: list[int] = []
+    for s in stores:
+        written = Load(s.buffer, s.indices, plan.kernel.buffer(s.buffer).dtype)
+        for x in (written, *(x for x in walk_expr(s.value) if isinstance(x, Load))):
+            step = stride_in(plan.kernel, x, loop.var)
+            near += [step * nbytes(x.dtype)] if isinstance(step, int) and step > 1 else []
+    count = LINES // min(near, default=LINES)
+    name = loop.var.name
+    if len(stores) > 1 or count < 2 or not divides(count, loop.extent):
+        return rest
+    order = (f"{name}.o", *over, f"{name}.i")
+    return [*rest[:-1], order[0]] if plan.attempt(Split(name, count), Reorder(order)) else rest
 
 
 def _divides(plan: Plan, name: str, size: int) -> bool:
