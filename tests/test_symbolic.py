@@ -239,6 +239,13 @@ def test_a_split_index_recombines() -> None:
     assert recombine(k // 4 * 20 + k % 4 * 5 + 1) == k * 5 + 1
 
 
+def test_a_difference_recombines_after_a_split() -> None:
+    """The quotient and the remainder of `n*w - n` are of the same number."""
+    n, k = VARS["n"], VARS["k"]
+    count = k * n - k
+    assert recombine(count // 8 * 8 + count % 8) == count
+
+
 def test_split_loops_simplify() -> None:
     o, i, n = sym("o", 0, None), sym("i", 0, 15), sym("n", 1)
     assert (16 * o + i) // 16 == o

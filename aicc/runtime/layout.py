@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aicc.errors import InputError
 from aicc.memory import placement
 from aicc.runtime.context import Slots
 from aicc.runtime.program import Program
-from aicc.symbolic import Size, Sym, substitute, sym
+from aicc.symbolic import Size, Sym, proves_le, substitute, sym
 
 EXACT = 8
 """So many sets of sizes get a placement of their own."""
@@ -104,11 +105,14 @@ class _Phase:
         self.outputs = list(ports)
         known = [s.sym for s in program.sizes if program.phase_of_size[s.sym.name] <= phase]
         self._names = [s.name for s in known]
+        extents = dict.fromkeys(d for b in (*arena, *ports.values()) for d in b.shape)
+        self._risky = [d for d in extents if not proves_le(0, d)]
         self._function = _compiled(
             known,
             [
                 [b.nbytes for b in arena],
                 [b.nbytes for b in copied.values()],
+                self._risky,
                 *(b.shape for b in ports.values()),
             ],
         )
@@ -116,8 +120,15 @@ class _Phase:
     def numbers(
         self, values: Mapping[str, int]
     ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        """Bytes of the arena's buffers, bytes of the copies, shapes of the outputs."""
-        sizes, counts, *shapes = self._function(*(values[n] for n in self._names))
+        """Bytes of the arena's buffers, bytes of the copies, shapes of the outputs.
+
+        Raises InputError where an extent would be negative: kernels rely on that none is.
+        """
+        sizes, counts, extents, *shapes = self._function(*(values[n] for n in self._names))
+        for extent, value in zip(self._risky, extents, strict=True):
+            if value < 0:
+                given = ", ".join(f"{n} = {values[n]}" for n in self._names)
+                raise InputError(f"an axis inside would have {extent} = {value} elements: {given}")
         return sizes, counts, tuple(shapes)
 
 

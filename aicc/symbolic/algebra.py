@@ -271,7 +271,9 @@ def mod(num: Size, den: Size) -> Size:
     if not _mentions(quotient, FloorDiv):
         return add(num, mul(mul(quotient, den), -1))
     if isinstance(den, int) and isinstance(num, Dim):
-        reduced = build({m: c % den if c % den else 0 for m, c in num.terms}, num.const % den)
+        # Small coefficients stay, as they do in the quotient: proofs join it with the remainder.
+        terms = {m: c if 0 < abs(c) < den else c % den for m, c in num.terms}
+        reduced = build({m: c for m, c in terms.items() if c}, num.const % den)
         if reduced != num:
             return mod(reduced, den)
     return from_atom(Mod(num, den))

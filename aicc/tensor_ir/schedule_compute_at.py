@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aicc.symbolic import (
+    Dim,
+    FloorDiv,
     Size,
     Sym,
     add,
     coefficient,
+    floordiv,
     maximum,
     mul,
     opaques,
@@ -208,7 +211,7 @@ class ComputeAt(Step):
                 coefficient(a.indices[axis], v) is not None for a in loads for v in a.ranges
             )
             fits = (exact and linear) or (
-                surely_le(0, lo, outer) and surely_le(add(lo, extent), whole, outer)
+                _not_negative(lo, whole, outer) and surely_le(add(lo, extent), whole, outer)
             )
             if not fits and isinstance(whole, int):
                 top = value_range(extent)[1]
@@ -257,7 +260,7 @@ class ComputeAt(Step):
                 mapping[v] = add(lo, position)
                 if unsure[n]:
                     guards.append(below(add(lo, position), whole))
-                    if not proves_le(0, lo):
+                    if not _not_negative(lo, whole, {}):
                         guards.append(call("ge", Index(add(lo, position)), 0))
             index.append(position)
         inner: list[tuple[Sym, Size]] = []
@@ -285,6 +288,21 @@ class ComputeAt(Step):
         for var, extent in reversed(axes):
             body = (For(var, 0, extent, "for", body),)
         return body
+
+
+def _not_negative(index: Size, extent: Size, loops: Ranges) -> bool:
+    """True where an index is 0 or more, since the extent that it is in is, and its quotients."""
+    if surely_le(0, index, loops):
+        return True
+    if isinstance(index, int):
+        return False
+    for monomial, c in index.terms:
+        a = monomial[0]
+        if c > 0 and len(monomial) == 1 and isinstance(a, FloorDiv) and proves_le(1, a.den):
+            quotient = floordiv(extent, a.den)
+            if isinstance(quotient, Dim) and (monomial, 1) in quotient.terms:
+                return surely_le(0, add(index, mul(quotient, -c)), loops)
+    return False
 
 
 def _least(a: Size, b: Size, loops: Ranges) -> Size | None:

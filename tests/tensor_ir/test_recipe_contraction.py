@@ -120,3 +120,35 @@ def test_single_rows_are_shared_too():
     """One row for a few panels: what a step of decoding computes."""
     (*_, last) = parallel_loops(check(product(N, 256, 128), {"n": 1})[1])
     assert "*" in str(last.hi) or not isinstance(last.hi, int)
+
+
+def valid(length, channels, filters):
+    """A convolution along one axis, without zeros at its ends, and a bias."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (length, channels))
+    w = b.constant("w", "f32", (3, channels, filters))
+    c = b.constant("c", "f32", (filters,))
+    y = b.reduce((length - 2, filters), (3, channels), lambda i, f, k, c: x[i + k, c] * w[k, c, f])
+    b.mark_output(b.compute((length - 2, filters), lambda i, f: y[i, f] + c[f]))
+    return b.build()
+
+
+@pytest.mark.parametrize("length", [2, 3, 12, 13])
+def test_rows_that_a_window_leaves_are_tiles(length):
+    """There are n - 2 rows: some of the columns of a tile may be missing, but no row."""
+    _, made = check(valid(N, 16, 100), {"n": length})
+    assert made.buffer("w").pack
+
+
+@pytest.mark.parametrize("length", [4, 9, 40])
+def test_rows_of_two_axes_one_of_them_a_difference_are_tiles(length):
+    b = KernelBuilder("k")
+    batch = sym("batch", 1)
+    steps = N // 4 - 1
+    x = b.input("x", "f32", (steps, batch, 16))
+    w = b.constant("w", "f32", (16, 100))
+    c = b.constant("c", "f32", (100,))
+    y = b.reduce((steps, batch, 100), (16,), lambda t, n, f, k: x[t, n, k] * w[k, f])
+    b.mark_output(b.compute((steps, batch, 100), lambda t, n, f: y[t, n, f] + c[f]))
+    _, made = check(b.build(), {"n": length, "batch": 3})
+    assert made.buffer("w").pack

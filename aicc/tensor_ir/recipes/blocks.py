@@ -68,6 +68,22 @@ def has_blocks(kernel: Kernel) -> bool:
     return any(shared(kernel, s) for s in stages(kernel))
 
 
+def lanes_in_blocks(kernel: Kernel) -> tuple[Stage, Sym] | None:
+    """The result's stage and the variable that lanes run along, where `blocks` finds the shape it
+    takes: one chain of maps, whose shared values the result reads once."""
+    made = stages(kernel)
+    kept = [s for s in made if shared(kernel, s)]
+    if not kept or len(made) != len(kernel.body) or any(s.op is not None for s in made):
+        return None
+    for s in reversed(made[:-1]):
+        if s not in kept:
+            kernel = Inline(s.buffer).apply(kernel)
+    final = stages(kernel)[-1]
+    loads = loads_from(final.value, kept[-1].buffer)
+    lane = lane_of(final, loads[0]) if len(loads) == 1 else None
+    return None if lane is None else (final, lane)
+
+
 def blocks(plan: Plan) -> None:
     """Schedules a kernel of maps, of which some are shared by the elements of a block."""
     for stage in reversed(plan.stages()):
@@ -222,4 +238,4 @@ def compute_block(plan: Plan, buffer: str, at: str) -> None:
     plan.do(Vectorize(loops[-1]))
 
 
-__all__ = ["blocks", "has_blocks"]
+__all__ = ["blocks", "has_blocks", "lanes_in_blocks"]

@@ -13,14 +13,15 @@ cache level that holds them all. Symbols count as `NOMINAL`. Only ratios of esti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from aicc.dtypes import nbytes
-from aicc.symbolic import Size, evaluate, symbols
+from aicc.symbolic import Dim, Size, Sym, evaluate, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
+from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
-from aicc.tensor_ir.recipes.common import COSTLY, is_costly, stride_in
+from aicc.tensor_ir.recipes.common import COSTLY, divisors, is_costly, stride_in
 from aicc.tensor_ir.recipes.contraction import product_of, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
@@ -36,6 +37,15 @@ CALL = 300.0
 """Cycles of a kernel call: its arguments, its first misses, handing out its loop."""
 EXPANDED = 12.0
 """Instructions that a costly operation expands to."""
+TURNED = 3.0
+"""Instructions more for a load whose lanes are side by side along another axis: blocks turn in
+registers."""
+GATHERED = 24.0
+"""Instructions more for a load whose lanes are apart."""
+SCATTERED = 100.0
+"""Instructions more for a store whose lanes are apart, which often meet in few sets of a cache."""
+SHORT = 8
+"""Elements side by side that are about as good as a vector."""
 BYTES_PER_CYCLE = ((0.5, "l1d", 64.0), (0.5, "l2", 24.0), (0.5, "l3", 12.0))
 """(share of a cache that data may fill, cache, bytes it delivers per cycle)."""
 MEMORY_BYTES_PER_CYCLE = 6.0
@@ -58,7 +68,8 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     band reads the constants anew; an odd number of bands is not shared out evenly. A chain of
     products (`chained`) computes whole blocks of rows; what lies between the products, which would
     be written and read twice, is not handed from kernel to kernel: estimates of those take all of
-    that as hidden, so that the part which is not is taken off here. Infinite where no recipe takes
+    that as hidden, so that the part which is not is taken off here. Maps that no recipe computes by
+    blocks are computed again wherever they are read. Infinite where no recipe takes
     several products, or a product between maps.
     """
     in_bands = has_staged(kernel)
@@ -67,14 +78,18 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     block = block_of(kernel, machine) if several and has_chain(kernel) else None
     if several and block is None:
         return math.inf
+    blocks = lanes_in_blocks(kernel)
+    keeps = blocks is not None or any(s.op is not None for s in stages(kernel))
     for stage in reversed(stages(kernel)):
         if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
             value = stage_of(kernel, stage.buffer)
-            if value is not None and not _kept(kernel, value):
+            if value is not None and not (keeps and _kept(kernel, value)):
                 kernel = Inline(stage.buffer).apply(kernel)
     lanes = machine.lanes("f32")
     products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
-    each = [_cycles(s, 1.0, products) / lanes for s in kernel.body]
+    each = [_cycles(kernel, s, 1.0, products) / lanes for s in kernel.body]
+    if blocks is not None and blocks[1] != blocks[0].variables[-1]:
+        each[-1] += SCATTERED * _count(tuple(e for _, e in blocks[0].axes)) / 2 / lanes
     if block is not None:
         first, *_, last = (s for s in stages(kernel) if s.op is not None)
         for s in (first, last):
@@ -195,15 +210,22 @@ def _joined(kernel: Kernel, stage: Stage, own: Load, other: Load) -> tuple[int, 
     return together, apart
 
 
-def _cycles(s: Stmt, times: float, products: Mapping[str, float | None]) -> float:
-    """Cycles of one lane, two instructions a cycle; those of `products` are known."""
+def _cycles(
+    kernel: Kernel,
+    s: Stmt,
+    times: float,
+    products: Mapping[str, float | None],
+    loops: tuple[Sym, ...] = (),
+) -> float:
+    """Cycles of one lane, two instructions a cycle; those of `products` are known. loops: the
+    variables of those around the statement."""
     if isinstance(s, For):
         inner = times * max(0, _number(s.extent))
-        return sum(_cycles(c, inner, products) for c in s.body)
+        return sum(_cycles(kernel, c, inner, products, (*loops, s.var)) for c in s.body)
     if isinstance(s, If):
-        return sum(_cycles(c, times, products) for c in (*s.then, *s.orelse))
+        return sum(_cycles(kernel, c, times, products, loops) for c in (*s.then, *s.orelse))
     if isinstance(s, While):
-        return sum(_cycles(c, times * NOMINAL, products) for c in s.body)
+        return sum(_cycles(kernel, c, times * NOMINAL, products, loops) for c in s.body)
     if not isinstance(s, Store | Reduce):
         return times
     if isinstance(s, Reduce) and _contracts(s):
@@ -212,7 +234,42 @@ def _cycles(s: Stmt, times: float, products: Mapping[str, float | None]) -> floa
     work = 1.0 + _work(s.value, set())
     if isinstance(s, Reduce) and isinstance(s.value, Op) and s.value.name == "mul":
         work -= 1.0  # multiplied and added by one instruction
-    return times * work / 2
+    return times * (work + _gathers(kernel, s, loops)) / 2
+
+
+def _gathers(kernel: Kernel, s: Store | Reduce, loops: tuple[Sym, ...]) -> float:
+    """Instructions for the loads of a statement whose lanes are not side by side in memory. Lanes
+    run along the result's last axis, or the innermost loop of a reduction."""
+    own = next((v for i in reversed(s.indices) for v in symbols(i) & set(loops)), None)
+    ways = {own, loops[-1]} if loops and isinstance(s, Reduce) else {own}
+
+    def apart(v: Sym | None, loads: Iterable[Load]) -> float:
+        if v is None:
+            return 0.0
+        total = 0.0
+        for x in loads:
+            if not _side_by_side(kernel, x, v):
+                turns = any(stride_in(kernel, x, w) == 1 for w in loops if w != v)
+                total += TURNED if turns else GATHERED
+        return total
+
+    loads = {x for x in walk_expr(s.value) if isinstance(x, Load)}
+    return min(apart(v, loads) for v in ways)
+
+
+def _side_by_side(kernel: Kernel, load: Load, v: Sym) -> bool:
+    """True where neighbouring values of `v` load neighbouring elements, or one, most of the time:
+    also where they do so within parts of the axis, of `SHORT` or more."""
+    step = stride_in(kernel, load, v)
+    if step is not None:
+        return step in (0, 1)
+    parts = set().union(*(divisors(i, v) for i in load.indices))
+    if not parts:
+        return True  # a clamped index: contiguous but for its ends
+    part = Sym(f"{v.name}.part", 0, min(parts) - 1)
+    first = load.substitute_sizes({v: Dim((((part,), 1),), 0)})
+    assert isinstance(first, Load)
+    return min(parts) >= SHORT and stride_in(kernel, first, part) in (0, 1)
 
 
 def _contracts(s: Reduce) -> bool:

@@ -1,0 +1,58 @@
+"""Fusion weighs in which order memory is read and written: what lanes would gather, and values that
+blocks compute once for many elements, are not computed again for each."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import aicc
+from aicc.graph_ir.module import Module
+from zoo.builder import GraphBuilder
+
+
+def shuffled() -> onnx.ModelProto:
+    """A wide convolution whose channels become pixels."""
+    g = GraphBuilder("shuffled")
+    x = g.conv(g.input("x", (1, 32, 24, 24)), "up", 32, 128, 3)
+    g.output(g.op("DepthToSpace", x, blocksize=2, mode="CRD"), "y", (1, 32, 48, 48))
+    return g.build()
+
+
+def group_normalised() -> onnx.ModelProto:
+    """Convolutions with GroupNorm between them, as exporters write it before opset 18."""
+    g = GraphBuilder("groups")
+    x = g.conv(g.input("x", (1, 32, 24, 24)), "a", 32, 32, 3)
+    x = g.op("Reshape", x, g.ints(0, 4, -1))
+    ones, zeros = g.constant(np.ones(4, "f")), g.constant(np.zeros(4, "f"))
+    x = g.op("InstanceNormalization", x, ones, zeros)
+    x = g.op("Relu", g.op("Reshape", x, g.ints(1, 32, 24, 24)))
+    g.output(g.conv(x, "b", 32, 32, 3), "y", (1, 32, 24, 24))
+    return g.build()
+
+
+@pytest.mark.parametrize("model", [shuffled, group_normalised])
+def test_tiles_of_results_are_not_computed_element_by_element(model) -> None:  # type: ignore[no-untyped-def]
+    """What transforms the products of a convolution writes whole tiles; what reads them in another
+    order is a kernel of its own."""
+    module = aicc.compile(model(), stop_after="fuse", target="x86-64-v4")
+    assert isinstance(module, Module)
+    transforms = [n for n in module.kernels if "winogradoutput" in n]
+    assert transforms
+    for name in transforms:
+        assert "depthtospace" not in name
+        assert "reducemean" not in name
+        assert "transpose" not in name
+
+
+def test_sizes_that_leave_nothing_are_refused() -> None:
+    """Two axes below zero would give a number of elements above it."""
+    g = GraphBuilder("window")
+    x = g.input("x", (1, 3, "h", "w"))
+    y = g.op("Conv", x, g.normal("w", (20, 3, 3, 3), 0.2))
+    g.output(y, "y", (1, 20, None, None))
+    model = aicc.compile(g.build())
+    assert model.run(None, {"x": np.ones((1, 3, 2, 5), "f")})[0].shape == (1, 20, 0, 3)
+    with pytest.raises(aicc.InputError, match="h - 2 = -1 elements: h = 1, w = 1"):
+        model.run(None, {"x": np.ones((1, 3, 1, 1), "f")})
