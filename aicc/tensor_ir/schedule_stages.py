@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import (
-    Size,
-    Sym,
-    symbols,
-)
+from aicc.symbolic import Dim, Size, Sym, symbols
 from aicc.tensor_ir.analysis import (
     readers,
     reads,
@@ -16,7 +12,7 @@ from aicc.tensor_ir.analysis import (
     writes,
 )
 from aicc.tensor_ir.builder import identity
-from aicc.tensor_ir.ir import Buffer, Expr, For, Kernel, Load, Reduce, Stmt, Store
+from aicc.tensor_ir.ir import Buffer, Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
 from aicc.tensor_ir.schedule import (
     Step,
     fresh_variable,
@@ -24,6 +20,7 @@ from aicc.tensor_ir.schedule import (
     require_loop,
     unused_names,
 )
+from aicc.tensor_ir.schedule_axes import stage_nest
 from aicc.tensor_ir.schedule_compute_at import (
     ComputeAt,
     fresh_buffer,
@@ -31,7 +28,16 @@ from aicc.tensor_ir.schedule_compute_at import (
 )
 from aicc.tensor_ir.walk import map_body, map_expr, map_exprs, substitute_body
 
-__all__ = ["CacheRead", "CacheWrite", "ComputeAt", "Inline", "Pack", "Rfactor", "fresh_buffer"]
+__all__ = [
+    "CacheRead",
+    "CacheWrite",
+    "ComputeAt",
+    "Inline",
+    "Outline",
+    "Pack",
+    "Rfactor",
+    "fresh_buffer",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,54 @@ class Inline(Step):
         body = kernel.body[: stage.position] + kernel.body[stage.position + 1 :]
         buffers = tuple(b for b in kernel.buffers if b.name != self.buffer)
         return replace(kernel, body=map_exprs(body, one), buffers=buffers)
+
+
+@dataclass(frozen=True)
+class Outline(Step):
+    """y[i, j] op= f(g(j), ..)   ->   t[j] = g(j);  y[i, j] op= f(t[j], ..)
+
+    Makes a stage of an argument of what a stage computes, over the variables that it depends on, as
+    they stand in `order`; the inverse of `inline`. Precondition: y is computed by one stage, by an
+    operation that has such an argument, and the extents of those variables depend on no others.
+    """
+
+    buffer: str
+    argument: int
+    order: tuple[int, ...] = ()
+    name = "outline"
+
+    def apply(self, kernel: Kernel) -> Kernel:
+        stage = stage_of(kernel, self.buffer)
+        if stage is None:
+            raise self.fail(kernel, f"{self.buffer} is not computed by one stage")
+        e = stage.value
+        if not isinstance(e, Op) or not 0 <= self.argument < len(e.args):
+            raise self.fail(kernel, f"{self.buffer} is no operation of {self.argument + 1} values")
+        part = e.args[self.argument]
+        loops = [*((v, n) for v, n in stage.axes if v is not None), *stage.reduce]
+        own = [(v, n) for v, n in loops if v in part.size_symbols()]
+        order = self.order or tuple(range(len(own)))
+        if sorted(order) != list(range(len(own))):
+            raise self.fail(kernel, f"{order} is not a permutation of the variables")
+        name = fresh_buffer(kernel, f"{self.buffer}.{self.argument}")
+        taken = unused_names(kernel)
+        made: list[Sym] = []
+        mapping: dict[Sym, Size] = {}
+        for v, extent in (own[n] for n in order):
+            if symbols(extent) & {w for w, _ in loops}:
+                raise self.fail(kernel, f"the extent of {v} depends on other loops")
+            var, mapping[v] = fresh_variable(f"{name}.{len(made)}", 0, extent, taken)
+            made.append(var)
+        shape = tuple(own[n][1] for n in order)
+        nest: Stmt = Store(name, tuple(mapping.values()), part.substitute_sizes(mapping))
+        for var, extent in reversed(list(zip(made, shape, strict=True))):
+            nest = For(var, 0, extent, "for", (nest,))
+        load = Load(name, tuple(Dim((((v,), 1),), 0) for v in mapping), part.dtype)
+        args = (*e.args[: self.argument], load, *e.args[self.argument + 1 :])
+        rest = stage_nest(replace(stage, value=replace(e, args=args)))
+        at = stage.position
+        body = (*kernel.body[:at], nest, rest, *kernel.body[at + 1 :])
+        return kernel.with_buffer(Buffer(name, part.dtype, shape, "temp")).with_body(body)
 
 
 @dataclass(frozen=True)

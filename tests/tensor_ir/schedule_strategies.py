@@ -42,6 +42,7 @@ from aicc.tensor_ir.schedule_stages import (
     CacheWrite,
     ComputeAt,
     Inline,
+    Outline,
     Pack,
     Rfactor,
 )
@@ -308,7 +309,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     def pick(options: Any) -> Any:
         return draw(st.sampled_from(list(options)))
 
-    kind = draw(st.integers(0, 27))
+    kind = draw(st.integers(0, 28))
     factor = draw(st.integers(1, 5))
     if kind <= 3:
         return Split(pick(loops), factor, pick(TAILS))
@@ -337,6 +338,8 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         name = pick(buffers)
         order = tuple(draw(st.permutations(range(len(kernel.buffer(name).shape)))))
         return CacheRead(name, pick([*loops, ""]), pick([order, ()]))
+    if kind == 28:
+        return Outline(pick(buffers), draw(st.integers(0, 1)), pick([(), (1, 0)]))
     movable = [b.name for b in kernel.buffers if b.scope != "const"]
     if kind == 18:
         return Rfactor(pick(_reductions(kernel) or loops), factor)

@@ -12,10 +12,11 @@ from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.ir import For, Kernel, call, select
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
+from aicc.tensor_ir.recipes.common import stride_in
 from aicc.tensor_ir.recipes.cost import estimate
 from aicc.tensor_ir.schedule_text import parse_steps, print_steps
 from aicc.tensor_ir.verify import verify
-from aicc.tensor_ir.walk import walk_stmts
+from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 TARGET = Target.from_name("x86-64-v4")
 SYMBOLS = sym("b", 1), sym("n", 1), sym("m", 1)
@@ -157,6 +158,61 @@ def test_blocks_of_rows(rows, keys):
 def test_forms(options):
     made, _ = check(attention(**{"heads": 8, **options}))
     assert not in_memory(made)
+
+
+def side_by_side(heads=8, rows=20, depth=16, columns_first=True, one=True) -> Kernel:
+    """softmax(q^T k) v^T where positions are side by side in memory, or only those of v are; q, k
+    and v are parts of one tensor, or tensors of their own."""
+    b = KernelBuilder("k")
+    shape = (heads, 3 * depth, rows) if columns_first else (heads, rows, 3 * depth)
+    names = ["x"] * 3 if one else ["q", "k", "v"]
+    made = {n: b.input(n, "f32", shape) for n in dict.fromkeys(names)}
+    q, k, v = (made[n] for n in names)
+
+    def at(x, h, i, d):
+        return x[h, d, i] if columns_first else x[h, i, d]
+
+    s = b.reduce(
+        (heads, rows, rows), (depth,), lambda h, i, j, d: at(q, h, i, d) * at(k, h, j, d + depth)
+    )
+    top = b.reduce((heads, rows, 1), (rows,), lambda h, i, o, j: s[h, i, j], op="max")
+    e = b.compute((heads, rows, rows), lambda h, i, j: call("exp", s[h, i, j] - top[h, i, 0]))
+    total = b.reduce((heads, rows, 1), (rows,), lambda h, i, o, j: e[h, i, j])
+    p = b.compute((heads, rows, rows), lambda h, i, j: e[h, i, j] * (1.0 / total[h, i, 0]))
+    b.mark_output(
+        b.reduce(
+            (heads, rows, depth),
+            (rows,),
+            lambda h, i, d, j: p[h, i, j] * at(v, h, j, d + 2 * depth),
+        )
+    )
+    return b.build()
+
+
+@pytest.mark.parametrize("heads", [2, 8])
+@pytest.mark.parametrize("rows", [16, 20, 37])
+@pytest.mark.parametrize("columns_first", [True, False])
+@pytest.mark.parametrize("one", [True, False])
+def test_parts_of_one_tensor_in_any_order(heads, rows, columns_first, one):
+    made, text = check(side_by_side(heads, rows, columns_first=columns_first, one=one))
+    assert "outline" in text
+    assert bool(in_memory(made)) == (heads < 8)
+
+
+@pytest.mark.parametrize("rows", [32, 37])
+def test_columns_apart_are_turned_once_for_all_blocks(rows):
+    """Products read vectors: what is gathered is copied in blocks, outside the loop over rows."""
+    made, _ = check(side_by_side(rows=rows))
+    (loop,) = parallel_loops(made)
+    gathering = [
+        place
+        for place, nest in enumerate(loop.body)
+        for s in walk_stmts((nest,))
+        if isinstance(s, For) and s.kind == "vector"
+        for x in (x for inner in s.body for x in loads_of(inner))
+        if stride_in(made, x, s.var) not in (0, 1)
+    ]
+    assert gathering and len(loop.body) - 1 not in gathering
 
 
 @pytest.mark.parametrize("sizes", [{"b": 1, "n": 1, "m": 1}, {"b": 2, "n": 14, "m": 35}])

@@ -521,6 +521,24 @@ kernel @k(n: 1.., m: 1..)
 """,
     ),
     (
+        "outline",
+        PRODUCT,
+        "outline(r, 0, [1, 0])",
+        """
+  const b: f32[5, 6]
+  temp r: f32[4, 6]
+  temp r.0: f32[5, 4]
+  for r.0.0 in 0..5:
+    for r.0.1 in 0..4: r.0[r.0.0, r.0.1] = a[r.0.1, r.0.0]
+  for i in 0..4:
+    for j in 0..6:
+      r[i, j] = 0.0
+      for k in 0..5: r[i, j] += r.0[k, i]*b[k, j]
+  for u in 0..4:
+    for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
         "cache_read_at",
         PRODUCT,
         "cache_read(a); compute_at(a.c, i)",

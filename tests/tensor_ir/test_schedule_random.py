@@ -72,7 +72,8 @@ def test_every_kind_of_step_was_applied() -> None:
     if not APPLIED:
         return
     words = """Split Fuse Reorder Unroll Vectorize Parallel DecomposeReduction Inline ComputeAt
-        CacheWrite CacheRead Pack Rfactor FuseAxes SplitAxis PadAxis PermuteAxes Partition Within"""
+        CacheWrite CacheRead Pack Rfactor FuseAxes SplitAxis PadAxis PermuteAxes Partition Within
+        Outline"""
     kinds = words.split()
     assert not [k for k in kinds if not APPLIED[k]], APPLIED
     done = sum(APPLIED[k] for k in kinds)

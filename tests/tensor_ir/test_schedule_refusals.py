@@ -41,6 +41,14 @@ kernel @k(n: 1..)
   for u in 0..n:
     for v in 1..4: y[v] += x[v]
 """
+RAGGED = """
+kernel @k()
+  in x: f32[5]
+  out y: f32[5]
+  for i in 0..5:
+    y[i] = 0.0
+    for k in 0..i + 1: y[i] += x[i]*x[k]
+"""
 DATA = """
 kernel @k()
   in x: f32[8]
@@ -246,6 +254,10 @@ REFUSED = [
     (STAGES, "cache_read(e)", "e is a stack buffer already"),
     (STAGES, "cache_read(x, c0)", "nothing reads x there"),
     (STAGES, "cache_read(a, b0)", "a is written where the copy is read, or later"),
+    (STAGES, "outline(a, 0)", "a is not computed by one stage"),
+    (PRODUCT, "outline(r, 2)", "r is no operation of 3 values"),
+    (PRODUCT, "outline(r, 1, [0, 0])", "(0, 0) is not a permutation of the variables"),
+    (RAGGED, "outline(y, 1)", "the extent of k depends on other loops"),
     (PRODUCT, 'pack(a, "0 1")', "a is not an unpacked constant"),
     (PRODUCT, 'pack(b, "1 0"); pack(b, "1 0")', "b is not an unpacked constant"),
     (PRODUCT, 'pack(b, "0 1/4")', "does not place axis 1 once"),

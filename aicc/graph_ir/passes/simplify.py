@@ -35,6 +35,7 @@ from aicc.graph_ir.passes.simplify_shapes import (
     expanded_operand,
     identity,
     no_reduction,
+    product_of_rows,
     same_shape,
     single_repeat,
     transpose_as_reshape,
@@ -136,7 +137,7 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
         view_after_sum,
         expanded_operand,
     ),
-    "MatMul": (view_after_product,),
+    "MatMul": (view_after_product, product_of_rows),
     "Sub": (neutral_operand, subtract_constant, expanded_operand),
     "Mul": (
         neutral_operand,

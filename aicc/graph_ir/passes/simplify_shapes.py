@@ -143,6 +143,30 @@ def view_before_product(ed: Editor, node: Node) -> str | None:
     return made if add is None else str(ed.op("Add", made, add.inputs[1]))
 
 
+def product_of_rows(ed: Editor, node: Node) -> str | None:
+    """MatMul(x, Transpose(p)) -> Transpose(MatMul(p, Transpose(x))) where p is a Softmax over its
+    rows and matrices are transposed: a product computes its left operand's rows on the way"""
+    x, value = node.inputs
+    turned = ed.made_by(value, "Transpose")
+    if turned is None or not ed.read_once(value) or ed.type_of(x).rank < 2:
+        return None
+    rows = turned.inputs[0]
+    softmax = ed.made_by(rows, "Softmax")
+    rank = ed.type_of(rows).rank
+    if softmax is None or rank < 2 or permutation(ed, turned) != _turned(rank):
+        return None
+    if softmax.attr("axis", -1) % rank != rank - 1 or not ed.read_once(rows):
+        return None
+    other = str(ed.op("Transpose", x, perm=_turned(ed.type_of(x).rank)))
+    made = str(ed.op("MatMul", rows, other))
+    return str(ed.op("Transpose", made, perm=_turned(ed.type_of(made).rank)))
+
+
+def _turned(rank: int) -> tuple[int, ...]:
+    """The permutation that transposes matrices."""
+    return (*range(rank - 2), rank - 1, rank - 2)
+
+
 def permutation(ed: Editor, node: Node) -> tuple[int, ...]:
     """The axes of a Transpose: its attribute, or all of them reversed."""
     rank = ed.type_of(node.inputs[0]).rank

@@ -25,7 +25,7 @@ from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, Size, Sym, divides, product, proves_le, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stages
-from aicc.tensor_ir.ir import Kernel, Load
+from aicc.tensor_ir.ir import Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import (
     as_number,
     copy_loops,
@@ -33,6 +33,7 @@ from aicc.tensor_ir.recipes.common import (
     is_costly,
     own_axes,
     parallelise,
+    stride_in,
     vector_loop,
     with_epilogue,
 )
@@ -43,7 +44,7 @@ from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles
 from aicc.tensor_ir.schedule import Reorder, Split
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis, Widen
-from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline
+from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline, Outline
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within
 from aicc.tensor_ir.walk import walk_expr
@@ -194,8 +195,8 @@ def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
         raise ScheduleError(f"{parts.left} is not read row by row\n{plan.kernel}")
     operands = [one.left.buffer, one.right.buffer, two.right.buffer]
     # Weights are packed, and read once for all rows: their products have a recipe of their own.
-    if len(set(operands)) < 3 or any(plan.kernel.buffer(n).scope != "in" for n in operands):
-        raise ScheduleError(f"the operands are not three inputs\n{plan.kernel}")
+    if any(plan.kernel.buffer(n).scope != "in" for n in operands):
+        raise ScheduleError(f"the operands are not inputs\n{plan.kernel}")
     return one, two
 
 
@@ -300,66 +301,91 @@ class _Chain:
 
     def run(self) -> None:
         plan, block, parts = self.plan, self.block, self.parts
-        left = self._copy(self.one.left, self._left_order())
-        right = self._copy(self.one.right, self._right_order())
-        self._pad(left, right)
-        panels = self._panels(right)
+        self._operands()
+        panels = [self._panels(self.right)]
+        panels += [self.values] if self.values else []
         outer, row, column = self._nest()
         at = f"{row}.o"
         # The second product, a tile in registers.
         tiling = Tiling(plan, parts.second, parts.out, self.two, block.second, None)
         tiling.compute_tile(f"{column}.o", f"{row}.i", f"{column}.i")
         self._first(at, self._rows(at))
-        plan.do(ComputeAt(left, at, "stack"))
+        plan.do(ComputeAt(self.left, at, "stack"))
         copy_loops(plan, plan.newest_buffer(), block.first.lanes)
         if outer and proves_le(LEAST, product(plan.loop(n).extent for n in outer)):
-            plan.do(ComputeAt(panels, outer[-1], "stack"))
-            copy_loops(plan, plan.newest_buffer(), block.first.lanes)
+            for name in panels:
+                plan.do(ComputeAt(name, outer[-1], "stack"))
+                copy_loops(plan, plan.newest_buffer(), block.first.lanes)
             parallelise(plan, *outer, at)
             return
         # Few matrices: threads share the blocks of each, and the panels are there before.
-        copy_loops(plan, panels, block.first.lanes)
-        parallelise(plan, *(n for n in self._loops_of(panels) if plan.has_loop(n)))
+        for name in panels:
+            copy_loops(plan, name, block.first.lanes)
+            parallelise(plan, *(n for n in self._loops_of(name) if plan.has_loop(n)))
         parallelise(plan, *outer, at)
 
     # operands
 
-    def _left_order(self) -> tuple[int, ...]:
-        stage = self.plan.stage(self.acc)
-        return self._order(self.one.left, stage.axes[-2][0], stage.reduce[0][0])
+    def _operands(self) -> None:
+        """Copies of operands, whole blocks and panels of them: of the left one, of the right one,
+        and of the second product's right one where its columns are apart. Those beyond the last
+        repeat it where that is no detour, and are zero where they are side by side in memory."""
+        plan, block = self.plan, self.block
+        first, second = plan.stage(self.acc), plan.stage(self.parts.second)
+        row, depth, column = first.axes[-2][0], first.reduce[0][0], first.axes[-1][0]
+        one, two, width = self.one, self.two, second.axes[-1][0]
+        assert row is not None and column is not None and width is not None
+        upright = self._step(one.left, row) == 1 != self._step(one.left, depth)
+        beside = self._step(one.right, column) == 1
+        self.left = self._copy(self.acc, one.left, *((depth, row) if upright else (row, depth)))
+        self.right = self._copy(self.acc, one.right, depth, column)
+        self.values = ""
+        if self._step(two.right, width) != 1:
+            self.values = self._copy(self.parts.second, two.right, second.reduce[0][0], width)
+            self._pad(self.values, -1, block.second.columns)
+        self._pad(self.right, -1, block.first.columns, "zero" if beside else "clamp")
+        self._pad(self.acc, -1, block.first.columns, "zero")
+        self._pad(self.left, -1 if upright else -2, block.rows, "zero" if upright else "clamp")
+        for name in (self.acc, self.parts.scores, *self.parts.rows):
+            self._pad(name, -2, block.rows)
+        assert two.row is not None
+        self._pad(self.parts.second, two.row, block.rows)
+        self._pad(self.parts.second, two.column, block.second.columns, "zero")
 
-    def _right_order(self) -> tuple[int, ...]:
-        stage = self.plan.stage(self.acc)
-        return self._order(self.one.right, stage.reduce[0][0], stage.axes[-1][0])
+    def _step(self, load: Load, v: Sym) -> Size | None:
+        return stride_in(self.plan.kernel, load, v)
 
-    def _order(self, load: Load, *last: Sym | None) -> tuple[int, ...]:
-        """The axes of an operand with those of two variables at the end."""
+    def _copy(self, stage: str, load: Load, *last: Sym) -> str:
+        """Makes a copy of an operand of a product, with the axes of two variables at the end."""
+        plan = self.plan
+        reads = [x for s in plan.stages() for x in walk_expr(s.value) if isinstance(x, Load)]
+        order = self._order(load, *last)
+        if order is not None and sum(x.buffer == load.buffer for x in reads) == 1:
+            plan.do(CacheRead(load.buffer, "", order))
+            return next(b.name for b in reversed(plan.kernel.buffers) if b.scope == "temp")
+        found = plan.stage(stage)
+        assert isinstance(found.value, Op)
+        loops = [v for v, _ in (*found.axes, *found.reduce) if v in load.size_symbols()]
+        places = [loops.index(v) for v in last]
+        rest = (n for n in range(len(loops)) if n not in places)
+        plan.do(Outline(stage, found.value.args.index(load), (*rest, *places)))
+        return plan.kernel.buffers[-1].name
+
+    def _order(self, load: Load, *last: Sym) -> tuple[int, ...] | None:
+        """The axes of an operand with those of two variables at the end; None where it is not read
+        at the plain values of those."""
         places: list[int] = []
         for v in last:
-            assert v is not None
             found = [n for n, i in enumerate(load.indices) if v in symbols(i)]
             if len(found) != 1 or load.indices[found[0]] != _value(v):
-                raise ScheduleError(f"{load} is not a matrix\n{self.plan.kernel}")
+                return None
             places += found
         return (*(n for n in range(len(load.indices)) if n not in places), *places)
 
-    def _copy(self, load: Load, order: tuple[int, ...]) -> str:
-        self.plan.do(CacheRead(load.buffer, "", order))
-        return next(b.name for b in reversed(self.plan.kernel.buffers) if b.scope == "temp")
-
-    def _pad(self, left: str, right: str) -> None:
-        """Whole panels, and whole blocks of rows: rows beyond the last repeat it."""
-        plan, rows = self.plan, self.block.rows
-        last = len(plan.kernel.buffer(right).shape) - 1
-        plan.do(PadAxis(right, last, self.block.first.columns, "clamp"))
-        width = len(plan.kernel.buffer(self.acc).shape) - 1
-        plan.do(PadAxis(self.acc, width, self.block.first.columns))
-        plan.do(PadAxis(left, len(plan.kernel.buffer(left).shape) - 2, rows, "clamp"))
-        for name in (self.acc, self.parts.scores, *self.parts.rows):
-            plan.do(PadAxis(name, width - 1, rows, "clamp"))
-        assert self.two.row is not None
-        plan.do(PadAxis(self.parts.second, self.two.row, rows, "clamp"))
-        plan.do(PadAxis(self.parts.second, self.two.column, self.block.second.columns))
+    def _pad(self, name: str, axis: int, multiple: int, how: str = "clamp") -> None:
+        """Makes an axis, a negative one counted from the end, a whole number of tiles."""
+        rank = len(self.plan.kernel.buffer(name).shape)
+        self.plan.do(PadAxis(name, axis % rank, multiple, how))
 
     def _panels(self, right: str) -> str:
         """Panels of the first product's right operand, one after the other."""

@@ -15,6 +15,7 @@ from aicc.symbolic import (
     coefficient,
     divides,
     product,
+    proves_le,
     recombine,
     symbols,
 )
@@ -298,10 +299,12 @@ def copy_loops(plan: Plan, buffer: str, lanes: int) -> None:
     for name in others:
         along = plan.loop(name)
         if stride_in(plan.kernel, load, along.var) == 1 and lanes > 1:
-            if divides(lanes, along.extent) and divides(lanes, loop.extent):
-                plan.do(Split(name, lanes), Split(last, lanes))
+            if proves_le(lanes, along.extent) and divides(lanes, loop.extent):
+                plan.do(Split(last, lanes), Split(name, lanes, "peel"))
                 plan.do(Reorder((f"{name}.o", f"{last}.o", f"{name}.i", f"{last}.i")))
                 plan.do(Unroll(f"{name}.i"), Vectorize(f"{last}.i"))
+                if plan.has_loop(f"{last}.i.t"):
+                    plan.do(Vectorize(f"{last}.i.t"))
                 return
     vector_loop(plan, last, lanes)
 

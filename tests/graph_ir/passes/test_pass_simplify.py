@@ -199,6 +199,26 @@ def test_products_take_the_rows_of_their_result():
     assert after.types[after.nodes[0].outputs[0]].shape == (2, 5, 8)
 
 
+@pytest.mark.parametrize("axis, turned", [(-1, True), (3, True), (2, False)])
+def test_rows_of_a_softmax_are_the_left_operand_of_a_product(axis, turned):
+    b = Build()
+    v, s = b.input("v", 1, 2, 3, 5), b.input("s", 1, 2, 4, 5)
+    p = b("Transpose", b("Softmax", s, axis=axis), perm=(0, 1, 3, 2))
+    graph = b.done(b("Neg", b("MatMul", v, p)))
+    after = applied(graph, Simplify())
+    left = next(n for n in after.nodes if n.op == "MatMul").inputs[0]
+    assert (next((n.op for n in after.nodes if left in n.outputs), "") == "Softmax") == turned
+
+
+def test_products_of_rows_that_others_read_stay():
+    b = Build()
+    v, s = b.input("v", 3, 5), b.input("s", 4, 5)
+    p = b("Softmax", s, axis=-1)
+    t = b("Transpose", p, perm=(1, 0))
+    after = applied(b.done(b("Neg", b("MatMul", v, t)), b("Neg", p)), Simplify())
+    assert next(n for n in after.nodes if n.op == "MatMul").inputs[0] == "v"
+
+
 def branch(name, op, result):
     g = Graph(name, [], [result], [make_node(op, ["x"], [result])])
     g.types[result] = TensorType("f32", (2,))
