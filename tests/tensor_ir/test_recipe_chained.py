@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import recipe_check
 
 from aicc.codegen.target import Target
 from aicc.symbolic import evaluate, sym
@@ -197,6 +198,33 @@ def test_parts_of_one_tensor_in_any_order(heads, rows, columns_first, one):
     made, text = check(side_by_side(heads, rows, columns_first=columns_first, one=one))
     assert "outline" in text
     assert bool(in_memory(made)) == (heads < 8)
+
+
+@pytest.mark.parametrize(("rows", "copied"), [(16, False), (64, True)])
+def test_rows_apart_are_copied_for_many_blocks(rows, copied):
+    _, text = check(side_by_side(rows=rows, columns_first=False))
+    assert ("outline(r_3.acc, 1" in text) == copied
+
+
+@pytest.mark.parametrize("rows", [20, 37])
+def test_constants_that_are_added_lie_in_the_order_of_tiles(rows):
+    b = KernelBuilder("k")
+    q, k, v = (b.input(n, "f32", (8, rows, 16)) for n in "qkv")
+    shape = (8, rows, rows)
+    bias = b.constant("w", "f32", shape)
+    s = b.reduce(shape, (16,), lambda h, i, j, d: q[h, i, d] * k[h, j, d])
+    s = b.compute(shape, lambda *i, s=s: s[i] * 0.25 + bias[i])
+    top = b.reduce((8, rows, 1), (rows,), lambda h, i, o, j: s[h, i, j], op="max")
+    p = b.compute(shape, lambda h, i, j: call("exp", s[h, i, j] - top[h, i, 0]))
+    b.mark_output(b.reduce((8, rows, 16), (rows,), lambda h, i, d, j: p[h, i, j] * v[h, j, d]))
+    steps, made = recipe_check.check(b.build())
+    assert "pack(w, " in steps
+    (vectors,) = (
+        s
+        for s in walk_stmts(made.body)
+        if isinstance(s, For) and s.kind == "vector" and "w" in {x.buffer for x in loads_of(s)}
+    )
+    assert "select" not in str(vectors)
 
 
 @pytest.mark.parametrize("rows", [32, 37])

@@ -18,33 +18,37 @@ of them would not; how long a row is need not be known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, Size, Sym, divides, product, proves_le, symbols
-from aicc.tensor_ir.analysis import Stage, readers, stages
+from aicc.symbolic import Size, Sym, divides, product, proves_le, symbols
+from aicc.tensor_ir.analysis import Stage
 from aicc.tensor_ir.ir import Kernel, Load, Op
+from aicc.tensor_ir.recipes.chain_parts import (
+    Parts,
+    check_products,
+    check_rows,
+    has_chain,
+    parts_of,
+    value_of,
+)
 from aicc.tensor_ir.recipes.common import (
     as_number,
     copy_loops,
-    inline_movements,
-    is_costly,
     own_axes,
     parallelise,
     stride_in,
     vector_loop,
-    with_epilogue,
 )
-from aicc.tensor_ir.recipes.contraction import Roles, Tiling, product_of, roles
+from aicc.tensor_ir.recipes.contraction import Roles, Tiling
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles
 from aicc.tensor_ir.schedule import Reorder, Split
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, SplitAxis, Widen
-from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline, Outline
+from aicc.tensor_ir.schedule_axes import PadAxis, SplitAxis, Widen
+from aicc.tensor_ir.schedule_stages import CacheRead, CacheWrite, ComputeAt, Inline, Outline, Pack
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within
 from aicc.tensor_ir.walk import walk_expr
@@ -71,135 +75,6 @@ LEAST = 8
 """Matrices that there should be at least, for threads to share."""
 
 
-def has_chain(kernel: Kernel) -> bool:
-    """True where the first and the last reduction are matrix products of operands in memory, with
-    reductions between them that are none."""
-    found = [s for s in stages(kernel) if s.op is not None]
-    if len(found) < 3:
-        return False
-    products = [product_of(s) is not None for s in found]
-    return products[0] and products[-1] and not any(products[1:-1])
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Names of stages: the `first` product; `scores`, a map of it that the others read instead (or
-    the product itself); `rows`, what is made of those, of which the last is the left operand of the
-    `second` product; the result `out`."""
-
-    first: str
-    scores: str
-    rows: tuple[str, ...]
-    second: str
-    out: str
-
-    @property
-    def left(self) -> str:
-        return self.rows[-1]
-
-
-def _parts(plan: Plan) -> Parts:
-    """Inlines what is cheap, and names what is left."""
-    inline_movements(plan)
-    reductions = [s.buffer for s in plan.stages() if s.op is not None]
-    first, second = reductions[0], reductions[-1]
-    found = roles(plan.stage(second))
-    if found is None or found.row is None:
-        raise ScheduleError(f"{second} is not a matrix product\n{plan.kernel}")
-    second, out = with_epilogue(plan, second)
-    found = roles(plan.stage(second))
-    assert found is not None
-    left = found.left.buffer
-    _inline_maps(plan, left, lambda n: len(readers(plan.kernel, n)) == 1)
-    scores = _scores(plan, first, left)
-    _inline_maps(plan, left, lambda n: n != scores and not is_costly(plan.stage(n).value))
-    names = [s.buffer for s in plan.stages()]
-    if len(names) != len(plan.kernel.body) or names[0] != first or names[-2:] != [second, out]:
-        raise ScheduleError(f"not a product, rows and a product\n{plan.kernel}")
-    if left not in names[1:-2]:
-        raise ScheduleError(f"{second} is no product of rows\n{plan.kernel}")
-    names = [n for n in names[1:-2] if n not in (left, scores)]
-    return Parts(first, scores, (*names, left), second, out)
-
-
-def _inline_maps(plan: Plan, left: str, wanted: Callable[[str], bool]) -> None:
-    for stage in reversed(plan.stages()):
-        local = plan.kernel.buffer(stage.buffer).scope == "temp"
-        if stage.op is None and local and stage.buffer != left and wanted(stage.buffer):
-            plan.do(Inline(stage.buffer))
-
-
-def _scores(plan: Plan, first: str, left: str) -> str:
-    """The map of the first product that is cheap and all that reads it, or else the product."""
-    found = [s for s in plan.stages() if s.position in readers(plan.kernel, first)]
-    if len(found) != 1 or found[0].op is not None or found[0].buffer == left:
-        return first
-    (stage,) = found
-    if is_costly(stage.value) or not _join_axes(plan, stage.buffer, first):
-        return first
-    return stage.buffer
-
-
-def _join_axes(plan: Plan, buffer: str, like: str) -> bool:
-    """Joins axes of a stage until it has the shape of another: windows that a mask tells apart are
-    one axis of the products. Whether that is possible."""
-    wanted = plan.kernel.buffer(like).shape
-    while (shape := plan.kernel.buffer(buffer).shape) != wanted:
-        a = next((n for n, (d, e) in enumerate(zip(shape, wanted, strict=False)) if d != e), 0)
-        joins = len(shape) > len(wanted) and shape[a] * shape[a + 1] == wanted[a]
-        if not joins or not plan.attempt(FuseAxes(buffer, a)):
-            return False
-    return True
-
-
-def _value(v: Sym | None) -> Size:
-    return 0 if v is None else Dim((((v,), 1),), 0)
-
-
-def _check_rows(plan: Plan, parts: Parts) -> None:
-    """Raises unless each stage between the products is made of its own row of the one before."""
-    local = {parts.first, parts.scores, *parts.rows}
-    for name in dict.fromkeys((parts.scores, *parts.rows)):
-        if name == parts.first:
-            continue
-        stage = plan.stage(name)
-        own = [_value(v) for v, _ in stage.axes[:-1]]
-        shape = plan.kernel.buffer(parts.first).shape
-        if plan.kernel.buffer(name).shape[:-1] != shape[:-1]:
-            raise ScheduleError(f"{name} has other rows\n{plan.kernel}")
-        for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
-            if load.buffer in local and list(load.indices[:-1]) != own:
-                raise ScheduleError(f"{name} reads another row: {load}\n{plan.kernel}")
-
-
-def _check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
-    """The roles of the products: [batch.., row, column] for the first, for the second any order
-    with the column last. Raises where they are not as the recipe needs them."""
-    made: list[Roles] = []
-    for name in (parts.first, parts.second):
-        stage = plan.stage(name)
-        found = roles(stage)
-        if found is None or found.row is None or len(stage.reduce) != 1:
-            raise ScheduleError(f"{name} is not a product of matrices\n{plan.kernel}")
-        if found.column != len(stage.axes) - 1:
-            raise ScheduleError(f"{name} has its columns apart\n{plan.kernel}")
-        made.append(found)
-    one, two = made
-    if one.row != len(plan.stage(parts.first).axes) - 2 or two.row is None:
-        raise ScheduleError(f"{parts.first} has its rows apart\n{plan.kernel}")
-    second = plan.stage(parts.second)
-    own = [_value(v) for n, (v, _) in enumerate(second.axes[:-1]) if n != two.row]
-    *batch, row, depth = two.left.indices
-    last = [_value(second.axes[two.row][0]), _value(second.reduce[0][0])]
-    if sorted(map(str, batch)) != sorted(map(str, own)) or [row, depth] != last:
-        raise ScheduleError(f"{parts.left} is not read row by row\n{plan.kernel}")
-    operands = [one.left.buffer, one.right.buffer, two.right.buffer]
-    # Weights are packed, and read once for all rows: their products have a recipe of their own.
-    if any(plan.kernel.buffer(n).scope != "in" for n in operands):
-        raise ScheduleError(f"the operands are not inputs\n{plan.kernel}")
-    return one, two
-
-
 @dataclass(frozen=True)
 class Block:
     """The register tiles of the two products: both have all rows of a block, so that each block
@@ -214,6 +89,11 @@ class Block:
     @property
     def rows(self) -> int:
         return self.first.rows
+
+    @property
+    def many(self) -> bool:
+        """Whether there are more than two blocks, as far as that is known."""
+        return self.total is not None and self.total > 2 * self.rows
 
     @property
     def waste(self) -> float:
@@ -277,14 +157,14 @@ def block_of(kernel: Kernel, machine: Machine) -> Block | None:
     except ScheduleError:
         return None
     plan = Plan(kernel, machine)
-    return _block(plan, _parts(plan))
+    return _block(plan, parts_of(plan))
 
 
 def chained(plan: Plan) -> None:
     """Schedules a kernel of a product, maps and reductions of its rows, and a product of those."""
-    parts = _parts(plan)
-    _check_rows(plan, parts)
-    one, two = _check_products(plan, parts)
+    parts = parts_of(plan)
+    check_rows(plan, parts)
+    one, two = check_products(plan, parts)
     _Chain(plan, parts, one, two, _block(plan, parts)).run()
 
 
@@ -301,16 +181,15 @@ class _Chain:
 
     def run(self) -> None:
         plan, block, parts = self.plan, self.block, self.parts
-        self._operands()
-        panels = [self._panels(self.right)]
-        panels += [self.values] if self.values else []
+        left, right, values = self._operands()
+        panels = [self._panels(right), *([values] if values else [])]
         outer, row, column = self._nest()
         at = f"{row}.o"
         # The second product, a tile in registers.
         tiling = Tiling(plan, parts.second, parts.out, self.two, block.second, None)
         tiling.compute_tile(f"{column}.o", f"{row}.i", f"{column}.i")
         self._first(at, self._rows(at))
-        plan.do(ComputeAt(self.left, at, "stack"))
+        plan.do(ComputeAt(left, at, "stack"))
         copy_loops(plan, plan.newest_buffer(), block.first.lanes)
         if outer and proves_le(LEAST, product(plan.loop(n).extent for n in outer)):
             for name in panels:
@@ -326,10 +205,11 @@ class _Chain:
 
     # operands
 
-    def _operands(self) -> None:
+    def _operands(self) -> tuple[str, str, str]:
         """Copies of operands, whole blocks and panels of them: of the left one, of the right one,
-        and of the second product's right one where its columns are apart. Those beyond the last
-        repeat it where that is no detour, and are zero where they are side by side in memory."""
+        and of the second product's right one where its columns are apart, or its rows for many
+        blocks ("" for none). Those beyond the last repeat it, and are zero where they lie side by
+        side."""
         plan, block = self.plan, self.block
         first, second = plan.stage(self.acc), plan.stage(self.parts.second)
         row, depth, column = first.axes[-2][0], first.reduce[0][0], first.axes[-1][0]
@@ -337,20 +217,42 @@ class _Chain:
         assert row is not None and column is not None and width is not None
         upright = self._step(one.left, row) == 1 != self._step(one.left, depth)
         beside = self._step(one.right, column) == 1
-        self.left = self._copy(self.acc, one.left, *((depth, row) if upright else (row, depth)))
-        self.right = self._copy(self.acc, one.right, depth, column)
-        self.values = ""
-        if self._step(two.right, width) != 1:
-            self.values = self._copy(self.parts.second, two.right, second.reduce[0][0], width)
-            self._pad(self.values, -1, block.second.columns)
-        self._pad(self.right, -1, block.first.columns, "zero" if beside else "clamp")
+        left = self._copy(self.acc, one.left, *((depth, row) if upright else (row, depth)))
+        right = self._copy(self.acc, one.right, depth, column)
+        values = ""
+        apart = self._step(two.right, second.reduce[0][0]) != second.axes[-1][1]
+        if self._step(two.right, width) != 1 or (apart and block.many):
+            values = self._copy(self.parts.second, two.right, second.reduce[0][0], width)
+            self._pad(values, -1, block.second.columns)
+        self._pack_scores()
+        self._pad(right, -1, block.first.columns, "zero" if beside else "clamp")
         self._pad(self.acc, -1, block.first.columns, "zero")
-        self._pad(self.left, -1 if upright else -2, block.rows, "zero" if upright else "clamp")
+        self._pad(left, -1 if upright else -2, block.rows, "zero" if upright else "clamp")
         for name in (self.acc, self.parts.scores, *self.parts.rows):
             self._pad(name, -2, block.rows)
         assert two.row is not None
         self._pad(self.parts.second, two.row, block.rows)
         self._pad(self.parts.second, two.column, block.second.columns, "zero")
+        return left, right, values
+
+    def _pack_scores(self) -> None:
+        """Lays out constants that are added to the scores tile by tile: they are read once, from
+        memory, which is fast in order only."""
+        plan, tile, name = self.plan, self.block.first, self.parts.scores
+        (row, _), (column, _) = plan.stage(name).axes[-2:]
+        loads = [x for x in walk_expr(plan.stage(name).value) if isinstance(x, Load)]
+        for load in loads if name != self.acc else ():
+            b = plan.kernel.buffer(load.buffer)
+            axes = [
+                [n for n, i in enumerate(load.indices) if i == value_of(v)] for v in (row, column)
+            ]
+            if b.scope != "const" or b.pack or row is None or column is None or [] in axes:
+                continue
+            (i, j), rest = (n[0] for n in axes), range(len(b.shape))
+            layout = [str(n) for n in rest if n not in (i, j)]
+            layout += [f"{i}/{tile.rows}", f"{j}/{tile.columns}"]
+            layout += [f"{i}%{tile.rows}", f"{j}%{tile.columns}"]
+            plan.attempt(Pack(b.name, " ".join(layout)))
 
     def _step(self, load: Load, v: Sym) -> Size | None:
         return stride_in(self.plan.kernel, load, v)
@@ -377,7 +279,7 @@ class _Chain:
         places: list[int] = []
         for v in last:
             found = [n for n, i in enumerate(load.indices) if v in symbols(i)]
-            if len(found) != 1 or load.indices[found[0]] != _value(v):
+            if len(found) != 1 or load.indices[found[0]] != value_of(v):
                 return None
             places += found
         return (*(n for n in range(len(load.indices)) if n not in places), *places)
