@@ -18,14 +18,25 @@ from aicc.graph_ir.graph import Graph, Node, make_node, reads
 from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.fuse import Access, Description, Fuser, Kind
-from aicc.graph_ir.places import takes_no_kernel
+from aicc.graph_ir.places import Places, takes_no_kernel
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.analysis import reads as buffers_read
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import For, If, Kernel, Load, Op, Reduce, Stmt, Store
+from aicc.tensor_ir.ir import (
+    PARAM_SCOPES,
+    Buffer,
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Stmt,
+    Store,
+)
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
 from aicc.tensor_ir.recipes.cost import constants_stay, estimate
@@ -106,6 +117,19 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
         tuple(by_name[n] for n in order if n in by_name),
         tuple(produced[n] for n in order if n in produced),
     )
+
+
+def in_place(lowered: Lowered, places: Places) -> Lowered:
+    """The same with parameters that have the strides of where their values lie."""
+    kernel = lowered.kernel
+    operands, results = iter(lowered.operands), iter(lowered.results)
+    buffers: list[Buffer] = []
+    for b in kernel.buffers:
+        if b.scope in PARAM_SCOPES:
+            value = next(results if b.scope == "out" else operands)
+            b = replace(b, pitch=places.place(value).pitch)
+        buffers.append(b)
+    return replace(lowered, kernel=replace(kernel, buffers=tuple(buffers)))
 
 
 def _without_unread(kernel: Kernel) -> Kernel:
@@ -350,6 +374,7 @@ class Fuse:
 
     def __call__(self, graph: Graph) -> Module:
         grouping = Fuser(self.cost.describer, self.cost)(graph)
+        places = Places(graph)
         result = graph.copy()
         result.nodes = []
         kernels: dict[str, Kernel] = {}
@@ -361,7 +386,7 @@ class Fuse:
                 for v in reads(node):
                     users.setdefault(v, set()).add(g)
         for g, nodes in enumerate(grouping.groups):
-            if not _needs_kernel(graph, nodes):
+            if not _needs_kernel(graph, nodes, places):
                 result.nodes.extend(nodes)
                 continue
             live = [
@@ -370,7 +395,7 @@ class Fuse:
                 for o in node.outputs
                 if o and (o in graph.outputs or users.get(o, set()) - {g})
             ]
-            lowered = lower_group(graph, nodes, live, "k")
+            lowered = in_place(lower_group(graph, nodes, live, "k"), places)
             name = known.get(lowered.kernel)
             if name is None:
                 name = _name(nodes, kernels)
@@ -397,7 +422,8 @@ def _work_attribute(kernel: Kernel) -> TensorType:
     return TensorType(w.dtype, (w.operations, w.instructions, w.constants, w.moved, w.again))
 
 
-def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:
+def _needs_kernel(graph: Graph, nodes: Sequence[Node], places: Places | None = None) -> bool:
+    """Whether nodes are a kernel. places: where values lie: not everywhere can views be views."""
     if len(nodes) > 1:
         return True
     (node,) = nodes
@@ -407,7 +433,9 @@ def _needs_kernel(graph: Graph, nodes: Sequence[Node]) -> bool:
     if op.view:
         # A view whose number of elements only a run can compare is a kernel that does.
         same = graph.types[node.inputs[0]].count == graph.types[node.outputs[0]].count
-        view = same or op.part(context(graph, node)) is not None
+        ctx = context(graph, node)
+        view = same or op.part(ctx) is not None or op.box(ctx) is not None
+        view = view and (places is None or places.is_alias(node))
     return op.has_lowering and not view and not strings and not takes_no_kernel(graph, node)
 
 

@@ -20,23 +20,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from aicc.dtypes import from_numpy, nbytes
+from aicc.constant_block import ConstantBlock
+from aicc.dtypes import nbytes
 from aicc.errors import IRError, MemoryBudgetError, UnsupportedError
-from aicc.graph_ir.graph import Graph, Node, reads
-from aicc.graph_ir.infer import context
+from aicc.graph_ir.graph import Node, reads
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.memory_problem import least_arena
-from aicc.graph_ir.places import copies, is_view, joined
+from aicc.graph_ir.places import Places, copies, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
 from aicc.memory.budget import show_bytes
-from aicc.ops import registry
-from aicc.planned import Planned, Source, host_graph, host_operands
+from aicc.planned import Planned, host_graph, host_operands
 from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step, Work
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.inplace import inplace_pairs
 from aicc.tensor_ir.ir import For, Kernel
-from aicc.tensor_ir.packing import parse_layout
+from aicc.tensor_ir.strides import normal_pitch, row_major
 from aicc.tensor_ir.walk import walk_stmts
 
 
@@ -85,39 +84,6 @@ class Plan:
         return planned
 
 
-# --- constants ------------------------------------------------------------------------------------
-
-
-class _Constants:
-    """The block of constants: each is in it once for every layout that kernels ask for."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.entries: dict[tuple[str, str], Buffer] = {}
-        self.size = 0
-
-    def buffer(self, name: str, layout: str) -> Buffer:
-        """The buffer of a constant in a layout; space is set aside at its first use."""
-        found = self.entries.get((name, layout))
-        if found is not None:
-            return found
-        data = self.graph.constants[name]
-        dtype = from_numpy(data.dtype)
-        shape = tuple(p.extent for p in parse_layout(layout, data.shape)) if layout else data.shape
-        at = None if dtype == "str" else self.size
-        taken = sum(1 for n, _ in self.entries if n == name)
-        own = f"{name}.packed{taken}" if layout else name
-        made = Buffer(own, dtype, tuple(shape), "const", at)
-        self.entries[name, layout] = made
-        if at is not None:
-            self.size = at + placement.round_up(_int(made.nbytes))
-        return made
-
-    def sources(self) -> dict[str, Source]:
-        """Where the data of each buffer come from."""
-        return {b.name: Source(*key) for key, b in self.entries.items()}
-
-
 # --- steps ----------------------------------------------------------------------------------------
 
 
@@ -125,7 +91,7 @@ class _Planner:
     def __init__(self, module: Module) -> None:
         self.module = module
         self.graph = module.graph
-        self.constants = _Constants(module.graph)
+        self.constants = ConstantBlock(module.graph)
         self.buffers: dict[str, Buffer] = {}
         self.steps: list[Step] = []
         self.hosts: list[Node] = []
@@ -134,7 +100,8 @@ class _Planner:
         self.phase: dict[str, int] = {}
         self.now = 0
         self.last_read = self._last_reads()
-        self.places = self._places()
+        computed = {o for node in self.graph.nodes if node.op == CALL for o in node.outputs}
+        self.places = Places(self.graph, computed)
         self.pairs: dict[str, frozenset[tuple[str, str]]] = {}
         for name in self.graph.inputs:
             t = self.graph.types[name]
@@ -157,32 +124,6 @@ class _Planner:
                 end = max(last.get(node.outputs[0], -1), last[node.inputs[0]])
                 last[node.inputs[0]] = end
         return last
-
-    def _places(self) -> dict[str, tuple[str, int]]:
-        """For results that are written straight into what they are joined to: that, and the byte
-        in it at which they start."""
-        computed = {o for node in self.graph.nodes if node.op == CALL for o in node.outputs}
-        places: dict[str, tuple[str, int]] = {}
-        for node in self.graph.nodes:
-            starts = joined(self.graph, node)
-            if starts is None:
-                continue
-            (result,) = node.outputs
-            computed.add(result)
-            size = nbytes(self.graph.types[result].dtype)
-            for name, start in zip(node.inputs, starts, strict=True):
-                if name in computed and self.graph.types[name].count != 0:
-                    places.setdefault(name, (result, start * size))
-        return places
-
-    def _place(self, name: str) -> tuple[str, int]:
-        """The joined result that a value's memory belongs to in the end, and where in it; the value
-        itself for others."""
-        at = 0
-        while name in self.places:
-            name, start = self.places[name]
-            at += start
-        return name, at
 
     # sizes
 
@@ -230,7 +171,7 @@ class _Planner:
             self.position = position
             if node.op == CALL:
                 self._call(node)
-            elif is_view(node) and self._view(node):
+            elif self.places.is_alias(node) and self._view(node):
                 continue
             elif joined(self.graph, node) is not None:
                 self._join(node)
@@ -246,13 +187,15 @@ class _Planner:
             return False
         held = self.buffers[self.operand(source)]
         root = self.root(held.name)
-        begin = registry.get(node.op).part(context(self.graph, node))
-        if root.dtype != t.dtype or (begin is None and self.graph.types[source].count != t.count):
+        if root.dtype != t.dtype:
             return False
         if self._phase_of(Buffer(result, t.dtype, t.shape, "view")) > self._phase_of(root):
             return False
-        at = self._start(held) + (begin or 0) * nbytes(t.dtype)
-        self.buffers[result] = Buffer(result, t.dtype, t.shape, "view", at, root.name)
+        before, here = self.places.place(source), self.places.place(result)
+        at = self._start(held) + (here.start - before.start) * nbytes(t.dtype)
+        self.buffers[result] = Buffer(
+            result, t.dtype, t.shape, "view", at, root.name, pitch=here.pitch
+        )
         return True
 
     @staticmethod
@@ -265,14 +208,16 @@ class _Planner:
         joined to, which lives from its first part on."""
         t = self.graph.types[name]
         number = len(self.steps)
-        whole, at = self._place(name)
+        here = self.places.place(name)
+        whole = here.root
         if whole == name:
             return Buffer(name, t.dtype, t.shape, "arena", None, "", number, number)
         if whole not in self.buffers:
             shape = self.graph.types[whole].shape
             self.buffers[whole] = Buffer(whole, t.dtype, shape, "arena", None, "", number, number)
         self._touch(whole, number)
-        return Buffer(name, t.dtype, t.shape, "view", at, whole)
+        at = here.start * nbytes(t.dtype)
+        return Buffer(name, t.dtype, t.shape, "view", at, whole, pitch=here.pitch)
 
     def _join(self, node: Node) -> None:
         """Copies the operands that are not in place yet."""
@@ -285,14 +230,23 @@ class _Planner:
         for n, (name, start) in enumerate(zip(node.inputs, starts, strict=True)):
             t = self.graph.types[name]
             at = start * nbytes(t.dtype)
-            if t.count == 0 or self.places.get(name) == (result, at):
+            if t.count == 0 or self.places.home.get(name) == (result, start):
                 continue
+            if self._pitched(name, result):
+                raise IRError(f"node {_title(node)}: {name!r} is not computed in its place")
             part = f"{result}.part{n}"
             while part in self.buffers or part in self.graph.types:
                 part += "t"
             root = self.root(result)
             at += self._start(held)
             self._copy(name, Buffer(part, t.dtype, t.shape, "view", at, root.name), node)
+
+    def _pitched(self, part: str, result: str) -> bool:
+        """Whether a part of a join does not lie side by side there, or where it is."""
+        at = self.places.place(result)
+        strides = at.pitch or row_major(self.graph.types[result].shape)
+        there = normal_pitch(self.graph.types[part].shape, strides)
+        return bool(there or self.places.place(part).pitch)
 
     def _copy(self, source: str, target: Buffer, node: Node) -> None:
         number = len(self.steps)
@@ -330,7 +284,7 @@ class _Planner:
             name = name or f"{node.outputs[0] or kernel.name}.unused{n}"
             shape = self.graph.types[name].shape if name in self.graph.types else b.shape
             self._require(TensorType(b.dtype, shape), f"node {_title(node)}: result {name!r}")
-            if name in self.places:
+            if name in self.places.home:
                 made = self._made(name)
             else:
                 made = Buffer(name, b.dtype, shape, "arena", None, "", number, number)

@@ -30,6 +30,7 @@ from aicc.runtime.verify import verify_program
 from aicc.symbolic import Size, product
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.packing import PackError, pack_into, parse_layout
+from aicc.tensor_ir.strides import same_walk
 from aicc.tensor_ir.verify import verify as verify_kernel
 
 Array = np.ndarray[Any, Any]
@@ -159,6 +160,10 @@ def _check_call(planned: Planned, what: str, step: Call) -> None:
             raise IRError(
                 f"{what}: {name} is {held.dtype}{list(held.shape)}, {b.name} is "
                 f"{b.dtype}{list(b.shape)}"
+            )
+        if not same_walk(held.shape, held.pitch, b.shape, b.pitch):
+            raise IRError(
+                f"{what}: {name} has the pitch {list(held.pitch)}, {b.name} {list(b.pitch)}"
             )
         if b.pack and (name not in planned.sources or planned.sources[name].layout != b.pack):
             raise IRError(f"{what}: {name} is not packed as {b.pack!r}, as {b.name} has to be")

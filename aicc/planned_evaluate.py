@@ -18,6 +18,8 @@ from aicc.runtime.layout import Layouts
 from aicc.runtime.program import Buffer, Call, Copy, Host
 from aicc.symbolic import Size, evaluate
 from aicc.tensor_ir.interp import run as run_kernel
+from aicc.tensor_ir.ir import Buffer as Parameter
+from aicc.tensor_ir.strides import row_major
 
 Array = np.ndarray[Any, Any]
 
@@ -63,28 +65,35 @@ class _Run:
     def shape(self, shape: tuple[Size, ...]) -> tuple[int, ...]:
         return tuple(evaluate(d, self.sizes) for d in shape)
 
-    def array(self, name: str) -> Array:
-        """A buffer's elements, in its memory."""
+    def array(self, name: str, seen: Parameter | None = None) -> Array:
+        """A buffer's elements, in its memory; as a kernel's parameter sees them."""
         b, root = self.program.table[name], self.program.root(name)
-        shape = self.shape(b.shape)
+        shape = self.shape(b.shape if seen is None else seen.shape)
+        strides = self.shape((b.pitch if seen is None else seen.pitch) or row_major(shape))
         at = (b.at or 0) if b.space == "view" else 0
         if root.space == "const" and root.at is None:
             return self.objects[root.name].reshape(shape)
         if root.space == "const":
-            return self.part(self.block, (root.at or 0) + at, b, shape)
+            return self.part(self.block, (root.at or 0) + at, b, shape, strides)
         if root.space == "arena":
             phase = self.program.phase_of(root) if root.at is None else 0
-            return self.part(self.arenas[phase], self.offsets[root.name] + at, b, shape)
+            return self.part(self.arenas[phase], self.offsets[root.name] + at, b, shape, strides)
         if root.name not in self.memory:
             self.memory[root.name] = np.zeros(self.shape(root.shape), to_numpy(root.dtype))
         held = self.memory[root.name]
         if held.dtype.kind in "OUST":
             return held.reshape(shape)
-        return self.part(held.reshape(-1).view(np.uint8), at, b, shape)
+        return self.part(held.reshape(-1).view(np.uint8), at, b, shape, strides)
 
-    def part(self, memory: Array, at: int, b: Buffer, shape: tuple[int, ...]) -> Array:
-        size = int(np.prod(shape, dtype=np.int64)) * nbytes(b.dtype)
-        return memory[at : at + size].view(to_numpy(b.dtype)).reshape(shape)
+    def part(
+        self, memory: Array, at: int, b: Buffer, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> Array:
+        """An array in a piece of memory that is as long as it has to be, and no longer."""
+        size = nbytes(b.dtype)
+        reach = sum((d - 1) * s for d, s in zip(shape, strides, strict=True)) + 1
+        held = memory[at : at + (0 if 0 in shape else reach * size)]
+        steps = tuple(s * size for s in strides)
+        return np.ndarray(shape, to_numpy(b.dtype), held.data, strides=steps)
 
     def step(self, step: Call | Copy | Host) -> None:
         if isinstance(step, Call):
@@ -99,9 +108,7 @@ class _Run:
         kernel = self.planned.kernels[step.kernel]
         operands, results = iter(step.operands), iter(step.results)
         arrays = {
-            b.name: self.array(next(results if b.scope == "out" else operands)).reshape(
-                self.shape(b.shape)
-            )
+            b.name: self.array(next(results if b.scope == "out" else operands), b)
             for b in kernel.params
         }
         try:

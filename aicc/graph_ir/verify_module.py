@@ -6,12 +6,14 @@ from aicc.dtypes import from_numpy
 from aicc.errors import IRError
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.module import CALL, Module
+from aicc.graph_ir.places import Places
 from aicc.graph_ir.text import graph_symbols
 from aicc.graph_ir.types import TensorType
 from aicc.graph_ir.verify import GraphVerifier
 from aicc.symbolic import Sym
 from aicc.tensor_ir.ir import Buffer
 from aicc.tensor_ir.packing import PackError, parse_layout
+from aicc.tensor_ir.strides import same_walk
 from aicc.tensor_ir.verify import verify as verify_kernel
 
 
@@ -23,6 +25,7 @@ def verify_module(module: Module) -> None:
     - a call has an operand for each `in` and `const` parameter, of its element type and count (a
       kernel may see its operands' memory under another shape); a `const` one is a constant, and
       one with a `pack` has the shape that this layout gives it;
+    - operands and results lie as the parameters are walked (`graph_ir.places`): dense, or as parts;
     - a kernel's sizes are sizes of the graph.
     """
     for name, kernel in module.kernels.items():
@@ -38,6 +41,8 @@ class _ModuleVerifier(GraphVerifier):
         super().__init__(module.graph.name)
         self.module = module
         self.sizes = sizes
+        computed = {o for n in module.graph.nodes if n.op == CALL for o in n.outputs}
+        self.places = Places(module.graph, computed)
 
     def node(
         self,
@@ -71,12 +76,24 @@ class _ModuleVerifier(GraphVerifier):
                 raise self.error(f"{what}: the graph has no size {s} of the kernel's range")
         for b, name in zip(ins, node.inputs):
             self.operand(graph, what, b, name)
+            self.placed(what, b, name)
         for b, name in zip(outs, node.outputs):
             if name:
                 self.same(what, b, TensorType(b.dtype, b.shape), name, graph.types[name])
+                self.placed(what, b, name)
 
     def error(self, message: str) -> IRError:
         return IRError(f"graph {self.where!r}: {message}")
+
+    def placed(self, what: str, b: Buffer, name: str) -> None:
+        """A parameter is walked as the value lies in memory."""
+        if b.pack:
+            return
+        pitch, shape = self.places.place(name).pitch, self.module.graph.types[name].shape
+        if not same_walk(shape, pitch, b.shape, b.pitch):
+            raise self.error(
+                f"{what}: {name!r} has the pitch {list(pitch)}, but {b.name} {list(b.pitch)}"
+            )
 
     def operand(self, graph: Graph, what: str, b: Buffer, name: str) -> None:
         if b.scope == "const" and name not in graph.constants:

@@ -1,4 +1,5 @@
-"""Parts of memory: runs of elements in place, elements at strides, and copies on purpose.
+"""Parts of memory: runs and boxes of elements in place, joins of what is computed in place,
+elements at strides, and copies on purpose.
 
 Passes that place values by hand write these; no ONNX model has them.
 """
@@ -10,9 +11,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from aicc.graph_ir.types import TensorType
+from aicc.ops.joining import Concat
 from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operator
 from aicc.ops.reshaping import same_order
 from aicc.ops.samples import floats, sample
+from aicc.ops.sizes import axis_in
 from aicc.symbolic import Size, product, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr
@@ -139,3 +142,99 @@ class Copy(Operator):
     def cases(self) -> Iterable[Case]:
         yield Case("any", (floats(3, 4),), symbolic={(0, 0): "n"})
         yield Case("i64", (sample(5, dtype="i64"),))
+
+
+@operator("Join", domain="aicc", inputs=(1, None), attributes={"axis": REQUIRED})
+class Join(Concat):
+    """The operands one after the other along `axis`, each computed in its place in the result."""
+
+    def joined(self, ctx: OpContext) -> tuple[int, ...]:
+        types = [ctx.input(i) for i in range(len(ctx.types))]
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), types[0].rank)
+        inner = product(types[0].shape[axis + 1 :])
+        starts: list[int] = []
+        at: Size = 0
+        for t in types:
+            start = at * inner
+            if not isinstance(start, int):
+                ctx.fail(f"an operand starts at element {start}, which only a run can tell")
+            starts.append(start)
+            at = at + t.shape[axis]
+        return tuple(starts)
+
+    def cases(self) -> Iterable[Case]:
+        x, y = floats(2, 3, 4), floats(2, 5, 4, seed=1)
+        yield Case("rows", (x, y), {"axis": 1}, symbolic={(0, 0): "n", (1, 0): "n"})
+        yield Case("one", (x,), {"axis": -1}, symbolic={(0, 0): "n"})
+
+
+_SECTION = {"axis": REQUIRED, "begin": REQUIRED, "extent": REQUIRED}
+
+
+@operator("Section", domain="aicc", inputs=1, attributes=_SECTION)
+class Section(Operator):
+    """The indices begin..begin + extent of an axis of x: the operand's own memory."""
+
+    view = True
+
+    def _range(self, ctx: OpContext) -> tuple[int, int, int]:
+        x = ctx.input(0)
+        axis = axis_in(ctx, int(ctx.attrs["axis"]), x.rank)
+        begin, extent = int(ctx.attrs["begin"]), int(ctx.attrs["extent"])
+        if begin < 0 or extent < 0 or proves_lt(x.shape[axis], begin + extent):
+            ctx.fail(f"{begin}..{begin + extent} is not inside the {x.shape[axis]} of axis {axis}")
+        return axis, begin, extent
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, (axis, _, extent) = ctx.input(0), self._range(ctx)
+        return [TensorType(x.dtype, (*x.shape[:axis], extent, *x.shape[axis + 1 :]))]
+
+    def box(self, ctx: OpContext) -> tuple[int, int]:
+        return self._range(ctx)[:2]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (x,) = inputs
+        assert x is not None
+        begin, extent = int(ctx.attrs["begin"]), int(ctx.attrs["extent"])
+        axis = int(ctx.attrs["axis"]) % x.ndim
+        return [x[(slice(None),) * axis + (slice(begin, begin + extent),)].copy()]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (x,), (axis, begin, _) = inputs, self._range(ctx)
+        assert x is not None
+
+        def element(*i: Size) -> Expr:
+            return x[(*i[:axis], i[axis] + begin, *i[axis + 1 :])]
+
+        return [b.compute(ctx.outputs[0].shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        x = floats(3, 6, 5)
+        rows = {(0, 0): "n"}
+        yield Case("inner", (x,), {"axis": 2, "begin": 1, "extent": 3}, symbolic=rows)
+        yield Case("middle", (x,), {"axis": -2, "begin": 4, "extent": 2}, symbolic=rows)
+        yield Case("outer", (x,), {"axis": 0, "begin": 1, "extent": 1}, symbolic={(0, 2): "m"})
+        yield Case("whole", (x,), {"axis": 1, "begin": 0, "extent": 6})
+        yield Case("empty", (x,), {"axis": 1, "begin": 6, "extent": 0})
+
+
+@operator("Transfer", domain="aicc", inputs=1)
+class Transfer(Operator):
+    """x, written anew where its reader wants it: in a place in a larger tensor, say."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        return [ctx.input(0).without_value()]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (x,) = inputs
+        assert x is not None
+        return [x.copy()]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (x,) = inputs
+        assert x is not None
+        return [b.compute(x.shape, lambda *i: x[i])]
+
+    def cases(self) -> Iterable[Case]:
+        yield Case("any", (floats(3, 4),), symbolic={(0, 0): "n"})
+        yield Case("bool", (sample(5, dtype="bool"),))

@@ -151,7 +151,7 @@ class Operator:
     """True where attributes are subgraphs, which the meaning runs."""
     view: bool = False
     """True where the result has the operand's elements in the same row-major order (Reshape), or a
-    run of them (see `part`)."""
+    run or a box of them (see `part`, `box`)."""
     copies: bool = False
     """True where the result is the operand in memory of its own, whatever else would do."""
 
@@ -188,9 +188,15 @@ class Operator:
         has all."""
         return None
 
+    def box(self, ctx: OpContext) -> tuple[int, int] | None:
+        """For a view of the operand's elements from an index of one axis on: that axis, and the
+        index; None for others."""
+        return None
+
     def joined(self, ctx: OpContext) -> tuple[int, ...] | None:
-        """Where the result is the operands one after the other in memory: the element of the result
-        at which each of them starts; else None. Then they can be written there at once."""
+        """Where the result is its operands side by side: the element of the result at which each of
+        them starts, to go on with the result's strides; else None. Then they can be written there
+        at once."""
         return None
 
     def cases(self) -> Iterable[Case]:

@@ -7,7 +7,8 @@
                | "const" name ":" type ("at" offset)?               in the block of constants
                | "arena" name ":" type ("at" offset)? "live" step ".." step
                | "host" name ":" type                               an array made by a host step
-               | "view" name ":" type "of" buffer "+" bytes         the memory of another buffer
+               | "view" name ":" type pitch? "of" buffer "+" bytes  the memory of another buffer
+    pitch    ::= "pitch" "=" "[" sizes "]"                          strides, where it is not dense
     type     ::= dtype "[" sizes "]"
     step     ::= "call @" kernel buffers "->" buffers "sizes" names work nodes
                | "copy" buffer "->" buffer nodes
@@ -19,7 +20,8 @@
 
 Invariants, held by `aicc.runtime.verify`:
 
-- Names are unique. A view's root is no view, and the view lies inside it.
+- Names are unique. A view's root is no view, and the view lies inside it. Only calls use views with
+  a pitch.
 - Every buffer is written before it is read, and written only by steps: results of calls and hosts,
   targets of copies. Inputs and constants are never written.
 - Arena buffers that live at the same time do not overlap; a step that uses one lies in its life.
@@ -45,12 +47,13 @@ SPACES = ("input", "output", "const", "arena", "host", "view")
 
 @dataclass(frozen=True)
 class Buffer:
-    """A dense row-major array.
+    """A row-major array; dense, but for views with a pitch.
 
     at: its byte offset in the block of constants, the arena or its root; None in an arena that is
     placed at run time; its position for inputs and outputs. root: whose memory a view is. first,
     last: the steps between which an arena buffer holds data, both included. A constant of dtype str
-    is no part of the block: `at` is None and its array is kept beside.
+    is no part of the block: `at` is None and its array is kept beside. pitch: the strides, in
+    elements, of a view that is not dense.
     """
 
     name: str
@@ -61,11 +64,22 @@ class Buffer:
     root: str = ""
     first: int = -1
     last: int = -1
+    pitch: tuple[Size, ...] = ()
 
     @property
     def nbytes(self) -> Size:
-        """Bytes, without padding."""
+        """Bytes of the elements, without padding."""
         return product(self.shape) * nbytes(self.dtype)
+
+    @property
+    def reach(self) -> Size:
+        """Bytes from the first element to the end of the last one."""
+        if not self.pitch or 0 in self.shape:
+            return self.nbytes
+        last: Size = 1
+        for extent, stride in zip(self.shape, self.pitch, strict=True):
+            last = last + (extent - 1) * stride
+        return last * nbytes(self.dtype)
 
 
 @dataclass(frozen=True)

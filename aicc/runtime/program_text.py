@@ -64,7 +64,8 @@ def _range(lo: Bound, hi: Bound) -> str:
 def _buffer(b: Buffer) -> str:
     text = f"{b.space} {print_name(b.name)}: {b.dtype}[{', '.join(map(str, b.shape))}]"
     if b.space == "view":
-        return f"{text} of {print_name(b.root)} + {b.at}"
+        pitch = f" pitch=[{', '.join(map(str, b.pitch))}]" if b.pitch else ""
+        return f"{text}{pitch} of {print_name(b.root)} + {b.at}"
     if b.space in ("const", "arena") and b.at is not None:
         text += f" at {b.at}"
     if b.space == "arena":
@@ -209,7 +210,11 @@ class _ProgramReader:
             r.fail(f"{token.text!r} is no element type", token)
         shape = r.sizes(self.scope.get)
         at, root, first, last = None, "", -1, -1
+        pitch: tuple[Size, ...] = ()
         if space == "view":
+            if r.accept("pitch"):
+                r.expect("=")
+                pitch = r.sizes(self.scope.get)
             r.expect("of")
             root = r.name("a buffer")
             r.expect("+")
@@ -222,7 +227,7 @@ class _ProgramReader:
         if space in ("input", "output"):
             at = sum(b.space == space for b in self.buffers)
         self.names.add(name)
-        self.buffers.append(Buffer(name, token.text, shape, space, at, root, first, last))
+        self.buffers.append(Buffer(name, token.text, shape, space, at, root, first, last, pitch))
 
     def _life(self) -> tuple[int, int]:
         start = self.r.token

@@ -37,6 +37,7 @@ class _Verifier:
         for port, name in self.p.outputs:
             if name not in self.p.table:
                 raise self.fail(f"output {port} is the unknown buffer {name}")
+            self.dense(f"output {port}", name)
             b = self.p.root(name)
             if b.space not in ("output", "host") and not (b.space == "const" and b.at is None):
                 raise self.fail(f"output {port} lies in the {b.space} buffer {b.name}")
@@ -84,9 +85,11 @@ class _Verifier:
             root = self.p.table.get(b.root)
             if root is None or root.space == "view":
                 raise self.fail(f"{b.name} is a view of {b.root}, which is no buffer of its own")
-            slack = root.nbytes - b.nbytes - (b.at or 0)
+            slack = root.nbytes - b.reach - (b.at or 0)
             if b.at is None or b.at < 0 or (isinstance(slack, int) and slack < 0):
                 raise self.fail(f"the view {b.name} is not inside {b.root}")
+        if b.pitch and (b.space != "view" or len(b.pitch) != len(b.shape)):
+            raise self.fail(f"{b.name}: strides {list(b.pitch)} for {b.space} {list(b.shape)}")
 
     def inside(self, b: Buffer, at: int, total: int) -> None:
         size = b.nbytes
@@ -106,6 +109,9 @@ class _Verifier:
         for name in step.operands:
             if name:
                 self.use(what, number, name)
+        if not isinstance(step, Call):
+            for name in (*step.operands, *step.results):
+                self.dense(what, name)
         if isinstance(step, Host):
             made = set(step.results)
             self.known |= {s.sym.name for s in self.p.sizes if s.buffer in made}
@@ -126,6 +132,10 @@ class _Verifier:
             a, b = self.p.table[step.source], self.p.table[step.target]
             if a.nbytes != b.nbytes:
                 raise self.fail(f"{what} copies {a.nbytes} bytes to {b.nbytes}")
+
+    def dense(self, what: str, name: str) -> None:
+        if name in self.p.table and self.p.table[name].pitch:
+            raise self.fail(f"{what} takes {name}, whose elements do not lie side by side")
 
     def touch(self, what: str, number: int, name: str) -> Buffer:
         b = self.p.table.get(name)

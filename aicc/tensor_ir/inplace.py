@@ -8,6 +8,8 @@ before or after scheduling, by sufficient conditions:
    row-major position.
 2. No element of the result is stored twice: each store's index tells all iterations of the loops
    around it apart, different stores write disjoint ranges, and no reduction updates the result.
+
+Parts of larger arrays neither lend nor borrow: their place is given.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def inplace_pairs(kernel: Kernel) -> frozenset[tuple[str, str]]:
     found = set()
     stores, reduced = _stores(kernel)
     for out in kernel.buffers:
-        if out.scope != "out" or out.name in reduced or not stores.get(out.name):
+        if out.scope != "out" or out.pitch or out.name in reduced or not stores.get(out.name):
             continue
         if not _written_once(kernel, stores[out.name]):
             continue
@@ -58,7 +60,8 @@ def inplace_pairs(kernel: Kernel) -> frozenset[tuple[str, str]]:
 
 
 def _same_size(a: Buffer, b: Buffer) -> bool:
-    return nbytes(a.dtype) == nbytes(b.dtype) and product(a.shape) == product(b.shape)
+    same = nbytes(a.dtype) == nbytes(b.dtype) and product(a.shape) == product(b.shape)
+    return same and not a.pitch
 
 
 def _stores(kernel: Kernel) -> tuple[dict[str, list[tuple[Store, Loops]]], set[str]]:

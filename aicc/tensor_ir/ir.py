@@ -1,7 +1,7 @@
 """The tensor IR: a kernel is buffers and loop nests over them.
 
     kernel ::= "kernel @" name "(" sizes ")" buffers body
-    buffer ::= scope name ":" dtype "[" sizes "]" ("pack" layout)?
+    buffer ::= scope name ":" dtype "[" sizes "]" ("pack" layout)? ("pitch" "[" sizes "]")?
     scope  ::= "in" | "out" | "const"            parameters, in memory owned by the caller
              | "stack" | "register"              per thread; "register": in vector registers
              | "temp"                            whole intermediate tensors of an unscheduled kernel
@@ -16,6 +16,9 @@ Invariants, held by `verify`:
 
 - Sizes and buffers are declared once; shapes are made of the declared sizes only; register buffers
   have a constant shape; only a constant has a pack.
+- Only `in` and `out` buffers have a pitch: they are parts of larger arrays, whose other elements
+  the kernel neither reads nor writes. A pitch has a stride for each axis, none of them negative,
+  and no two elements in one place.
 - A loop variable hides no size and no variable of a loop around; it is used only inside its loop,
   always with the same range, and its range covers the loop's.
 - `parallel` loops have only `for` loops around them; a `vector` loop has a constant extent and
@@ -36,11 +39,12 @@ Indices are `Size`s; an index that comes from data is an opaque `Size` around an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, dataclass_transform
 
 from aicc.symbolic import Dim, Size, Sym, opaque, substitute, symbols
+from aicc.tensor_ir.strides import normal_pitch, row_major
 
 T = TypeVar("T")
 
@@ -303,22 +307,26 @@ LOCAL_SCOPES = ("stack", "register", "temp")
 
 @node
 class Buffer:
-    """A dense row-major array. `pack` names the layout of a constant: see `schedule.pack`."""
+    """A row-major array: dense, or a part of a larger one.
+
+    pack: the layout of a constant, see `schedule.pack`. pitch: of a part, the elements from one
+    index to the next along each axis; () where the array is dense. See `with_pitch`.
+    """
 
     name: str
     dtype: str
     shape: tuple[Size, ...]
     scope: str
     pack: str = ""
+    pitch: tuple[Size, ...] = ()
 
     def strides(self) -> tuple[Size, ...]:
-        """Row-major strides in elements."""
-        strides: list[Size] = []
-        step: Size = 1
-        for extent in reversed(self.shape):
-            strides.append(step)
-            step = step * extent
-        return tuple(reversed(strides))
+        """Elements from one index to the next along each axis."""
+        return self.pitch or row_major(self.shape)
+
+    def with_pitch(self, strides: Sequence[Size]) -> Buffer:
+        """The buffer with these strides, in the one form that they are written in."""
+        return replace(self, pitch=normal_pitch(self.shape, strides))
 
 
 @node

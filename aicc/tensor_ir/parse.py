@@ -94,8 +94,12 @@ class KernelReader:
         if r.accept("pack"):
             r.expect("=")
             pack = r.string()
+        pitch: tuple[Size, ...] = ()
+        if r.accept("pitch"):
+            r.expect("=")
+            pitch = r.sizes(self._scope.get)
         r.newline()
-        self._buffers[name] = Buffer(name, dtype, shape, scope, pack)
+        self._buffers[name] = Buffer(name, dtype, shape, scope, pack, pitch)
 
     def _dtype(self, t: Token) -> str:
         if t.text not in _DTYPES:

@@ -54,7 +54,8 @@ class FuseAxes(Step):
     """B[.., i, j, ..] of shape [.., n, m, ..]   ->   B[.., i*m + j, ..] of shape [.., n*m, ..]
 
     The memory is the same. The stage that computes B runs over the joined axis: i := v // m,
-    j := v % m. Precondition: B is an input, or is computed by one canonical stage; m is not 0.
+    j := v % m. Precondition: B is an input, or is computed by one canonical stage; m is not 0; in a
+    part of a larger array, the elements of an i go on where those of the one before end.
     """
 
     buffer: str
@@ -76,6 +77,9 @@ class FuseAxes(Step):
             kernel = replace_stage(kernel, stage.position, self._joined(kernel, stage, n, m))
         if old.pack:
             raise self.fail(kernel, f"{self.buffer} has a layout already")
+        pitch = old.pitch
+        if pitch and n != 1 and m != 1 and pitch[a] != pitch[a + 1] * m:
+            raise self.fail(kernel, f"axis {a} of {self.buffer} does not go on in the next one")
 
         def one(e: Expr) -> Expr | None:
             if isinstance(e, Load) and e.buffer == self.buffer:
@@ -87,7 +91,11 @@ class FuseAxes(Step):
             return None
 
         shape = (*old.shape[:a], n * m, *old.shape[a + 2 :])
-        kernel = kernel.with_buffer(replace(old, shape=shape))
+        made = replace(old, shape=shape, pitch=())
+        if pitch:
+            left = a + 1 if m == 1 else a  # whose stride nobody asks for any more
+            made = made.with_pitch((*pitch[:left], *pitch[left + 1 :]))
+        kernel = kernel.with_buffer(made)
         return kernel.with_body(map_exprs(kernel.body, one))
 
     def _joined(self, kernel: Kernel, stage: Stage, n: Size, m: Size) -> Stage:
@@ -236,7 +244,11 @@ class SplitAxis(Step):
             return None
 
         shape = (*old.shape[:a], old.shape[a] // m, m, *old.shape[a + 1 :])
-        kernel = kernel.with_buffer(replace(old, shape=shape))
+        made = replace(old, shape=shape, pitch=())
+        if old.pitch:
+            step = old.pitch[a]
+            made = made.with_pitch((*old.pitch[:a], step * m, step, *old.pitch[a + 1 :]))
+        kernel = kernel.with_buffer(made)
         return kernel.with_body(map_exprs(kernel.body, one))
 
     def _divided(self, kernel: Kernel, stage: Stage) -> Stage:

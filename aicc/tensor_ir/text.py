@@ -3,7 +3,7 @@
     kernel @conv_relu_0(n: 1.., m: 1..64)             sizes, each with its inclusive range
       in x: f32[n, 56, 64]                            buffers: scope name: dtype[shape]
       const w: f32[4, 64, 16] pack="n/16 k n%16"
-      out y: f32[n, 56, 64]
+      out y: f32[n, 56, 64] pitch=[7168, 128, 1]      a part of a larger array: its strides
       register acc: f32[6, 64]
       parallel i.o in 0..n//6:                        kind variable in lo..hi, hi exclusive
         vector j.i in 0..16: acc[0, j.i] = 0.0
@@ -169,7 +169,8 @@ def _loop_var(s: For) -> str:
 def print_buffer(b: Buffer) -> str:
     """The buffer's declaration on one line."""
     pack = f" pack={json.dumps(b.pack, ensure_ascii=False)}" if b.pack else ""
-    return f"{b.scope} {print_name(b.name)}: {b.dtype}{_indices(b.shape)}{pack}"
+    pitch = f" pitch={_indices(b.pitch)}" if b.pitch else ""
+    return f"{b.scope} {print_name(b.name)}: {b.dtype}{_indices(b.shape)}{pack}{pitch}"
 
 
 def print_size_param(s: Sym) -> str:

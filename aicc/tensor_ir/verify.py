@@ -28,6 +28,7 @@ from aicc.tensor_ir.ir import (
     While,
 )
 from aicc.tensor_ir.scalar import OPS, result_type
+from aicc.tensor_ir.strides import normal_pitch
 from aicc.tensor_ir.text import print_buffer, print_expr, print_kernel
 
 _BOOL = ("bool",)
@@ -93,6 +94,24 @@ class _Verifier:
             hi = hi_of(d)
             if hi is not None and hi < 0:
                 self._fail(f"{text}: a dimension is negative")
+        if b.pitch:
+            self._pitch(b, text)
+
+    def _pitch(self, b: Buffer, text: str) -> None:
+        if b.scope not in ("in", "out"):
+            self._fail(f"{text}: only an operand or a result is a part of a larger array")
+        if len(b.pitch) != len(b.shape):
+            self._fail(f"{text}: {len(b.pitch)} strides for {len(b.shape)} dimensions")
+        if normal_pitch(b.shape, b.pitch) != b.pitch:
+            self._fail(f"{text}: the pitch is not in its normal form")
+        for s in b.pitch:
+            if not symbols(s) <= self._bound or opaques(s):
+                self._fail(f"{text}: the pitch depends on what is no size of the kernel")
+        inner: Size = 1
+        for extent, s in zip(reversed(b.shape), reversed(b.pitch)):
+            if extent != 1 and not proves_le(inner, s):
+                self._fail(f"{text}: elements {s} apart may be in one place")
+            inner = s * extent
 
     # statements; `sure`: executed whenever the kernel runs
 

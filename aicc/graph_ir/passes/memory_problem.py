@@ -20,14 +20,12 @@ from collections import Counter
 from dataclasses import replace
 
 from aicc.graph_ir.graph import Graph, Node, reads
-from aicc.graph_ir.infer import context
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.layout import typical
-from aicc.graph_ir.places import copies, is_view, joined
+from aicc.graph_ir.places import Places, copies, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.memory.joint import arena_bound
 from aicc.memory.order_problem import Problem
-from aicc.ops import registry
 from aicc.symbolic import Size
 from aicc.tensor_ir.inplace import inplace_pairs
 from aicc.tensor_ir.ir import Kernel
@@ -63,15 +61,6 @@ def least_arena(module: Module, seconds: float) -> int | None:
     return arena_bound(memory_problem(module, relaxed=True), seconds)
 
 
-def _views(graph: Graph, node: Node) -> bool:
-    """Whether a node's result is its operand's memory, or a part of it."""
-    if not is_view(node):
-        return False
-    source, result = (graph.types[n] for n in (node.inputs[0], node.outputs[0]))
-    part = registry.get(node.op).part(context(graph, node)) is not None
-    return source.dtype == result.dtype and (part or source.count == result.count)
-
-
 def _certain(pairs: list[tuple[int, int]], dying: set[int]) -> dict[int, int]:
     """Result -> operand for the pairs of a node, in the order of its wishes, that come true in any
     order: the first wish of the result, and no other result's. `dying`: operands that no node reads
@@ -99,23 +88,14 @@ class _Values:
         self.elsewhere: set[int] = set()
         self.pairs: dict[str, frozenset[tuple[str, str]]] = {}
 
-    def _places(self) -> dict[str, str]:
-        """What values that are computed in place are parts of."""
-        graph = self.graph
+    def _places(self) -> Places:
         computed = {
             o
-            for node in graph.nodes
+            for node in self.graph.nodes
             if (node.op == CALL if self.kernels else not is_view(node) and not copies(node))
             for o in node.outputs
         }
-        places: dict[str, str] = {}
-        for node in graph.nodes:
-            if joined(graph, node) is not None:
-                computed.update(node.outputs)
-                for name in node.inputs:
-                    if name in computed and graph.types[name].count != 0:
-                        places.setdefault(name, node.outputs[0])
-        return places
+        return Places(self.graph, computed)
 
     def problem(self, relaxed: bool) -> Problem:
         writes: list[tuple[int, ...]] = []
@@ -168,14 +148,13 @@ class _Values:
             if name in self.viewed:
                 name = self.viewed[name]
                 continue
-            while name in self.places:
-                name = self.places[name]
+            name = self.places.whole(name)
             return [*found, self.whole[name]] if name in self.whole else found
         return found
 
     def _results(self, node: Node) -> list[int]:
         """The numbers of the results, -1 for those that are not wanted and need no memory."""
-        view = _views(self.graph, node)
+        view = self.places.is_alias(node)
         if view:
             self.viewed[node.outputs[0]] = node.inputs[0]
         kernel = self._kernel(node)
@@ -196,9 +175,7 @@ class _Values:
 
     def _result(self, name: str, view: bool) -> int:
         """A number for a value: of no bytes, where its memory has one."""
-        whole = name
-        while whole in self.places:
-            whole = self.places[whole]
+        whole = self.places.whole(name)
         if whole != name and whole not in self.whole:
             self.whole[whole] = self._add(self.graph.types[whole].nbytes)
             self.arena.add(self.whole[whole])
@@ -226,7 +203,7 @@ class _Values:
         for out, name, result in zip(outs, node.outputs, made):
             for root in dict.fromkeys(r for r in roots if r in self.arena):
                 uses = [b for b, r in zip(ins, roots) if r == root]
-                same = name not in self.places and self.sizes[root] == self.sizes[result]
+                same = name not in self.places.home and self.sizes[root] == self.sizes[result]
                 if same and all((b, out) in allowed for b in uses):
                     found.append((root, result))
         return found
