@@ -50,7 +50,8 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),
         _winograd(cost),  # fewer multiplications for 3x3 windows, where estimated to be faster
-        Join(cost.describer, cost, _peak(Fuse(cost))),  # what is joined is computed in its place
+        # What is joined is computed in its place: before fusion, which would join by kernels.
+        Join(cost.describer, cost, _peak(Fuse(cost)), target.l3 // 2),
         Fuse(cost),  # groups of nodes become kernels; from here on a Module
         Schedule(target),  # loops become tiles, vectors, threads
         Reorder(),  # the order of calls that needs the least memory

@@ -8,15 +8,18 @@ lies in the same memory, such as all layers of a densely connected block (Pleiss
 "Memory-efficient implementation of DenseNets", arXiv 1707.06990).
 
 What cannot be written there, because it is a view, an input, or a part of another join, is
-transferred by a kernel. Whether that takes less time than joining is estimated, with what would
-fuse with the one or the other. Since the whole is there from its first part on, the memory of the
-model may grow; what that costs is asked of the passes behind, and given up again.
+transferred by a kernel; so is what has left the caches since: a copy streams it back, where kernels
+that read it here and there would wait for it. Whether that takes less time than joining is
+estimated, with what would fuse with the one or the other. Since the whole is there from its first
+part on, the memory of the model may grow; what that costs is asked of the passes behind, and given
+up again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import ClassVar
 
 from aicc.decisions import Decision, note
@@ -57,18 +60,21 @@ class Join:
             %b = aicc::Section(%x) {axis=3, begin=16, extent=16}
 
     The parts of a Split that are joined again, in order, are what was split.
+
+    cached: bytes that may be touched until what was written before leaves the caches.
     """
 
     describe: Describe
     cost: Cost
     peak: Peak
+    cached: int
 
     name: ClassVar[str] = "join"
 
     def __call__(self, graph: Graph) -> Graph:
         if not any(node.op in ("Concat", "Split") for node in graph.nodes):
             return graph
-        first = _Joining(graph, self.describe, self.cost, frozenset())
+        first = self._joining(graph, ())
         made = first.run()
         if not first.parts:
             return graph
@@ -79,16 +85,19 @@ class Join:
             low, kept = 0, len(ranked)
             while kept - low > 1:
                 middle = (low + kept) // 2
-                trial = _Joining(graph, self.describe, self.cost, frozenset(ranked[:middle]))
-                if self.peak(trial.run()) > limit:
+                trial = self._joining(graph, ranked[:middle]).run()
+                if self.peak(trial) > limit:
                     low = middle
                 else:
                     kept = middle
-        last = _Joining(graph, self.describe, self.cost, frozenset(ranked[:kept]))
+        last = self._joining(graph, ranked[:kept])
         made = last.run()
         for decision in last.decisions:
             note(decision)
         return made
+
+    def _joining(self, graph: Graph, refused: Iterable[Part]) -> _Joining:
+        return _Joining(graph, self.describe, self.cost, self.cached, frozenset(refused))
 
 
 @dataclass
@@ -98,6 +107,7 @@ class _Joining:
     graph: Graph
     describe: Describe
     cost: Cost
+    cached: int
     refused: frozenset[Part]
     parts: list[Part] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
@@ -108,6 +118,7 @@ class _Joining:
         self.makers = graph.producers()
         self.readers = graph.consumers()
         self.position = {o: n for n, node in enumerate(graph.nodes) for o in node.outputs if o}
+        self.touched = [0, *accumulate(map(self._bytes_of, graph.nodes))]
         self.wholes: dict[str, list[str]] = {}  # the parts of each join that are in place
         self.inside: set[str] = set()  # these parts of all joins
         self.sections: dict[str, tuple[str, int, int, int]] = {}  # of what, axis, begin, end
@@ -180,6 +191,7 @@ class _Joining:
             and (result, v) not in self.refused
             and _run(types[v], axis) >= LEAST_RUN
             and self._written_anywhere(v)
+            and self._touched(v, node) <= self.cached
         ]
         if not placed:
             return False
@@ -234,6 +246,17 @@ class _Joining:
     def _has_kernel(self, node: Node) -> bool:
         found = registry.find(node.op)
         return found is not None and found.has_lowering and not copies(node)
+
+    def _bytes_of(self, node: Node) -> int:
+        """Bytes that a node writes, and those of the constants that it reads."""
+        if is_view(node):
+            return 0
+        names = (*node.outputs, *(v for v in node.inputs if v in self.graph.constants))
+        return sum(_bytes(self.types[v]) for v in names if v)
+
+    def _touched(self, v: str, reader: Node) -> int:
+        """Bytes that are touched after a value is written, until a node reads it."""
+        return self.touched[self.position[reader.outputs[0]]] - self.touched[self.position[v] + 1]
 
     def _read_anywhere(self, v: str) -> bool:
         """Whether kernels alone read a value, through views too: in any place."""
