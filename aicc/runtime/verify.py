@@ -81,6 +81,8 @@ class _Verifier:
                 raise self.fail(f"{b.name}: either all arena offsets are known or none is")
             if b.at is not None and self.p.arena is not None:
                 self.inside(b, b.at, self.p.arena)
+        if b.pitch and (b.space != "view" or len(b.pitch) != len(b.shape)):
+            raise self.fail(f"{b.name}: strides {list(b.pitch)} for {b.space} {list(b.shape)}")
         if b.space == "view":
             root = self.p.table.get(b.root)
             if root is None or root.space == "view":
@@ -88,8 +90,6 @@ class _Verifier:
             slack = root.nbytes - b.reach - (b.at or 0)
             if b.at is None or b.at < 0 or (isinstance(slack, int) and slack < 0):
                 raise self.fail(f"the view {b.name} is not inside {b.root}")
-        if b.pitch and (b.space != "view" or len(b.pitch) != len(b.shape)):
-            raise self.fail(f"{b.name}: strides {list(b.pitch)} for {b.space} {list(b.shape)}")
 
     def inside(self, b: Buffer, at: int, total: int) -> None:
         size = b.nbytes

@@ -70,6 +70,9 @@ class FuseAxes(Step):
         n, m = old.shape[a], old.shape[a + 1]
         if m == 0:
             raise self.fail(kernel, f"axis {a + 1} of {self.buffer} is empty")
+        pitch = old.pitch
+        if pitch and n != 1 and m != 1 and pitch[a] != pitch[a + 1] * m:
+            raise self.fail(kernel, f"axis {a} of {self.buffer} does not go on in the next one")
         if old.scope not in ("in", "const"):
             stage = stage_of(kernel, self.buffer)
             if stage is None:
@@ -77,9 +80,6 @@ class FuseAxes(Step):
             kernel = replace_stage(kernel, stage.position, self._joined(kernel, stage, n, m))
         if old.pack:
             raise self.fail(kernel, f"{self.buffer} has a layout already")
-        pitch = old.pitch
-        if pitch and n != 1 and m != 1 and pitch[a] != pitch[a + 1] * m:
-            raise self.fail(kernel, f"axis {a} of {self.buffer} does not go on in the next one")
 
         def one(e: Expr) -> Expr | None:
             if isinstance(e, Load) and e.buffer == self.buffer:

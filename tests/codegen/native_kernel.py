@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,13 @@ from aicc.codegen.threadpool import pool_text
 from aicc.dtypes import is_float, to_numpy
 from aicc.symbolic import evaluate
 from aicc.tensor_ir.interp import run
-from aicc.tensor_ir.ir import For, Kernel
+from aicc.tensor_ir.ir import Buffer, For, Kernel
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.verify import verify
 from aicc.tensor_ir.walk import walk_stmts
+
+sys.path.append(str(Path(__file__).parent.parent / "tensor_ir"))
+from larger_arrays import GAP, gaps, memory_of, seen
 
 Array = np.ndarray[Any, Any]
 PAGE = mmap.PAGESIZE
@@ -149,6 +154,14 @@ class Guarded:
         placed[...] = array
         return placed
 
+    def place_part(
+        self, b: Buffer, array: Array, sizes: Mapping[str, int], at_end: bool
+    ) -> tuple[Array, Array]:
+        """As `place`, for an array whose elements have the strides of a parameter: the elements,
+        and all the bytes from the first one on."""
+        held = self.place(memory_of(b, array, sizes), at_end)
+        return seen(b, held, array.dtype, sizes), held
+
 
 def same(a: Array, b: Array, rtol: float = 0.0) -> bool:
     """Equal, with NaN equal to NaN; within `rtol` of the largest magnitude where it is given."""
@@ -184,7 +197,13 @@ def check(
         for at_end in (True, False) if guards else (True,):
             pages = Guarded()
             given = for_kernel(kernel, arrays, sizes)
-            placed = {n: pages.place(a, at_end) for n, a in given.items()}
+            parts = {
+                b.name: pages.place_part(b, given[b.name], sizes, at_end)
+                for b in kernel.params
+                if b.pitch
+            }
+            placed = {n: pages.place(a, at_end) for n, a in given.items() if n not in parts}
+            placed |= {n: elements for n, (elements, _) in parts.items()}
             code = native(placed, sizes)
             assert code == 0, code
             for b in kernel.params:
@@ -195,6 +214,9 @@ def check(
                     )
                 else:
                     assert same(given[b.name], placed[b.name]), f"{b.name} was overwritten"
+                if b.name in parts:
+                    between = gaps(b, parts[b.name][1], placed[b.name].dtype, sizes)
+                    assert (between == GAP).all(), f"{b.name}: what lies between was overwritten"
     finally:
         native.close()
     return want

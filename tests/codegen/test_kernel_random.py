@@ -18,13 +18,16 @@ from aicc.codegen.target import Target
 from aicc.dtypes import FLOATS
 from aicc.tensor_ir.dependence import why_not_lanes, why_not_threads
 from aicc.tensor_ir.ir import Expr, For, Kernel, Op, Stmt
+from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.schedule import schedule
 from aicc.tensor_ir.schedule_text import parse_steps, print_steps
+from aicc.tensor_ir.text import print_kernel
 from aicc.tensor_ir.walk import map_body, map_expr, map_exprs
 
 sys.path.append(str(Path(__file__).parent.parent / "tensor_ir"))
 from kernel_strategies import kernels, random_arrays
+from larger_arrays import parted
 from schedule_strategies import Drawn, apply_random, operators
 
 HOST = Target.host()
@@ -53,6 +56,24 @@ def test_schedules(data: Any, drawn: Drawn, target: Target, seed: int, threads: 
 def test_recipes(drawn: Drawn, target: Target, seed: int, threads: int) -> None:
     kernel, steps = scheduled(drawn.kernel, target)
     assert schedule(drawn.kernel, parse_steps(print_steps(steps))) == kernel
+    arrays = sample(drawn.kernel, drawn.sizes, seed)
+    check(kernel, target, drawn.sizes, drawn.kernel, arrays, threads=threads)
+
+
+@settings(max_examples=60)
+@given(
+    st.data(),
+    operators(extents=(1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 48, 50)),
+    st.sampled_from(TARGETS),
+    st.integers(0, 99),
+    st.sampled_from((0, 2)),
+)
+def test_parts_of_larger_arrays(
+    data: Any, drawn: Drawn, target: Target, seed: int, threads: int
+) -> None:
+    """Nothing between the elements is written, and nothing beyond the last one read."""
+    kernel, _ = scheduled(parted(data.draw, drawn.kernel), target)
+    assert parse_kernel(print_kernel(kernel)) == kernel
     arrays = sample(drawn.kernel, drawn.sizes, seed)
     check(kernel, target, drawn.sizes, drawn.kernel, arrays, threads=threads)
 

@@ -17,12 +17,13 @@ program @p
   arena `a b`: f32[n, 4] live 0..2
   arena b: f32[n, 4] live 1..3
   view v: f32[n*4] of b + 0
+  view half: f32[n, 2] pitch=[4, 1] of b + 8
   output y: f32[n*2, 2]
   output z: i64[2, k]
   call @mul (x, w) -> (`a b`) sizes (n) at "m1", "m\\"2"  # (x, const+64) -> `a b`
   call @neg (`a b`) -> (b) sizes (n)  # (`a b`) -> b
   host NonZero $0 (`a b`, _) -> (nz) at "nz"
-  call @view (v) -> (y) sizes (n)  # (b) -> y
+  call @view (v, half) -> (y) sizes (n)  # (b, b+8) -> y
   copy nz -> z  # (nz) -> z
   return (y = y, second = z, names = names)
   constants 128
@@ -74,6 +75,10 @@ FAULTS = [
     (GOOD, "size k: 0.. = nz[1]", "size k: 0.. = nz[2]", r"the size k is read from nz\[2\]"),
     (GOOD, "size k: 0.. = nz[1]", "size k: 0.. = b[1]", r"the size k is read from b\[1\]"),
     (GOOD, "view v: f32[n*4] of b + 0", "view v: f32[n*4] of b + 4", "v is not inside b"),
+    (GOOD, "of b + 8", "of b + 12", "half is not inside b"),
+    (GOOD, "pitch=[4, 1]", "pitch=[4]", r"half: strides \[4\] for view \[n, 2\]"),
+    (GOOD, "(`a b`, _) ->", "(half, _) ->", "takes half, whose elements do not lie side by side"),
+    (GOOD, "names = names", "names = half", "output names takes half, whose elements do not lie"),
     (GOOD, "const w: f32[4] at 64", "const w: f32[4] at 128", "w at 128 is not inside its 128"),
     (GOOD, "const w: f32[4] at 64", "const w: f32[4] at 4", "w at 4 is not inside"),
     (GOOD, "arena b:", "arena v:", "unknown buffer 'b'"),

@@ -378,7 +378,7 @@ def test_the_format_changes_with_the_context():
         "  constants 0\n"
     )
     made = slots(program)
-    assert FORMAT == 1
+    assert FORMAT == 2
     assert made.addresses == {"x": 4, "y": 5, "h": 6}
     assert (made.sizes, made.copies, made.length) == ({"n": 7}, {1: 8}, 9)
 

@@ -148,3 +148,13 @@ def test_random_kernels(kernel: Kernel, n: int, m: int, odd: int, seed: int) -> 
         a, b = kernel.buffer(operand), kernel.buffer(out)
         assert evaluate(product(a.shape), sizes) == evaluate(product(b.shape), sizes)
     check(kernel, sizes, seed)
+
+
+def test_parts_of_larger_arrays_neither_lend_nor_borrow() -> None:
+    dense = parse_kernel(
+        ADD.replace("f32[m]", "f32[5]").replace("m]", "5]").replace("0..m", "0..5")
+    )
+    assert inplace_pairs(dense) == {("x", "y")}
+    for name in "xy":
+        part = dense.with_buffer(dense.buffer(name).with_pitch((8, 1)))
+        assert not inplace_pairs(part)

@@ -32,7 +32,7 @@ CONV = """\
 kernel @conv_relu_0(n: 1.., m: 1..64)
   in x: f32[n, 56, 64]
   const w: f32[4, 64, 16] pack="n/16 k n%16"
-  out y: f32[n, 56, 64]
+  out y: f32[n, 56, 64] pitch=[m*7168, 128, 1]
   register acc: f32[6, 64]
   parallel i.o in 0..n//6:
     unroll i.i in 0..6:

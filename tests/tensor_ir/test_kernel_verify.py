@@ -61,6 +61,10 @@ def op(name: str, *args: Expr, dtype: str = "f32") -> Expr:
     return Op(name, args, dtype)
 
 
+def part(pitch: tuple[Size, ...], shape: tuple[Size, ...] = (N, 3), scope: str = "in") -> Buffer:
+    return Buffer("x", "f32", shape, scope, pitch=pitch)
+
+
 I = sym("i", 0, 8)  # noqa: E741 - the variable of loop("i", 0, N)
 A0 = Store("a", (0,), ONE)
 
@@ -75,6 +79,13 @@ BROKEN: list[tuple[str, Kernel, str]] = [
     ("scope", kernel(buffers=(Buffer("x", "f32", (), "l1"),)), "no scope is called 'l1'"),
     ("dtype", kernel(buffers=(Buffer("x", "str", (), "in"),)), "no element type is called 'str'"),
     ("pack", kernel(buffers=(Buffer("x", "f32", (), "in", "k n"),)), "only a constant is packed"),
+    ("pitch of a local", kernel(buffers=(part((8, 1), scope="stack"),)), "only an operand or a"),
+    ("pitch's rank", kernel(buffers=(part((8,)),)), "1 strides for 2 dimensions"),
+    ("pitch that is dense", kernel(buffers=(part((3, 1)),)), "not in its normal form"),
+    ("pitch of a unit", kernel(buffers=(part((9, 7, 1), (2, 1, 3)),)), "not in its normal form"),
+    ("pitch symbol", kernel(buffers=(part((sym("m") + 3, 1)),)), "the pitch depends on what is no"),
+    ("pitch within", kernel(buffers=(part((2, 1)),)), "elements 2 apart may be in one place"),
+    ("pitch of 0", kernel(buffers=(part((8, 0)),)), "elements 0 apart may be in one place"),
     ("shape symbol", kernel(buffers=(Buffer("x", "f32", (sym("m"),), "in"),)), "no size of the"),
     ("shape range", kernel(buffers=(Buffer("x", "f32", (sym("n"),), "in"),)), "no size of the"),
     ("shape opaque", kernel(buffers=(Buffer("x", "f32", (opaque(C0),), "in"),)), "no size of the"),

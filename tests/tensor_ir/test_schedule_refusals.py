@@ -13,6 +13,14 @@ from aicc.tensor_ir.schedule import schedule
 from aicc.tensor_ir.schedule_text import parse_steps
 from aicc.tensor_ir.verify import verify
 
+PART = """
+kernel @k()
+  in x: f32[2, 3, 4] pitch=[24, 8, 1]
+  out y: f32[2, 3, 4] pitch=[18, 6, 1]
+  for i in 0..2:
+    for j in 0..3:
+      for k in 0..4: y[i, j, k] = x[i, j, k]
+"""
 PREFIX = """
 kernel @k()
   in x: f32[9]
@@ -267,6 +275,8 @@ REFUSED = [
     (PAIRS, "rfactor(i, 2)", "the loop does not reduce into one element of y"),
     (SHARED, "rfactor(r, 2)", "the value reads y"),
     (PRODUCT, "fuse_axes(r, 1)", "r has no axes 1 and 2"),
+    (PART, "fuse_axes(x, 1)", "axis 1 of x does not go on in the next one"),
+    (PART, "fuse_axes(y, 1)", "axis 1 of y does not go on in the next one"),
     (STAGES, "fuse_axes(a, 0)", "a is not computed by one stage"),
     (PRODUCT, 'pack(b, "1 0"); fuse_axes(b, 0)', "b has a layout already"),
     (PRODUCT, "split_axis(r, 1, 4)", "4 does not divide axis 1 of r"),

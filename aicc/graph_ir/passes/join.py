@@ -25,14 +25,12 @@ from typing import ClassVar
 from aicc.decisions import Decision, note
 from aicc.dtypes import nbytes
 from aicc.graph_ir.graph import Graph, Node, make_node
-from aicc.graph_ir.infer import context
 from aicc.graph_ir.passes.fuse import Cost, Describe
 from aicc.graph_ir.passes.layout import typical
 from aicc.graph_ir.passes.rewrite import without_dead
 from aicc.graph_ir.places import copies, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.ops.sizes import axis_in
 from aicc.symbolic import Size, product, symbols
 
 JOIN, SECTION, TRANSFER = "aicc::Join", "aicc::Section", "aicc::Transfer"
@@ -141,7 +139,7 @@ class _Joining:
 
     def _split(self, node: Node) -> bool:
         x, types = node.inputs[0], self.types
-        axis = axis_in(context(self.graph, node), int(node.attr("axis", 0)), types[x].rank)
+        axis = int(node.attr("axis", 0)) % types[x].rank
         if not all(node.outputs) or x in self.graph.constants or not _even(types[x], axis):
             return False
         maker = self.makers.get(x)
@@ -176,7 +174,7 @@ class _Joining:
 
     def _concat(self, node: Node) -> bool:
         (result,), types = node.outputs, self.types
-        axis = axis_in(context(self.graph, node), int(node.attr("axis", 0)), types[result].rank)
+        axis = int(node.attr("axis", 0)) % types[result].rank
         if joined(self.graph, node) is not None or types[result].dtype == "str":
             return False
         before = types[result].shape[:axis]

@@ -1,0 +1,223 @@
+"""What is joined or parted along an inner axis, in place: which nodes, and when not."""
+
+import numpy as np
+import pytest
+from pass_builder import Build, applied, ops
+
+from aicc.decisions import collect
+from aicc.graph_ir.graph import Graph
+from aicc.graph_ir.passes.fuse import Description
+from aicc.graph_ir.passes.join import JOIN, SECTION, TRANSFER, Join
+from aicc.symbolic import sym
+
+N = sym("n", 1)
+
+
+def describe(graph, node):
+    if node.op in ("Relu", "Neg"):
+        return Description("map", {0: "same"})
+    return Description("window" if node.op == "ReduceMax" else "map")
+
+
+def seconds(graph, nodes):
+    """A kernel takes its results' elements; a map that follows a join takes its place."""
+    ends = [n for n in nodes if not any(o in m.inputs for m in nodes for o in n.outputs)]
+    return sum(np.prod([int(d) if isinstance(d, int) else 8 for d in graph.types[o].shape])
+               for n in ends for o in n.outputs)  # fmt: skip
+
+
+def join(peak=lambda graph: 0, cached=1 << 30, cost=seconds):
+    return Join(describe, cost, peak, cached)
+
+
+def two(b, x=None, rows=N):
+    x = b.input("x", rows, 6, 32) if x is None else x
+    return b("Neg", x), b("Sqrt", b("Abs", x))
+
+
+def joined(b, *operands, axis=2):
+    """A concatenation with two readers, so that it fuses with neither."""
+    y = b("Concat", *operands, axis=axis)
+    return b("Exp", y), b("Neg", y)
+
+
+def node(graph, op):
+    (found,) = (n for n in graph.nodes if n.op == op)
+    return found
+
+
+def test_what_is_computed_is_joined_in_place(golden):
+    b = Build()
+    golden("join", str(applied(b.done(*joined(b, *two(b))), join())))
+
+
+def test_inputs_and_parts_of_other_joins_are_transferred():
+    b = Build()
+    x = b.input("x", N, 6, 32)
+    a, c = two(b, x)
+    graph = applied(b.done(*joined(b, a, x, c), *joined(b, a, c)), join())
+    assert ops(graph)[3:] == [TRANSFER, JOIN, "Exp", "Neg", "Concat", "Exp", "Neg"]
+    first = node(graph, JOIN)
+    assert (first.inputs[0], first.inputs[2]) == (a, c)
+    assert node(graph, TRANSFER).outputs == first.inputs[1:2]
+
+
+def test_one_operand_twice_is_transferred():
+    b = Build()
+    a, c = two(b)
+    assert ops(applied(b.done(*joined(b, a, a)), join()))[-3:] == ["Concat", "Exp", "Neg"]
+    b = Build()
+    a, c = two(b)
+    wide = b("Concat", c, c, c, axis=2)
+    after = applied(b.done(*joined(b, wide, a, wide)), join(cost=lambda g, n: float(len(n))))
+    assert ops(after).count(TRANSFER) == 0  # two transfers take longer than one join
+
+
+def test_joins_of_joins():
+    b = Build()
+    a, c = two(b)
+    inner = b("Concat", a, c, axis=2)
+    d = b("Exp", inner)
+    graph = applied(b.done(*joined(b, inner, d)), join())
+    assert [n.inputs for n in graph.nodes if n.op == JOIN] == [(a, c), (inner, d)]
+
+
+def test_a_kernel_that_joins_on_the_way_stays():
+    b = Build()
+    y = b("Concat", *two(b), axis=2)
+    with collect() as found:
+        assert "Concat" in ops(applied(b.done(b("Relu", y)), join()))
+    assert [d.taken for d in found if d.kind == "join"] == []  # noted where something is taken
+    b = Build()
+    assert JOIN in ops(applied(b.done(b("Exp", b("Concat", *two(b), axis=2))), join()))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axis"),
+    [
+        (((4, 6, 3), (4, 6, 3)), 2),  # runs of three numbers
+        (((4, 6, 32), (4, N, 32)), 1),  # where the second begins is known, not where it ends
+        (((4, 6, 32), (4, 6, 32)), 0),  # one after the other, which a Concat is in any case
+    ],
+)
+def test_parts_that_stay(shapes, axis):
+    b = Build()
+    values = [b("Neg", b.input(f"x{n}", *s)) for n, s in enumerate(shapes)]
+    after = applied(b.done(*joined(b, *values, axis=axis)), join())
+    assert JOIN not in ops(after)
+
+
+def test_along_the_outermost_axis_memory_is_one_run_anyway():
+    b = Build()
+    values = [b("Neg", b.input(f"x{n}", 1, 6, 32)) for n in range(2)]
+    assert JOIN not in ops(applied(b.done(*joined(b, *values, axis=1)), join()))
+
+
+def test_values_that_others_than_kernels_read_are_transferred():
+    b = Build()
+    a, c = two(b, rows=4)
+    y = joined(b, a, c)
+    graph = applied(b.done(a, *y), join())
+    assert node(graph, TRANSFER).inputs == (a,)
+    b = Build()
+    a, c = two(b, rows=4)
+    flat = b("Reshape", a, b.const([-1], dtype="i64"))
+    graph = applied(b.done(flat, *joined(b, a, c)), join())
+    assert node(graph, TRANSFER).inputs == (a,)
+    b = Build()
+    a, c = two(b, rows=4)
+    y = joined(b, a, c)
+    unique = b("NonZero", a)
+    graph = applied(b.done(unique, *y), join())
+    assert node(graph, TRANSFER).inputs == (a,)
+
+
+def test_views_of_parts_are_parts():
+    b = Build()
+    a, c = two(b, rows=4)
+    flat = b("Reshape", a, b.const([4, 6, 8, 4], dtype="i64"))
+    graph = applied(b.done(b("Exp", flat), *joined(b, a, c)), join())
+    assert TRANSFER not in ops(graph)
+
+
+def test_what_has_left_the_caches_is_transferred():
+    b = Build()
+    x = b.input("x", 4, 6, 32)
+    a = b("Neg", x)
+    c = b("Sqrt", b("Abs", x))
+    graph = b.done(*joined(b, a, c))
+    size = 4 * 6 * 32 * 4
+    assert TRANSFER not in ops(applied(graph, join(cached=2 * size)))
+    assert node(applied(graph, join(cached=size)), TRANSFER).inputs == (a,)
+
+
+def test_what_takes_more_memory_is_given_up():
+    """The part that waits longest for the others goes first."""
+    b = Build()
+    x = b.input("x", 4, 6, 32)
+    early = b("Neg", x)
+    late = x
+    for _ in range(4):
+        late = b("Exp", late)
+    graph = b.done(*joined(b, early, late))
+
+    def peak(g):
+        return 9 if any(n.op == JOIN and early in n.inputs for n in g.nodes) else 1
+
+    after = applied(graph, join(peak))
+    assert node(after, TRANSFER).inputs == (early,)
+    assert node(after, JOIN).inputs[1] == late
+    stays = applied(graph, join(lambda g: any(n.op == JOIN for n in g.nodes)))
+    assert "Concat" in ops(stays)
+
+
+def split(b, x, *sizes, axis=2):
+    return b("Split", x, b.const(list(sizes), dtype="i64"), axis=axis, n=len(sizes))
+
+
+def test_parts_are_read_where_they_are(golden):
+    b = Build()
+    a, c = split(b, b("Neg", b.input("x", N, 6, 64)), 24, 40)
+    golden("split", str(applied(b.done(b("Exp", a), b("Sqrt", b("Abs", c))), join())))
+
+
+def test_parts_that_others_read_are_transferred():
+    b = Build()
+    a, c = split(b, b.input("x", 4, 6, 64), 24, 40)
+    graph = applied(b.done(b("Exp", a), c), join())
+    assert ops(graph) == [SECTION, SECTION, TRANSFER, "Exp"]
+    b = Build()
+    assert ops(applied(b.done(*split(b, b.input("x", 4, 6, 64), 24, 40)), join())) == ["Split"]
+    b = Build()
+    a, c = split(b, b.input("x", 4, 6, 8), 4, 4)
+    assert "Split" in ops(applied(b.done(b("Exp", a), b("Exp", c)), join()))  # short runs
+
+
+def test_all_parts_joined_again_are_the_whole():
+    b = Build()
+    y = b("Neg", b.input("x", N, 6, 64))
+    a, c = split(b, y, 24, 40)
+    d = b("Exp", c)
+    graph = applied(b.done(*joined(b, a, c, d)), join())
+    assert node(graph, JOIN).inputs == (y, d)
+    b = Build()
+    y = b("Neg", b.input("x", N, 6, 64))
+    a, c = split(b, y, 24, 40)
+    d = b("Exp", c)
+    graph = applied(b.done(*joined(b, c, a, d)), join())
+    assert node(graph, JOIN).inputs[2] == d and y not in node(graph, JOIN).inputs
+
+
+def test_graphs_without_joins_stay():
+    graph = Graph("g")
+    assert join()(graph) is graph
+
+
+def test_the_report_tells_of_joins():
+    b = Build()
+    graph = b.done(*joined(b, *two(b)))
+    with collect() as found:
+        join()(graph)
+    (decision,) = found
+    assert decision.kind == "join" and decision.taken
+    assert decision.seconds < decision.otherwise
