@@ -8,7 +8,8 @@ A node with op "call" runs a kernel: its operands are the kernel's `in` and `con
 order, its results the `out` parameters in order; the kernel's sizes are the graph's symbols of the
 same names. Its work (`tensor_ir.work`) was counted before the kernel was scheduled. Any other node
 is a view (an operator whose result is its operand's memory in another shape, or a part of it), a
-copy, a join (its operands side by side in memory: `graph_ir.places`), or a host operator, which runs its reference in Python. Both levels are in one object, so that fusion, layout and
+copy, a join (its operands side by side in memory: `graph_ir.places`), or a host operator, which
+runs its reference in Python. Both levels are in one object, so that fusion, layout and
 scheduling can ask for each other's cost.
 """
 
