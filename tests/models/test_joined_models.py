@@ -1,4 +1,4 @@
-"""Blocks whose branches are joined along channels: in place, with the same bits, in no more memory."""
+"""Blocks whose branches are joined along channels: in place, same bits, no more memory."""
 
 from __future__ import annotations
 
