@@ -102,10 +102,17 @@ class Addressing:
         return self.remember(("size", s), total)
 
     def _by_depth(self, s: Dim) -> list[tuple[tuple[Atom, ...], int]]:
-        def deepest(term: tuple[tuple[Atom, ...], int]) -> int:
-            return max((self.depth.get(v, 0) for v in symbols(Dim((term,), 0))), default=0)
+        if len(s.terms) == 1:
+            return list(s.terms)
+        return sorted(s.terms, key=lambda term: self._deepest(term[0]))
 
-        return sorted(s.terms, key=deepest)
+    def _deepest(self, monomial: tuple[Atom, ...]) -> int:
+        """The innermost loop that a product depends on."""
+        deepest = 0
+        for a in monomial:
+            used = (a,) if isinstance(a, Sym) else symbols(Dim((((a,), 1),), 0))
+            deepest = max(deepest, *(self.depth.get(v, 0) for v in used), 0)
+        return deepest
 
     def _monomial(self, monomial: tuple[Atom, ...], coef: int) -> str:
         key = ("term", monomial, coef)
@@ -248,10 +255,9 @@ class Addressing:
         t = memory_type(buffer.dtype)
         pointer = self.pointers[buffer.name]
         if isinstance(offset, Dim):
-            prefix: Size = 0
-            for term in self._by_depth(offset):
-                prefix = prefix + Dim((term,), 0)
-                key = ("pointer", buffer.name, prefix)
+            terms = tuple(self._by_depth(offset))
+            for n, term in enumerate(terms):
+                key = ("pointer", buffer.name, terms[: n + 1])
                 found = self.cached(key)
                 if found is None:
                     step = self._monomial(*term)

@@ -32,6 +32,7 @@ from aicc.symbolic.algebra import (
     mod,
     mul,
     opaque,
+    opaques,
     product,
     proves_le,
     proves_lt,
@@ -56,7 +57,6 @@ from aicc.symbolic.inside import (
     evaluate,
     gcd_of,
     map_opaque,
-    opaques,
     recombine,
     substitute,
 )

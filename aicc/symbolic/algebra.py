@@ -12,7 +12,7 @@ from aicc.symbolic.atoms import Atom, Bound, FloorDiv, Max, Min, Mod, Monomial, 
 class Dim:
     """A canonical, immutable polynomial over atoms; see the module's text."""
 
-    __slots__ = ("_hash", "_range", "_symbols", "const", "terms")
+    __slots__ = ("_hash", "_opaques", "_range", "_symbols", "const", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...], const: int) -> None:
         self.terms = terms
@@ -20,6 +20,7 @@ class Dim:
         self._hash = hash((terms, const))
         self._range: tuple[Bound, Bound] | None = None
         self._symbols: frozenset[Sym] | None = None
+        self._opaques: tuple[Any, ...] | None = None
 
     def __hash__(self) -> int:
         return self._hash
@@ -424,6 +425,23 @@ def symbols(s: Size) -> frozenset[Sym]:
                         found |= symbols(part)
         s._symbols = frozenset(found)
     return s._symbols
+
+
+def opaques(s: Size) -> tuple[Any, ...]:
+    """The payloads of all opaque atoms in `s`."""
+    if isinstance(s, int):
+        return ()
+    if s._opaques is None:
+        found: list[Any] = []
+        for monomial, _ in s.terms:
+            for a in monomial:
+                if isinstance(a, Opaque):
+                    found.append(a.payload)
+                elif not isinstance(a, Sym):
+                    for part in parts_of(a):
+                        found.extend(opaques(part))
+        s._opaques = tuple(found)
+    return s._opaques
 
 
 def parts_of(a: Atom) -> tuple[Size, ...]:

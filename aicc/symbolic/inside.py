@@ -18,25 +18,11 @@ from aicc.symbolic.algebra import (
     mod,
     mul,
     opaque,
+    opaques,
     parts_of,
     symbols,
 )
 from aicc.symbolic.atoms import Atom, FloorDiv, Max, Min, Mod, Monomial, Opaque, Sym
-
-
-def opaques(s: Size) -> list[Any]:
-    """The payloads of all opaque atoms in `s`."""
-    if isinstance(s, int):
-        return []
-    found: list[Any] = []
-    for monomial, _ in s.terms:
-        for a in monomial:
-            if isinstance(a, Opaque):
-                found.append(a.payload)
-            else:
-                for part in parts_of(a):
-                    found.extend(opaques(part))
-    return found
 
 
 def coefficient(s: Size, var: Sym) -> Size | None:
@@ -46,46 +32,63 @@ def coefficient(s: Size, var: Sym) -> Size | None:
     terms: dict[Monomial, int] = {}
     const = 0
     for m, c in s.terms:
-        if var in m:
+        if len(m) == 1 and m[0] == var:
+            const = c
+        elif var in m:
             rest = list(m)
             rest.remove(var)
             if any(var in symbols(from_atom(a)) for a in rest):
                 return None
-            if rest:
-                terms[tuple(rest)] = c
-            else:
-                const = c
-        elif any(var in symbols(from_atom(a)) for a in m):
+            terms[tuple(rest)] = c
+        elif any(not isinstance(a, Sym) and var in symbols(from_atom(a)) for a in m):
             return None
     return build(terms, const)
 
 
 def substitute(s: Size, mapping: Mapping[Sym, Size]) -> Size:
     """`s` with symbols replaced, simplified again."""
-    if isinstance(s, int) or symbols(s).isdisjoint(mapping):
+    if isinstance(s, int) or mapping.keys().isdisjoint(symbols(s)):
         return s
-    total: Size = s.const
-    kept: dict[Monomial, int] = {}
-    for m, c in s.terms:
+    const = s.const
+    kept: list[tuple[Monomial, int]] = []
+    changed: list[Size] = []
+    for term in s.terms:
+        m, c = term
         if len(m) == 1 and isinstance(m[0], Sym):
             replacement = mapping.get(m[0])
             if replacement is None:
-                kept[m] = kept.get(m, 0) + c
+                kept.append(term)
+            elif isinstance(replacement, int):
+                const += replacement * c
             else:
-                total = add(total, mul(replacement, c))
-            continue
-        part: Size = c
-        for a in m:
-            part = mul(part, _substitute_atom(a, mapping))
+                changed.append(mul(replacement, c))
+        elif any(_mentions(a, mapping) for a in m):
+            part: Size = c
+            for a in m:
+                part = mul(part, _substitute_atom(a, mapping))
+            changed.append(part)
+        else:
+            kept.append(term)
+    total: Size = Dim(tuple(kept), const) if kept else const  # in their order, as they were
+    for part in changed:
         total = add(total, part)
-    return add(build(kept, 0), total)
+    return total
+
+
+def _mentions(a: Atom, mapping: Mapping[Sym, Size]) -> bool:
+    """Whether an atom depends on a symbol of a mapping."""
+    if isinstance(a, Sym):
+        return a in mapping
+    if isinstance(a, Opaque):
+        return not mapping.keys().isdisjoint(a.payload.size_symbols())
+    return any(not mapping.keys().isdisjoint(symbols(part)) for part in parts_of(a))
 
 
 def _substitute_atom(a: Atom, mapping: Mapping[Sym, Size]) -> Size:
     if isinstance(a, Sym):
         return mapping.get(a, from_atom(a))
     if isinstance(a, Opaque):
-        if a.payload.size_symbols().isdisjoint(mapping):
+        if mapping.keys().isdisjoint(a.payload.size_symbols()):
             return from_atom(a)
         return opaque(a.payload.substitute_sizes(mapping), a.lo, a.hi)
     if isinstance(a, FloorDiv | Mod):
