@@ -56,3 +56,40 @@ def test_sizes_that_leave_nothing_are_refused() -> None:
     assert model.run(None, {"x": np.ones((1, 3, 2, 5), "f")})[0].shape == (1, 20, 0, 3)
     with pytest.raises(aicc.InputError, match="h - 2 = -1 elements: h = 1, w = 1"):
         model.run(None, {"x": np.ones((1, 3, 1, 1), "f")})
+
+
+def rotary(half: int = 8) -> onnx.ModelProto:
+    """Rotary embedding as exporters write it: x * cos + (-x2, x1) * sin."""
+    g = GraphBuilder("rotary")
+    x = g.input("x", (1, "n", 4, 2 * half))
+    cos, sin = g.input("cos", (1, "n", 1, 2 * half)), g.input("sin", (1, "n", 1, 2 * half))
+    first = g.op("Slice", x, g.ints(0), g.ints(half), g.ints(3))
+    last = g.op("Slice", x, g.ints(half), g.ints(2 * half), g.ints(3))
+    turned = g.op("Concat", g.op("Neg", last), first, axis=3)
+    y = g.op("Add", g.op("Mul", x, cos), g.op("Mul", turned, sin))
+    g.output(g.op("Transpose", y, perm=[0, 2, 1, 3]), "y", (1, 4, "n", 2 * half))
+    return g.build()
+
+
+def repeated() -> onnx.ModelProto:
+    """A costly map of which each element is read many times."""
+    g = GraphBuilder("repeated")
+    x = g.op("Exp", g.input("x", (1, 64, 64)))
+    g.output(g.op("Tile", x, g.ints(16, 1, 1)), "y", (16, 64, 64))
+    return g.build()
+
+
+@pytest.mark.parametrize(("model", "kernels"), [(rotary, 1), (repeated, 2)])
+def test_maps_take_in_the_maps_that_only_they_read(model, kernels) -> None:  # type: ignore[no-untyped-def]
+    module = aicc.compile(model(), stop_after="fuse", target="x86-64-v4")
+    assert isinstance(module, Module)
+    assert len(module.kernels) == kernels
+
+
+def test_rotary_embedding() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 5, 4, 16)).astype("f")
+    cos, sin = (rng.standard_normal((1, 5, 1, 16)).astype("f") for _ in range(2))
+    turned = np.concatenate([-x[..., 8:], x[..., :8]], 3)
+    (y,) = aicc.compile(rotary()).run(None, {"x": x, "cos": cos, "sin": sin})
+    np.testing.assert_allclose(y, (x * cos + turned * sin).transpose(0, 2, 1, 3), 1e-5, 1e-6)

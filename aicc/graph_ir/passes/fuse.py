@@ -5,7 +5,7 @@ reads its operands (`Description`, from the lowered loop nests):
 
     contraction, window   followed by maps that read the result at the element just written
     rows                  maps and reductions over the same rows: softmax, normalisations
-    map                   chains of maps
+    map                   chains of maps, and maps that only one other reads, in whatever order
     movement              transposes and the like are read in place by the kernel that follows
     chain                 a product, rows made of its result, and the product of those: attention
 
@@ -109,6 +109,7 @@ class _Fusion:
             if not self._join_producer(i):
                 self._start(i)
         self._join_chains()
+        self._join_maps()
         self._release_views()
         ordered = sorted(self.groups.values(), key=lambda g: max(g.nodes))
         return Grouping(tuple(tuple(self.nodes[i] for i in sorted(g.nodes)) for g in ordered))
@@ -347,8 +348,8 @@ class _Fusion:
                 for first in self._feeders(middle, "contraction"):
                     self._join_chain(first, middle, last)
 
-    def _feeders(self, g: int, kind: Kind) -> list[int]:
-        """The groups of a kind whose results group g reads, and nobody else."""
+    def _feeders(self, g: int, *kinds: Kind) -> list[int]:
+        """The groups of some kinds whose results group g reads, and nobody else."""
         group = self.groups[g]
         made = {self.maker[v] for n in group.nodes for v in reads(self.nodes[n]) if v in self.maker}
         found = {self.group_of[m] for m in made} - {g}
@@ -360,7 +361,7 @@ class _Fusion:
         return [
             h
             for h in sorted(found)
-            if self.groups[h].kind == kind and all(map(private, self._live(self.groups[h].nodes)))
+            if self.groups[h].kind in kinds and all(map(private, self._live(self.groups[h].nodes)))
         ]
 
     def _join_chain(self, *chain: int) -> None:
@@ -376,6 +377,24 @@ class _Fusion:
         for g in others:
             for n in self.groups.pop(g).nodes:
                 self.group_of[n] = last
+
+    def _join_maps(self) -> None:
+        """Maps take in the maps that only they read, however they read them: the parts that a
+        Concat joins, and what those are parts of."""
+        for last in sorted(self.groups):
+            if last in self.groups and self.groups[last].kind == "map":
+                while any(self._join_feeder(h, last) for h in self._feeders(last, "map", "view")):
+                    pass
+
+    def _join_feeder(self, g: int, last: int) -> bool:
+        parts = [self.groups[g].nodes, self.groups[last].nodes]
+        whole = [n for part in parts for n in part]
+        if len(whole) > NODE_LIMIT or not self._pays(*parts):
+            return False
+        self.groups[last].nodes = sorted(whole)
+        for n in self.groups.pop(g).nodes:
+            self.group_of[n] = last
+        return True
 
     def _release_views(self) -> None:
         """Views at the ends of a group need no kernel: they go back to being aliases."""
