@@ -6,8 +6,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import aicc
+from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
 from zoo.builder import GraphBuilder
 
@@ -93,3 +95,26 @@ def test_rotary_embedding() -> None:
     turned = np.concatenate([-x[..., 8:], x[..., :8]], 3)
     (y,) = aicc.compile(rotary()).run(None, {"x": x, "cos": cos, "sin": sin})
     np.testing.assert_allclose(y, (x * cos + turned * sin).transpose(0, 2, 1, 3), 1e-5, 1e-6)
+
+
+def test_weights_that_are_computed_are_turned_once() -> None:
+    """A convolution whose weights come at run time takes them with the filters last."""
+    g = GraphBuilder("mixed")
+    x = g.input("x", (1, 8, 12, 12))
+    w = g.op("Mul", g.normal("w", (24, 8, 3, 3), 0.1), g.input("scale", (24, 1, 1, 1)))
+    y = g.op("Relu", g.op("Conv", x, w, pads=[1, 1, 1, 1]))
+    d = g.op("Mul", g.normal("d", (24, 1, 3, 3), 0.1), g.input("scales", (24, 1, 1, 1)))
+    g.output(g.op("Conv", y, d, group=24), "y", (1, 24, 10, 10))
+    model = g.build()
+    graph = aicc.compile(model, stop_after="layout")
+    assert isinstance(graph, Graph)
+    convolutions = [n for n in graph.nodes if n.op == "Conv"]
+    assert [n.attr("filters_last", 0) for n in convolutions] == [1, 1]
+    feed = {
+        "x": np.random.default_rng(0).standard_normal((1, 8, 12, 12)).astype("f"),
+        "scale": np.linspace(0.5, 1.5, 24, dtype="f").reshape(24, 1, 1, 1),
+        "scales": np.linspace(-1, 1, 24, dtype="f").reshape(24, 1, 1, 1),
+    }
+    (expected,) = ReferenceEvaluator(model).run(None, feed)
+    (result,) = aicc.compile(model).run(None, feed)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -60,6 +61,7 @@ class Sums:
     flat: Tensor | None
 
 
+T = TypeVar("T")
 Term = Callable[[Size, Size, Size, tuple[Size, ...], tuple[Size, ...]], Expr]
 
 
@@ -129,21 +131,23 @@ def finish(
     return b.compute(shape, result, name="conv")
 
 
-@operator("Conv", since=1, inputs=(2, 3), attributes={**WINDOW, "group": 1})
+@operator("Conv", since=1, inputs=(2, 3), attributes={**WINDOW, "group": 1, "filters_last": 0})
 class Conv(Operator):
     """Convolution (cross-correlation). Data [N, C, spatial...], or [N, spatial..., C] with
-    `channels_last`; weights [O, C/group, kernel...]; bias [O]. ONNX Conv-22."""
+    `channels_last`; weights [O, C/group, kernel...], or [kernel..., C/group, O] with
+    `filters_last`; bias [O]. ONNX Conv-22."""
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
-        x = ctx.input(0)
-        at, w, _ = self._geometry(ctx, x.shape, ctx.input(1).shape)
+        x, weights = ctx.input(0), self._filters_first(ctx, ctx.input(1).shape)
+        at, w, _ = self._geometry(ctx, x.shape, weights)
         if ctx.has(2) and ctx.input(2).rank != 1:
             ctx.fail("the bias must have one axis")
-        return [TensorType(x.dtype, at.join(x.shape[0], ctx.input(1).shape[0], w.outputs))]
+        return [TensorType(x.dtype, at.join(x.shape[0], weights[0], w.outputs))]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         x, weights, *rest = inputs
         assert x is not None and weights is not None
+        weights = weights.transpose(self._filters_first(ctx, range(weights.ndim)))
         at, w, group = self._geometry(ctx, x.shape, weights.shape)
         taps = sliding(wide(at.to_first(x)), w, 0)
         kernel_axes = tuple(range(taps.ndim - len(w.kernel), taps.ndim))
@@ -163,24 +167,34 @@ class Conv(Operator):
         x, weights = inputs[:2]
         bias = inputs[2] if len(inputs) > 2 else None
         assert x is not None and weights is not None
-        at, w, group = self._geometry(ctx, x.shape, weights.shape)
+        filters, depth, *kernel = self._filters_first(ctx, weights.shape)
+        at, w, group = self._geometry(ctx, x.shape, (filters, depth, *kernel))
         batch, channels, _ = at.split(x.shape)
-        filters, depth = weights.shape[:2]
         check_agree(ctx, b, channels, depth * group, "channels of the data")
         if bias is not None:
             check_agree(ctx, b, bias.shape[0], filters, "size of the bias")
         if not w.exact:
             x = pad_stage(b, x, at, w.begins, w.padded, const(0, x.dtype))
         data, sum_type, count = x, accumulator(x.dtype), len(w.kernel)
+        last = bool(ctx.attrs["filters_last"])
 
         def term(n: Size, o: Size, g: Size, out: tuple[Size, ...], inner: tuple[Size, ...]) -> Expr:
             tap, c = inner[:count], inner[count]
             value = data[at.join(n, g * depth + c, w.start(out, tap))]
-            return cast(value, sum_type) * cast(weights[(o, c, *tap)], sum_type)
+            weight = weights[(*tap, c, o) if last else (o, c, *tap)]
+            return cast(value, sum_type) * cast(weight, sum_type)
 
         sums = group_sums(b, at, batch, filters, w.outputs, group, (*w.kernel, depth), term)
         shape = at.join(batch, filters, w.outputs)
         return [finish(b, at, shape, sums, bias, x.dtype)]
+
+    @staticmethod
+    def _filters_first(ctx: OpContext, weights: Sequence[T]) -> tuple[T, ...]:
+        """What is given for the axes of the weights, as [O, C/group, kernel...]."""
+        if not ctx.attrs["filters_last"]:
+            return tuple(weights)
+        *kernel, depth, filters = weights
+        return (filters, depth, *kernel)
 
     @staticmethod
     def _geometry(
@@ -228,6 +242,13 @@ class Conv(Operator):
                 (last, w, bias),
                 with_layout(attrs),
                 symbolic=axes,
+                atol=1e-5,
+            )
+            turned = np.ascontiguousarray(w.transpose(*range(2, w.ndim), 1, 0))
+            yield Case(
+                f"{name}_filters_last",
+                (last, turned, bias),
+                {**with_layout(attrs), "filters_last": 1},
                 atol=1e-5,
             )
         half = (sample(1, 3, 5, 5, dtype="f16"), sample(4, 3, 3, 3, dtype="f16"))

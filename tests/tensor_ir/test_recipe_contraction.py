@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from recipe_check import TARGET, check
 
@@ -152,3 +154,51 @@ def test_rows_of_two_axes_one_of_them_a_difference_are_tiles(length):
     b.mark_output(b.compute((steps, batch, 100), lambda t, n, f: y[t, n, f] + c[f]))
     _, made = check(b.build(), {"n": length, "batch": 3})
     assert made.buffer("w").pack
+
+
+def planes(padded_axis):
+    """A window of 3 along one of two axes of rows, with zeros at its ends."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (4, 32, 24))
+    w = b.constant("w", "f32", (3, 24, 32))
+    extents = [4, 32]
+    extents[padded_axis] += 2
+
+    def inside(*i):
+        at = list(i[:2])
+        at[padded_axis] -= 1
+        low = call("ge", as_expr(at[padded_axis]), 0)
+        high = call("lt", as_expr(at[padded_axis]), as_expr((4, 32)[padded_axis]))
+        return select(call("and", low, high), x[*at, i[2]], 0.0)
+
+    p = b.compute((*extents, 24), inside)
+
+    def term(t, i, f, k, c):
+        at = [t, i]
+        at[padded_axis] += k
+        return p[*at, c] * w[k, c, f]
+
+    b.mark_output(b.reduce((4, 32, 32), (3, 24), term))
+    return b.build()
+
+
+def test_a_tile_does_not_go_on_into_the_next_plane_of_a_window():
+    """Whole planes around both would be copied for it."""
+    _, made = check(planes(0))
+    copies = [b for b in made.buffers if b.scope == "stack"]
+    assert copies
+    assert all(math.prod(b.shape) <= 3 * 32 * 24 for b in copies)
+    check(planes(1))
+
+
+@pytest.mark.parametrize("columns", [32, 40])
+def test_columns_of_groups_that_lie_apart_are_copied(columns):
+    """The right operand comes at run time, in groups, its depth last."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (30, 2, 24))
+    w = b.input("w", "f32", (2 * columns, 24))
+    y = b.reduce((30, 2, columns), (24,), lambda i, g, f, k: x[i, g, k] * w[g * columns + f, k])
+    b.mark_output(b.compute((30, 2, columns), lambda i, g, f: y[i, g, f] + 1.0))
+    _, made = check(b.build())
+    if columns % 32 == 0:
+        assert any(b.scope == "stack" and b.shape[-1] == 32 for b in made.buffers)

@@ -117,7 +117,18 @@ class Fixed(Freedom):
 
 
 class ChannelsLast(Fixed):
-    """An operator with a `channels_last` attribute: always computed that way."""
+    """An operator with a `channels_last` attribute: always computed that way. filters_last: its
+    weights, operand 1, are then wanted in that order; constants are packed as kernels like them."""
+
+    def __init__(
+        self,
+        node: Node,
+        x: Sequence[TensorType | None],
+        y: Sequence[TensorType],
+        filters_last: bool = False,
+    ) -> None:
+        super().__init__(node, x, y)
+        self.filters_last = filters_last
 
     @property
     def default(self) -> Layout:
@@ -125,13 +136,21 @@ class ChannelsLast(Fixed):
 
     def operands(self, label: Layout) -> list[Layout] | None:
         assert self.x[0] is not None
-        return self._first(channels_last(self.x[0].rank))
+        return self._with_weights(channels_last(self.x[0].rank))
+
+    def _with_weights(self, layout: Layout) -> list[Layout]:
+        """The data in a layout with channels last."""
+        data, *others = self._first(layout)
+        if self.filters_last:
+            others[0] = (*range(2, len(others[0])), 1, 0)
+        return [data, *others]
 
     def results(self, label: Layout) -> list[Layout]:
         return [channels_last(t.rank) for t in self.y]
 
     def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
-        return replace(self.node, inputs=tuple(inputs)).with_attrs(channels_last=1)
+        made = replace(self.node, inputs=tuple(inputs)).with_attrs(channels_last=1)
+        return made.with_attrs(filters_last=1) if self.filters_last else made
 
 
 class Pointwise(ChannelsLast):
@@ -145,7 +164,9 @@ class Pointwise(ChannelsLast):
         return label[-1] == 1 or label == identity(len(label))
 
     def operands(self, label: Layout) -> list[Layout] | None:
-        return self._first(label) if self._fits(label) else None
+        if label == identity(len(label)):
+            return self._own()
+        return self._with_weights(label) if self._fits(label) else None
 
     def results(self, label: Layout) -> list[Layout]:
         return [label]
@@ -157,8 +178,9 @@ class Pointwise(ChannelsLast):
         return layout if self._fits(layout) else (*(a for a in layout if a != 1), 1)
 
     def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
-        made = replace(self.node, inputs=tuple(inputs))
-        return made if label == identity(len(label)) else made.with_attrs(channels_last=1)
+        if label == identity(len(label)):
+            return replace(self.node, inputs=tuple(inputs))
+        return super().build(ed, label, inputs)
 
 
 class Elementwise(Freedom):

@@ -175,7 +175,9 @@ def freedom(ed: Editor, node: Node) -> Freedom:
         if len(y) > 1 or x[0].rank < 3:
             return Fixed(node, x, y)
         pointwise = is_pointwise(node, x[1] if len(x) > 1 else None)
-        return Pointwise(node, x, y) if pointwise else ChannelsLast(node, x, y)
+        computed = len(x) > 1 and ed.constant_of(node.inputs[1]) is None
+        last = "filters_last" in op.attributes and computed
+        return (Pointwise if pointwise else ChannelsLast)(node, x, y, last)
     maker = TABLE.get(node.op)
     if maker is not None:
         made = maker(ed, node, x, y)

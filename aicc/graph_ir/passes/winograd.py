@@ -153,6 +153,8 @@ def _fits(ed: Editor, node: Node) -> bool:
     group, without gaps, bias or strides."""
     if not node.attr("channels_last", 0) or node.attr("group", 1) != 1:
         return False
+    if node.attr("filters_last", 0):
+        return False
     if len(node.inputs) > 2 and node.inputs[2]:
         return False
     if any(v != 1 for name in ("strides", "dilations") for v in node.attr(name, ())):

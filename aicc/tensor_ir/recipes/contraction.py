@@ -26,6 +26,7 @@ from aicc.tensor_ir.recipes.common import (
     divisors,
     flatten_inputs,
     is_costly,
+    is_movement,
     own_axes,
     parallelise,
     stride_in,
@@ -129,6 +130,7 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         place = _adjacent(plan, buffer, out, axis)
         joined = (
             place is not None
+            and not _halo(plan, stage, found.left, pair[0][0])
             and all(is_row(v) for v, _ in pair)
             and plan.attempt_if(
                 lambda k: all_linear(k, {buffer, out}), FuseAxes(out, place), FuseAxes(buffer, axis)
@@ -136,6 +138,16 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         )
         if not joined:
             axis += 1
+
+
+def _halo(plan: Plan, stage: Stage, left: Load, v: Sym | None) -> bool:
+    """True where a copy (padded data) is read in windows along `v`: for a tile that goes on from
+    one value of `v` to the next, whole planes around both would be copied."""
+    made = stage_of(plan.kernel, left.buffer)
+    if made is None or is_movement(made):
+        return False
+    inner = {w for w, extent in stage.reduce if extent != 1}
+    return any(v in symbols(i) and symbols(i) & inner for i in left.indices)
 
 
 def order_copy(plan: Plan, found: Roles) -> None:
@@ -245,11 +257,15 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
         )
         plan.do(Pack(right.name, " ".join(layout)))
         return None
-    if stride_in(plan.kernel, found.right, v) == 1 or not plain:
+    if stride_in(plan.kernel, found.right, v) == 1:
+        return None
+    whole = isinstance(extent, int) and extent % tile.columns == 0
+    if not plain and not whole:
         return None
     plan.do(CacheRead(right.name, "", (*others, axis)))
     copy = next(b.name for b in reversed(plan.kernel.buffers) if b.scope == "temp")
-    plan.do(PadAxis(copy, len(others), tile.columns, "clamp"))
+    if plain:
+        plan.do(PadAxis(copy, len(others), tile.columns, "clamp"))
     return copy
 
 
@@ -350,10 +366,12 @@ class Tiling:
         ]
 
     def _outer_order(self, outer: list[str], panel: str) -> list[str]:
-        """Batch axes, then panels and outer row axes: a panel is reused where it stays in L2."""
+        """Batch axes, then panels and outer row axes: a panel is reused where it stays in L2, and
+        copied once."""
         rows = self.row_axes
         shared = [n for n in outer if n not in rows]
-        return [*shared, *rows, panel] if self._small_weights() else [*shared, panel, *rows]
+        inside = self._small_weights() and self.copy is None
+        return [*shared, *rows, panel] if inside else [*shared, panel, *rows]
 
     def compute_tile(self, at: str, row: str, column: str) -> None:
         """Computes the accumulator of one tile inside the loop `at`."""
