@@ -354,6 +354,7 @@ class KernelFunction(Streams):
         self.depth[var] = 1 + max(self.depth.values(), default=0)
         self.scopes.append({})
         self.known.enter()
+        self.share_ahead(var, body)
         self.statements(body)
         self.ask_ahead(var, body)
         self.known.leave()

@@ -4,12 +4,15 @@ hundreds of cycles to answer. They are asked for ahead."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from aicc.codegen.expressions import Expressions
+from aicc.codegen.target import Target
+from aicc.codegen.writer import FunctionWriter
 from aicc.dtypes import nbytes
-from aicc.symbolic import Sym, coefficient, opaques, product, substitute
-from aicc.tensor_ir.ir import For, Reduce, Stmt
+from aicc.symbolic import Dim, Size, Sym, coefficient, opaques, product, substitute
+from aicc.tensor_ir.ir import Buffer, For, Kernel, Reduce, Stmt
 from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 LINE = 64
@@ -23,8 +26,28 @@ ARITHMETIC = 4
 """Operations per line of a stream, at least; with fewer, a core has enough loads under way."""
 
 
+@dataclass(frozen=True)
+class Stream:
+    """What one iteration of a loop reads of a constant: `size` bytes from the element `offset` on,
+    behind those of the iteration before."""
+
+    buffer: Buffer
+    offset: Size
+    size: int
+
+    def ahead(self, skipped: Size = 0) -> Size:
+        """The element that is asked for instead of the first one, or of that after `skipped`
+        bytes."""
+        return self.offset + (skipped + AHEAD) // nbytes(self.buffer.dtype)
+
+
 class Streams(Expressions):
     """The state of emission with what it takes to ask for constants ahead."""
+
+    def __init__(self, kernel: Kernel, target: Target, fn: FunctionWriter) -> None:
+        super().__init__(kernel, target, fn)
+        self.shared: dict[Sym, tuple[int, list[Stream]]] = {}
+        """For a loop inside another: its iterations, and the streams of that one."""
 
     def is_unrolled(self, s: For) -> bool:
         """Whether copies of the body stand for a loop; not where data gives its first value, which
@@ -41,14 +64,41 @@ class Streams(Expressions):
         loads: then the loads of the next few iterations, which is as far as a core looks ahead, are
         too few to hide how long memory takes.
         """
-        nests = [s for s in walk_stmts(tuple(body)) if isinstance(s, For)]
-        if any(s.kind != "vector" and not self.is_unrolled(s) for s in nests):
-            return
-        first = {s.var: s.lo for s in nests}
+        extent, streams = self.shared.pop(var, (1, []))
+        for stream in streams:
+            lines = -(-stream.size // LINE)
+            share = -(-lines // extent)
+            at = Dim((((var,), 1),), 0) * (share * LINE)
+            self._ask(stream, [at + n * LINE for n in range(share)])
+        if not any(self._has_loops(s) for s in body):
+            for stream in self._streams(var, body, self.target.l2):
+                self._ask(stream, range(0, stream.size, LINE))
+
+    def share_ahead(self, var: Sym, body: Sequence[Stmt]) -> None:
+        """Leaves to the first innermost loop of a body to ask for the constants that are read
+        beside it: each of its iterations for some. All at once they would be more than a core can
+        wait for."""
+        for s in body:
+            inner = self._has_loops(s) and isinstance(s, For) and s.lo == 0
+            if inner and isinstance(s, For) and not any(map(self._has_loops, s.body)):
+                extent = self.resolve(s.extent)
+                straight = [x for x in body if not self._has_loops(x)]
+                streams = self._streams(var, straight, self.target.l2 // 8, self._updates(body))
+                if isinstance(extent, int) and streams:
+                    self.shared[s.var] = extent, streams
+                return
+
+    def _streams(
+        self, var: Sym, body: Sequence[Stmt], least: int, updates: int | None = None
+    ) -> list[Stream]:
+        """The streams of constants of more than `least` bytes through statements without loops, of
+        a loop that reduces by so many `updates`."""
+        first = {s.var: s.lo for s in walk_stmts(tuple(body)) if isinstance(s, For)}
+        found: list[Stream] = []
         for name in dict.fromkeys(x.buffer for s in body for x in loads_of(s)):
             b = self.kernel.buffer(name)
             whole = product(b.shape) * nbytes(b.dtype)
-            if b.scope != "const" or not isinstance(whole, int) or whole <= self.target.l2:
+            if b.scope != "const" or not isinstance(whole, int) or whole <= least:
                 continue
             load = next(x for s in body for x in loads_of(s) if x.buffer == name)
             offset = substitute(self.offset(b, load.indices), first)
@@ -56,12 +106,20 @@ class Streams(Expressions):
             size = step * nbytes(b.dtype) if isinstance(step, int) else 0
             if size < LINE or size * self._iterations() > PASSES * whole:
                 continue
-            if self._updates(body) < ARITHMETIC * size // LINE:
-                continue
-            for at in range(0, size, LINE):
-                pointer = self.address(b, offset + (at + AHEAD) // nbytes(b.dtype))
-                flags = [("i32", "0"), ("i32", "2"), ("i32", "1")]  # read, second cache, data
-                self.fn.call("void", "llvm.prefetch.p0", [("ptr", pointer), *flags])
+            if (self._updates(body) if updates is None else updates) >= ARITHMETIC * size // LINE:
+                found.append(Stream(b, offset, size))
+        return found
+
+    def _ask(self, stream: Stream, places: Iterable[Size]) -> None:
+        for at in places:
+            pointer = self.address(stream.buffer, stream.ahead(at))
+            flags = [("i32", "0"), ("i32", "2"), ("i32", "1")]  # read, second cache, data
+            self.fn.call("void", "llvm.prefetch.p0", [("ptr", pointer), *flags])
+
+    def _has_loops(self, s: Stmt) -> bool:
+        """Whether the code for a statement has loops."""
+        nests = (n for n in walk_stmts((s,)) if isinstance(n, For))
+        return any(n.kind != "vector" and not self.is_unrolled(n) for n in nests)
 
     def _iterations(self) -> float:
         """How often all the loops around run together; infinite where only a run knows."""
@@ -71,13 +129,12 @@ class Streams(Expressions):
         return count
 
     def _updates(self, body: Sequence[Stmt]) -> int:
-        """Vector operations that unrolled statements reduce by."""
+        """Vector operations that statements reduce by, at least."""
         count = 0
         for s in body:
             if isinstance(s, For):
-                extent = self.resolve(s.extent)
-                assert isinstance(extent, int)
-                count += self._updates(s.body) * (1 if s.kind == "vector" else extent)
+                extent = 1 if s.kind == "vector" else self.resolve(s.extent)
+                count += self._updates(s.body) * (extent if isinstance(extent, int) else 1)
             else:
                 count += isinstance(s, Reduce)
         return count

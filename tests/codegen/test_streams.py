@@ -49,3 +49,38 @@ def test_every_line_of_the_stream_is_asked_for_once():
     steps = text.count("call void @llvm.prefetch")
     assert steps % (width * 4 // 64) == 0
     assert np.prod([n for n in w.shape if isinstance(n, int)]) * 4 > TARGET.l2
+
+
+def scores(rows, depth, constant=True):
+    """Products with a constant added, and what is made of their rows: a tile of the constant is
+    read beside the loop that computes a tile."""
+    b = KernelBuilder("k")
+    q, k, v = (b.input(n, "f32", (8, rows, depth)) for n in "qkv")
+    shape = (8, rows, rows)
+    w = (b.constant if constant else b.input)("w", "f32", shape)
+    s = b.reduce(shape, (depth,), lambda h, i, j, k_: q[h, i, k_] * k[h, j, k_])
+    s = b.compute(shape, lambda *i, s=s: s[i] + w[i])
+    top = b.reduce((8, rows, 1), (rows,), lambda h, i, o, j: s[h, i, j], op="max")
+    p = b.compute(shape, lambda h, i, j: s[h, i, j] - top[h, i, 0])
+    b.mark_output(b.reduce((8, rows, depth), (rows,), lambda h, i, d, j: p[h, i, j] * v[h, j, d]))
+    return scheduled(b.build(), TARGET)[0]
+
+
+@pytest.mark.parametrize(
+    "rows, constant, ahead", [(196, True, True), (196, False, False), (32, True, False)]
+)
+def test_what_is_read_beside_a_loop_is_asked_for_in_it(rows, constant, ahead):
+    """Some of it in each iteration: no more lines at once than a core can wait for."""
+    made = scores(rows, 32, constant)
+    text = lower_kernel(made, TARGET)
+    assert ("call void @llvm.prefetch" in text) == ahead
+    if ahead:
+        (w,) = (b for b in made.params if b.scope == "const")
+        lines = int(np.prod([int(n) for n in w.shape[-2:]])) * 4 // 64
+        calls = [
+            block.count("call void @llvm.prefetch")
+            for block in text.split("\nloop")
+            if "@llvm.prefetch" in block and "declare" not in block
+        ]
+        assert len(calls) == 1 and 1 <= calls[0] <= 4 < lines
+        assert calls[0] * 8 >= lines  # 8 iterations of four steps each
