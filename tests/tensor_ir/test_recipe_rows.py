@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from recipe_check import check
 
+from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import For, call
-from aicc.tensor_ir.walk import walk_stmts
+from aicc.tensor_ir.recipes.common import stride_in
+from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 
 @pytest.mark.parametrize("shape", [(1000,), (3, 40, 7), (1, 64, 5, 1), (5,), (2, 3)])
@@ -22,3 +24,29 @@ def test_one_result_of_everything(shape: tuple[int, ...], op: str) -> None:
     _, kernel = check(b.build())
     if np.prod(shape) > 32:
         assert any(isinstance(s, For) and s.kind == "vector" for s in walk_stmts(kernel.body))
+
+
+@pytest.mark.parametrize("sizes", [{}, {"m": 1}, {"m": 37}])
+@pytest.mark.parametrize("depth", [16, 64, 72])
+def test_one_row_times_columns_that_are_side_by_side(sizes, depth):
+    """One query and all keys: each key is read once, in vectors, and nothing is copied."""
+    keys = sym("m", 1) if sizes else 33
+    b = KernelBuilder("k")
+    q, k = b.input("q", "f32", (2, 4, 1, depth)), b.input("k", "f32", (2, 2, keys, depth))
+    s = b.reduce(
+        (2, 4, 1, keys), (depth,), lambda n, h, i, j, d: q[n, h, i, d] * k[n, h // 2, j, d]
+    )
+    b.mark_output(b.compute((2, 4, 1, keys), lambda *i: s[i] * 0.25))
+    _, made = check(b.build(), sizes)
+    assert not [x for x in made.buffers if x.scope == "stack" and x.name.startswith("k")]
+    vectors = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "vector"]
+    reads = [(s.var, x) for s in vectors for x in loads_of(s) if x.buffer == "k"]
+    assert reads and all(stride_in(made, x, v) == 1 for v, x in reads)
+
+
+def test_constants_are_packed_for_one_row():
+    b = KernelBuilder("k")
+    q, w = b.input("q", "f32", (1, 64)), b.constant("w", "f32", (80, 64))
+    b.mark_output(b.reduce((1, 80), (64,), lambda i, j, d: q[i, d] * w[j, d]))
+    text, _ = check(b.build())
+    assert "pack(w" in text

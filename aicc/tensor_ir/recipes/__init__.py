@@ -15,7 +15,7 @@ from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.recurrence import recurrence, serial_loops
-from aicc.tensor_ir.recipes.rows import rows
+from aicc.tensor_ir.recipes.rows import dots, rows
 from aicc.tensor_ir.recipes.staged import has_staged, staged
 from aicc.tensor_ir.recipes.window import column_axis, window
 from aicc.tensor_ir.schedule import Step
@@ -63,6 +63,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
     if len(reductions) == 1:
         (stage,) = reductions
         buffer = stage.buffer
+        if dots(plan.kernel, stage):
+            found.append(rows)
         if roles(stage) is not None:
             found.append(_applied(contraction, buffer))
         if column_axis(plan, stage) is not None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, divides
 from aicc.tensor_ir.analysis import Stage, readers, stage_of
-from aicc.tensor_ir.ir import Reduce
+from aicc.tensor_ir.ir import Kernel, Reduce
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     inline_movements,
     is_costly,
     parallelise,
+    stride_in,
     vector_loop,
 )
+from aicc.tensor_ir.recipes.contraction import roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
@@ -54,6 +56,19 @@ def rows(plan: Plan) -> None:
     if inner:
         vector_loop(plan, inner[-1], _lanes(plan, final.buffer), 1 if is_costly(final.value) else 2)
     parallelise(plan, *names[: names.index(at) + 1])
+
+
+def dots(kernel: Kernel, stage: Stage) -> bool:
+    """True for products of one row with each column of a matrix where columns are what lies side by
+    side in memory, but for constants, which are packed: one query, and the keys before it."""
+    found = roles(stage)
+    if found is None or found.row is not None or len(stage.reduce) != 1:
+        return False
+    ((depth, _),) = stage.reduce
+    sides = (found.left, found.right)
+    return all(kernel.buffer(x.buffer).scope != "const" for x in sides) and all(
+        stride_in(kernel, x, depth) == 1 for x in sides
+    )
 
 
 def _lanes(plan: Plan, buffer: str) -> int:
