@@ -16,21 +16,16 @@ from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.fold import Fold
-from aicc.graph_ir.passes.join import Join, Peak
+from aicc.graph_ir.passes.join import Join
 from aicc.graph_ir.passes.layout import ChooseLayout
-from aicc.graph_ir.passes.memory_problem import memory_problem
 from aicc.graph_ir.passes.patches import Arena, Patches
 from aicc.graph_ir.passes.reorder import Reorder
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.graph_ir.passes.winograd import TILES, Winograd
 from aicc.lower import Coster, Describer, Fuse, Schedule
-from aicc.memory.joint import plan_memory
 from aicc.passes import Pass, find_pass
 from aicc.plan import Plan
 from aicc.planned import Planned
-
-PEAK_SECONDS = 0.2
-"""For searching an order where only its peak is asked for."""
 
 
 def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
@@ -51,7 +46,7 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
         Simplify(),
         _winograd(cost),  # fewer multiplications for 3x3 windows, where estimated to be faster
         # What is joined is computed in its place: before fusion, which would join by kernels.
-        Join(cost.describer, cost, _peak(Fuse(cost)), target.l3 // 2),
+        Join(cost.describer, cost, Fuse(cost), target.l3 // 2),
         Fuse(cost),  # groups of nodes become kernels; from here on a Module
         Schedule(target),  # loops become tiles, vectors, threads
         Reorder(),  # the order of calls that needs the least memory
@@ -65,17 +60,6 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
         patches = Patches(memory_budget, _arena(fast), _arena(behind))
         order.insert(at, patches)
     return order
-
-
-def _peak(fuse: Fuse) -> Peak:
-    """The bytes that the values of a graph need between its kernels."""
-
-    def peak(graph: Graph) -> int:
-        with collect():  # what is decided here is nothing that is done
-            module = fuse(graph)
-        return plan_memory(memory_problem(module), PEAK_SECONDS).size
-
-    return peak
 
 
 def _arena(behind: Sequence[Pass]) -> Arena:

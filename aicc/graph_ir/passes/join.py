@@ -10,9 +10,8 @@ lies in the same memory, such as all layers of a densely connected block (Pleiss
 What cannot be written there, because it is a view, an input, or a part of another join, is
 transferred by a kernel; so is what has left the caches since: a copy streams it back, where kernels
 that read it here and there would wait for it. Whether that takes less time than joining is
-estimated, with what would fuse with the one or the other. Since the whole is there from its first
-part on, the memory of the model may grow; what that costs is asked of the passes behind, and given
-up again.
+estimated, with what would fuse with the one or the other. Where the memory of the model would grow,
+since the whole is there from its first part on, parts are transferred as well (`join_memory`).
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
-from aicc.decisions import Decision, note
+from aicc.decisions import Decision, collect, note
 from aicc.dtypes import nbytes
 from aicc.graph_ir.graph import Graph, Node, make_node
+from aicc.graph_ir.module import Module
 from aicc.graph_ir.passes.fuse import Cost, Describe
+from aicc.graph_ir.passes.join_memory import JOIN, SECTION, Part, parts_to_copy
 from aicc.graph_ir.passes.layout import typical
 from aicc.graph_ir.passes.rewrite import without_dead
 from aicc.graph_ir.places import copies, is_view, joined
@@ -33,17 +34,14 @@ from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.symbolic import Size, product, symbols
 
-JOIN, SECTION, TRANSFER = "aicc::Join", "aicc::Section", "aicc::Transfer"
+TRANSFER = "aicc::Transfer"
 LEAST_RUN = 64
 """Bytes of a part that lie side by side, at least: shorter runs are written one by one."""
 SAVING = 0.1
 """The share of the time for joining that has to be saved."""
 
-Peak = Callable[[Graph], int]
-"""The bytes that the passes behind need for the values of a graph."""
-Part = tuple[str, str]
-"""Something that may be in place: the result of a Concat and an operand of it, or the first result
-of a Split and ""."""
+SEARCH = 0.2
+"""Seconds for each order whose memory is asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,13 @@ class Join:
 
     The parts of a Split that are joined again, in order, are what was split.
 
-    cached: bytes that may be touched until what was written before leaves the caches.
+    fuse: the pass behind. cached: bytes that may be touched until what was written before leaves
+    the caches.
     """
 
     describe: Describe
     cost: Cost
-    peak: Peak
+    fuse: Callable[[Graph], Module]
     cached: int
 
     name: ClassVar[str] = "join"
@@ -72,24 +71,16 @@ class Join:
     def __call__(self, graph: Graph) -> Graph:
         if not any(node.op in ("Concat", "Split") for node in graph.nodes):
             return graph
-        first = self._joining(graph, ())
-        made = first.run()
-        if not first.parts:
-            return graph
-        ranked = first.ranked()
-        limit = self.peak(graph)
-        kept = 0  # of the parts that cost most memory, how many have to be copied
-        if self.peak(made) > limit:
-            low, kept = 0, len(ranked)
-            while kept - low > 1:
-                middle = (low + kept) // 2
-                trial = self._joining(graph, ranked[:middle]).run()
-                if self.peak(trial) > limit:
-                    low = middle
-                else:
-                    kept = middle
-        last = self._joining(graph, ranked[:kept])
+        last = self._joining(graph, ())
         made = last.run()
+        if not last.parts:
+            return graph
+        with collect():  # what is decided here is nothing that is done
+            module = self.fuse(made)
+        copied = parts_to_copy(module, last.parts, last.split_of, SEARCH)
+        if copied:
+            last = self._joining(graph, copied)
+            made = last.run()
         for decision in last.decisions:
             note(decision)
         return made
@@ -120,6 +111,7 @@ class _Joining:
         self.wholes: dict[str, list[str]] = {}  # the parts of each join that are in place
         self.inside: set[str] = set()  # these parts of all joins
         self.sections: dict[str, tuple[str, int, int, int]] = {}  # of what, axis, begin, end
+        self.split_of: dict[str, Part] = {}
         self.new = graph.copy()
         self.new.nodes = []
 
@@ -130,10 +122,6 @@ class _Joining:
             ):
                 self.new.nodes.append(node)
         return without_dead(self.new)
-
-    def ranked(self) -> list[Part]:
-        """The parts in place; those that keep most memory for longest come first."""
-        return sorted(self.parts, key=self._held, reverse=True)
 
     # splitting
 
@@ -165,6 +153,7 @@ class _Joining:
             attrs = {"axis": axis, "begin": begin, "extent": extent}
             self.new.nodes.append(make_node(SECTION, (x,), (name,), attrs, origin=node.origin))
             self.sections[o] = x, axis, begin, begin + extent
+            self.split_of[name] = part
             if not f:
                 self._add_transfer(name, o, node)
             begin += extent
@@ -299,30 +288,6 @@ class _Joining:
 
     def _note(self, what: str, taken: bool, instead: float, seconds: float, node: Node) -> None:
         self.decisions.append(Decision("join", what, taken, instead, seconds, tuple(node.origin)))
-
-    # memory
-
-    def _held(self, part: Part) -> float:
-        """Bytes times nodes: what a part in place keeps alive before or after its own time."""
-        name, own = part
-        if not own:
-            outputs = self.makers[name].outputs
-            ends = {o: self._end(o) for o in outputs}
-            last = max(ends.values())
-            return sum((last - ends[o]) * _bytes(self.types[o]) for o in outputs)
-        births = sorted((self._birth(v), v) for v in self.wholes[name])
-        place = next(k for k, (_, v) in enumerate(births) if v == own)
-        later = births[place + 1][0] if place + 1 < len(births) else self.position[name]
-        there = sum(_bytes(self.types[v]) for _, v in births[: place + 1])
-        return (later - births[place][0]) * (_bytes(self.types[name]) - there)
-
-    def _birth(self, v: str) -> int:
-        """The first node that writes to a value's memory."""
-        return min((self._birth(p) for p in self.wholes.get(v, ())), default=self.position[v])
-
-    def _end(self, v: str) -> int:
-        users = self.readers.get(v, ())
-        return max((self.position[o] for u in users for o in u.outputs if o), default=0)
 
     # building
 
