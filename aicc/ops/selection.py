@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from aicc.dtypes import NUMERIC, is_float
 from aicc.graph_ir.types import TensorType
+from aicc.ops.heaps import Heap, Item
 from aicc.ops.indexing import loops
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import floats, integers, ints, sample
 from aicc.ops.sizes import axis_in
 from aicc.symbolic import Size, hi_of, proves_le, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, cast, const, select
+from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
 
 
 class ArgExtreme(Operator):
@@ -110,8 +112,7 @@ class TopK(Operator):
     """The k largest (or smallest) elements along `axis` and their indices, in order.
 
     Of equal elements the one with the lower index comes first. k was an attribute before opset 10.
-    Results are found one after the other, each the first in order after the one before: k passes
-    over the axis, and no copy of it.
+    A row is read once: see `Heap`.
     """
 
     def upgrade(
@@ -155,56 +156,54 @@ class TopK(Operator):
             fits = call("le", as_expr(k, "i64"), as_expr(extent, "i64"))
             b.check(fits, f"{ctx.node}: {ctx.op}: k = {k} of {extent} elements")
         shape = ctx.outputs[0].shape
-        found = b.temp("at", "i64", shape)
+        if k == 0:
+            return [b.compute(shape, lambda *i, t=t: const(0, t.dtype)) for t in ctx.outputs]
+
+        def ahead(a: Item, c: Item) -> Expr:
+            return self._before(ctx, *a, *c)
+
+        heap = Heap.make(b, x.dtype, shape, axis, (), ahead, _last(k))
         with ExitStack() as stack:
             i = loops(b, stack, "i", (*shape[:axis], *shape[axis + 1 :]))
-            before, after = i[:axis], i[axis:]
+            heap = replace(heap, row=i)
 
-            def at(e: Expr) -> Expr:
-                return x[(*before, as_index(e, 0, _last(extent)), *after)]
+            def own(c: Size) -> Item:
+                return x[(*i[:axis], c, *i[axis:])], as_expr(c, "i64")
 
+            stack.enter_context(b.when(call("gt", as_expr(k, "i64"), 0)))
             with b.loop("j", 0, k) as j:
-                # extent stands for "none yet"; every comparison with it comes after its test.
-                b.store(found, (*before, j, *after), as_expr(extent, "i64"))
-                with b.loop("c", 0, extent) as c:
-                    n = as_expr(c, "i64")
-                    previous = found[(*before, j - 1, *after)]
-                    best = found[(*before, j, *after)]
-                    free = select(
-                        call("eq", as_expr(j, "i64"), 0),
-                        const(True, "bool"),
-                        self._before(ctx, at(previous), previous, at(n), n),
-                    )
-                    better = select(
-                        call("eq", best, as_expr(extent, "i64")),
-                        const(True, "bool"),
-                        self._before(ctx, at(n), n, at(best), best),
-                    )
-                    with b.when(select(free, better, const(False, "bool"))):
-                        b.store(found, (*before, j, *after), n)
+                heap.put(j, own(j))
+            heap.order(k)
+            with ExitStack() as scan:
+                c = scan.enter_context(b.loop("c", k, extent))
+                value, root = own(c)[0], heap.at(0)[0]
+                # One comparison dismisses most elements; it also passes what is no number.
+                behind = call("le" if ctx.attrs["largest"] else "ge", value, root)
+                scan.enter_context(b.when(call("not", behind)))
+                if is_float(x.dtype):
+                    scan.enter_context(b.when(self._ahead(ctx, value, root)))
+                heap.replace(own(c), k)
+            heap.sort(k)
+        return [heap.values, heap.places][: ctx.n_outputs]
 
-        def value(*i: Size) -> Expr:
-            place = as_index(found[i], 0, _last(extent))
-            return x[(*i[:axis], place, *i[axis + 1 :])]
-
-        results = [b.compute(shape, value)]
-        if ctx.n_outputs > 1:
-            results.append(b.compute(shape, lambda *i: found[i]))
-        return results
+    def _ahead(self, ctx: OpContext, x: Expr, y: Expr) -> Expr:
+        """True where a value comes before another. NaN is above all numbers."""
+        ahead = call("gt" if ctx.attrs["largest"] else "lt", x, y)
+        if is_float(x.dtype):
+            nan_x, nan_y = call("isnan", x), call("isnan", y)
+            first, second = (nan_x, nan_y) if ctx.attrs["largest"] else (nan_y, nan_x)
+            ahead = call("or", ahead, call("and", first, call("not", second)))
+        return ahead
 
     def _before(self, ctx: OpContext, x: Expr, m: Expr, y: Expr, n: Expr) -> Expr:
         """True where element m with value x comes before element n with value y.
 
         NaN is above all numbers and equal to itself, so that this is an order.
         """
-        ahead = call("gt" if ctx.attrs["largest"] else "lt", x, y)
         equal = call("eq", x, y)
         if is_float(x.dtype):
-            nan_x, nan_y = call("isnan", x), call("isnan", y)
-            first, second = (nan_x, nan_y) if ctx.attrs["largest"] else (nan_y, nan_x)
-            ahead = call("or", ahead, call("and", first, call("not", second)))
-            equal = call("or", equal, call("and", nan_x, nan_y))
-        return call("or", ahead, call("and", equal, call("lt", m, n)))
+            equal = call("or", equal, call("and", call("isnan", x), call("isnan", y)))
+        return call("or", self._ahead(ctx, x, y), call("and", equal, call("lt", m, n)))
 
     def cases(self) -> Iterable[Case]:
         x = floats(3, 7, 4)
