@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +15,7 @@ from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operat
 from aicc.ops.samples import floats, integers, sample
 from aicc.ops.sizes import accumulator, axis_in, check_agree
 from aicc.ops.windows import Layout, layout
-from aicc.symbolic import Size, divides
+from aicc.symbolic import Size, divides, minimum
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, cast, const, select
 
@@ -180,6 +180,10 @@ class Trilu(Operator):
         yield Case("empty", (floats(0, 3),))
 
 
+At = Callable[[Size], tuple[Size, ...]]
+"""The index of an element along one axis."""
+
+
 @operator("CumSum", since=11, inputs=2, attributes={"exclusive": 0, "reverse": 0})
 class CumSum(Operator):
     """Running sums along an axis, with or without the element itself, from either end."""
@@ -216,21 +220,31 @@ class CumSum(Operator):
         assert x is not None
         wide = accumulator(x.dtype)
         extent, exclusive = x.shape[axis], bool(ctx.attrs["exclusive"])
+        backward = bool(ctx.attrs["reverse"])
         sums = b.temp("sums", wide, x.shape)
-        with ExitStack() as stack:
-            i = loops(b, stack, "i", (*x.shape[:axis], *x.shape[axis + 1 :]))
-            with b.loop("j", 0, extent) as j:
-                backward = bool(ctx.attrs["reverse"])
+
+        def each(
+            lo: Size, hi: Size, value: Callable[[Callable[[Size], Place], Size], Expr]
+        ) -> None:
+            """Stores `value` for steps lo..hi along the axis, the axes behind it innermost."""
+            with ExitStack() as stack:
+                before = loops(b, stack, "i", x.shape[:axis])
+                j = stack.enter_context(b.loop("j", lo, hi))
+                after = loops(b, stack, "k", x.shape[axis + 1 :])
                 place = extent - 1 - j if backward else j
-                previous = place + 1 if backward else place - 1
+                b.store(
+                    sums, (*before, place, *after), value(lambda p: (*before, p, *after), place)
+                )
 
-                def at(p: Size) -> tuple[Size, ...]:
-                    return (*i[:axis], p, *i[axis:])
+        def first(at: At, place: Size) -> Expr:
+            return const(0, wide) if exclusive else cast(x[at(place)], wide)
 
-                own = cast(x[at(previous if exclusive else place)], wide)
-                start = const(0, wide) if exclusive else own
-                first = call("eq", as_expr(j, "i64"), 0)
-                b.store(sums, at(place), select(first, start, sums[at(previous)] + own))
+        def further(at: At, place: Size) -> Expr:
+            previous = place + 1 if backward else place - 1
+            return sums[at(previous)] + cast(x[at(previous if exclusive else place)], wide)
+
+        each(0, minimum(extent, 1), first)
+        each(1, extent, further)
         return [sums if wide == x.dtype else b.compute(x.shape, lambda *i: cast(sums[i], x.dtype))]
 
     def cases(self) -> Iterable[Case]:

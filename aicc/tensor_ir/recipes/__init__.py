@@ -14,7 +14,12 @@ from aicc.tensor_ir.recipes.contraction import contraction, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.recurrence import recurrence, serial_loops
+from aicc.tensor_ir.recipes.recurrence import (
+    innermost,
+    recurrence,
+    serial_loops,
+    vectorise_run,
+)
 from aicc.tensor_ir.recipes.rows import dots, rows
 from aicc.tensor_ir.recipes.staged import has_staged, staged
 from aicc.tensor_ir.recipes.window import column_axis, window
@@ -84,7 +89,10 @@ def _applied(recipe: Callable[[Plan, str], None], buffer: str) -> Callable[[Plan
 
 
 def plain(plan: Plan) -> None:
-    """Loops as they are; outermost ones shared out where that is legal."""
+    """Loops as they are; innermost ones in vectors and outermost ones shared out where that is
+    legal."""
+    for name in innermost(plan.kernel.body):
+        vectorise_run(plan, name)
     for s in plan.kernel.body:
         if isinstance(s, For) and not any(
             isinstance(x, For) and x.kind == "parallel" for x in walk_stmts((s,))

@@ -76,8 +76,8 @@ def recurrence(plan: Plan) -> None:
             panel = _Cell(inner, product).run()
             if product.work >= SHARED_WORK:
                 panels.append(panel)
-        for nest in _innermost(others):
-            _vectors(inner, nest)
+        for nest in innermost(others):
+            vectorise_run(inner, nest)
         plan.do(Within(name, print_steps(inner.steps)))
         shared += panels
     heads = [
@@ -85,8 +85,8 @@ def recurrence(plan: Plan) -> None:
         for s in plan.kernel.body
         if isinstance(s, For) and any(plan.loop(n) in walk_stmts((s,)) for n in loops)
     ]
-    for nest in _innermost(plan.kernel.body, set(loops)):
-        _vectors(plan, nest)
+    for nest in innermost(plan.kernel.body, set(loops)):
+        vectorise_run(plan, nest)
     for name in heads:
         if plan.has_loop(name):
             parallelise(plan, name)
@@ -315,20 +315,20 @@ class _Cell:
         plan.do(Vectorize(lane))
 
 
-def _innermost(body: tuple[Stmt, ...], without: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+def innermost(body: tuple[Stmt, ...], without: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
     """Names of the serial loops that contain no loop, those inside `without` left out."""
     found: list[str] = []
     for s in body:
         if not isinstance(s, For) or s.var.name in without or s.kind != "for":
             continue
         if any(isinstance(x, For) for x in s.body):
-            found += _innermost(s.body, without)
+            found += innermost(s.body, without)
         else:
             found.append(s.var.name)
     return found
 
 
-def _vectors(plan: Plan, name: str) -> None:
+def vectorise_run(plan: Plan, name: str) -> None:
     """Vectorises a loop over contiguous elements, where that is legal."""
     loop = plan.loop(name)
     v: Sym = loop.var
