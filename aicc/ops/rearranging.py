@@ -223,9 +223,7 @@ class CumSum(Operator):
         backward = bool(ctx.attrs["reverse"])
         sums = b.temp("sums", wide, x.shape)
 
-        def each(
-            lo: Size, hi: Size, value: Callable[[Callable[[Size], Place], Size], Expr]
-        ) -> None:
+        def each(lo: Size, hi: Size, value: Callable[[At, Size], Expr]) -> None:
             """Stores `value` for steps lo..hi along the axis, the axes behind it innermost."""
             with ExitStack() as stack:
                 before = loops(b, stack, "i", x.shape[:axis])
