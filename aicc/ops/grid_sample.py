@@ -53,10 +53,11 @@ class Axis:
         at = (g + 1.0) * 0.5 * last if self.aligned else ((g + 1.0) * (last + 1.0) - 1.0) * 0.5
         if self.mode == "nearest":
             at = call("round", at)
+        # Where four elements count, each of them is brought inside on its own.
+        if self.mode == "cubic":
+            return at
         if self.padding == "border":
-            edge = 0.0 if self.aligned else 0.5
-            beyond = call("or", call("lt", at, -edge), call("gt", at, last + edge))
-            return select(beyond, call("max", call("min", at, last), 0.0), at)
+            return call("max", call("min", at, last), 0.0)
         return self._reflected(at) if self.padding == "reflection" else at
 
     def _reflected(self, at: Expr) -> Expr:
@@ -270,9 +271,9 @@ def _numpy_taps(
 
     if mode == "nearest":
         at = np.rint(at)
-    if padding == "border":
-        at = np.where((at < lo) | (at > hi), np.clip(at, 0, extent - 1), at)
-    elif padding == "reflection":
+    if mode != "cubic" and padding == "border":
+        at = np.clip(at, 0, extent - 1)
+    elif mode != "cubic" and padding == "reflection":
         at = thrown(at)
     if mode == "nearest":
         chosen: list[tuple[Array, Array]] = [(at, np.ones(g.shape))]

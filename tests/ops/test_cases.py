@@ -47,6 +47,7 @@ UNJUDGED: dict[tuple[str, str], str] = {
     ("GRU", "onnx"): "ignores sequence lengths, activations and clip",
     ("LSTM", "onnx"): "ignores sequence lengths, activations, clip and input_forget",
     ("Resize", "onnx"): "align_corners takes scale * size, not rounded, for the result's size",
+    ("GridSample", "onnx"): "cubic: moves the position inside, where runtimes move each element",
 }
 """(operator, judge) -> why its answers differ from the specification."""
 
