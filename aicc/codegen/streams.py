@@ -22,6 +22,9 @@ AHEAD = 16384
 some more."""
 PASSES = 8
 """How often what is asked for may be used: beyond, waiting for it once does not count."""
+STAYS = 8
+"""Constants of at most this part of the second cache count as still there from the run before: of
+larger ones, what else a run reads drives out too much."""
 ARITHMETIC = 4
 """Operations per line of a stream, at least; with fewer, a core has enough loads under way."""
 
@@ -71,7 +74,7 @@ class Streams(Expressions):
             at = Dim((((var,), 1),), 0) * (share * LINE)
             self._ask(stream, [at + n * LINE for n in range(share)])
         if not any(self._has_loops(s) for s in body):
-            for stream in self._streams(var, body, self.target.l2):
+            for stream in self._streams(var, body, self.target.l2 // STAYS):
                 self._ask(stream, range(0, stream.size, LINE))
 
     def share_ahead(self, var: Sym, body: Sequence[Stmt]) -> None:
@@ -83,7 +86,7 @@ class Streams(Expressions):
             if inner and isinstance(s, For) and not any(map(self._has_loops, s.body)):
                 extent = self.resolve(s.extent)
                 straight = [x for x in body if not self._has_loops(x)]
-                streams = self._streams(var, straight, self.target.l2 // 8, self._updates(body))
+                streams = self._streams(var, straight, self.target.l2 // STAYS, self._updates(body))
                 if isinstance(extent, int) and streams:
                     self.shared[s.var] = extent, streams
                 return

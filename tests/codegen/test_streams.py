@@ -29,6 +29,7 @@ LARGE = TARGET.l2 // 4 // 512 + 64
     "rows, columns, constant, ahead",
     [
         (16, LARGE, True, True),
+        (16, 256, True, True),  # the second cache holds it, but not from run to run
         (16, 64, True, False),  # stays in the second cache
         (1000, LARGE, True, False),  # used so often that the first time does not count
         (1, LARGE, True, False),  # nothing but loads: enough of them are under way
