@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 ALIGNMENT = 64
+LARGE = 1 << 22
+"""Bytes of arrays that are worth memory of their own."""
 
 
 def aligned_bytes(size: int) -> np.ndarray[Any, Any]:
@@ -26,21 +29,58 @@ def aligned_bytes(size: int) -> np.ndarray[Any, Any]:
     return raw[skip : skip + size]
 
 
+class _Own(mmap.mmap):
+    """Memory of `loose_array`."""
+
+
+def loose_array(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """An uninitialised array; if it is large, `discard` can give back its pages a few at a time."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < LARGE:
+        return np.empty(shape, dtype)
+    memory = _Own(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # as numpy does: touching small ones takes longer
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
 def forget(data: np.ndarray[Any, Any]) -> None:
     """Lets the system take back the pages of a read-only mapped file that lie wholly within the
     bounds of `data`.
 
     `data` keeps its contents: who reads it again reads the file. Nothing happens for other arrays.
     """
+    owner = _owner(data)
+    if owner is not None and memoryview(owner).readonly:
+        _let_go(owner, data)  # what was written to a private mapping is in no file
+
+
+def discard(data: np.ndarray[Any, Any]) -> None:
+    """Gives back the pages that lie wholly within `data`, which nobody reads again.
+
+    They are those of a mapped file, or of a part of a `loose_array` without gaps, whose contents
+    are lost. Nothing happens for other arrays.
+    """
+    forget(data)
+    owner = _owner(data)
+    low, high = byte_bounds(data)
+    if isinstance(owner, _Own) and high - low == data.nbytes:
+        _let_go(owner, data)
+
+
+def _owner(data: np.ndarray[Any, Any]) -> mmap.mmap | None:
+    """The mapping that an array lies in, if it does."""
     owner: Any = data
     while isinstance(owner, np.ndarray):
         owner = owner.base
     if isinstance(owner, memoryview):
         owner = owner.obj
-    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    return owner if isinstance(owner, mmap.mmap) else None
+
+
+def _let_go(owner: mmap.mmap, data: np.ndarray[Any, Any]) -> None:
+    if not data.size or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    if not memoryview(owner).readonly or not data.size:
-        return  # what was written to a private mapping is in no file
     low, high = byte_bounds(data)
     start = np.frombuffer(owner, np.uint8).ctypes.data
     first = -(-(low - start) // mmap.PAGESIZE) * mmap.PAGESIZE

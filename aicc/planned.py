@@ -24,7 +24,7 @@ from aicc.dtypes import from_numpy, to_numpy
 from aicc.errors import IRError
 from aicc.graph_ir.graph import Graph, Node, reads
 from aicc.graph_ir.verify import verify
-from aicc.pages import aligned_bytes, forget, trim_heap
+from aicc.pages import aligned_bytes, discard, forget, trim_heap
 from aicc.runtime.program import Buffer, Call, Host, Program
 from aicc.runtime.verify import verify_program
 from aicc.symbolic import Size, product
@@ -80,7 +80,8 @@ class Planned:
                 shape, dtype = tuple(map(_int, b.shape)), to_numpy(b.dtype)
                 count = math.prod(shape) * dtype.itemsize
                 target = block[b.at : b.at + count].view(dtype).reshape(shape)
-                pack_into(target, data, source.layout, forget)
+                over = release and last[source.constant] == name
+                pack_into(target, data, source.layout, discard if over else forget)
             if release and last[source.constant] == name:
                 freed += data.nbytes
                 del data, self.graph.constants[source.constant]

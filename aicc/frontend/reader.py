@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from aicc.errors import AiccWarning, ModelError
 from aicc.frontend.wire import WireError, detach_weights
+from aicc.pages import forget
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | onnx.ModelProto
 _LFS_POINTER = b"version https://git-lfs"
@@ -101,6 +103,7 @@ def _parse(data: memoryview, what: str, folder: Path | None) -> ModelFile:
         raise ModelError(f"{what}: a git-lfs pointer, not the model that it stands for")
     try:
         kept, weights = detach_weights(data)
+        forget(np.frombuffer(data, np.uint8))  # beside each field the system has put its neighbours
         return ModelFile(onnx.ModelProto.FromString(kept), folder, weights)
     except WireError as error:
         said = "truncated, or not an ONNX model" if error.truncated else "not an ONNX model"

@@ -25,6 +25,7 @@ from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operat
 from aicc.ops.samples import sample
 from aicc.ops.sizes import agree, check_agree
 from aicc.ops.windows import Layout, pad_stage
+from aicc.pages import loose_array
 from aicc.symbolic import Size, ceildiv, minimum, product
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, call, const, select
@@ -321,15 +322,15 @@ class WinogradWeights(Operator):
         weights = _array(matrices(tile_of(ctx))[1])
         matrix = np.kron(weights, weights)
         outputs, channels = w.shape[:2]
-        filters = w.transpose(2, 3, 1, 0)
-        made = np.empty((len(matrix), 1, 1, channels, outputs), w.dtype)
-        # A few channels at a time: all of them take eight times the memory of the filters.
-        step = max(1, SLAB // (len(matrix) * max(outputs, 1)))
-        for at in range(0, channels, step):
-            part = np.ascontiguousarray(filters[:, :, at : at + step], np.float64)
-            product = matrix @ part.reshape(WINDOW * WINDOW, -1)
-            made[:, 0, 0, at : at + step] = product.reshape(len(matrix), -1, outputs)
-        return [made]
+        # Filter by filter in memory, as panels of them are packed.
+        made = loose_array((outputs, len(matrix), channels), w.dtype)
+        # A few at a time: all of them take eight times the memory of the filters.
+        step = max(1, SLAB // (len(matrix) * max(channels, 1)))
+        for at in range(0, outputs, step):
+            part = w[at : at + step].reshape(-1, WINDOW * WINDOW).T
+            product = matrix @ np.ascontiguousarray(part, np.float64)
+            made[at : at + step] = product.reshape(len(matrix), -1, channels).transpose(1, 0, 2)
+        return [made.transpose(1, 2, 0)[:, None, None]]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         (w,) = inputs

@@ -54,7 +54,7 @@ def parse_layout(layout: str, shape: Sequence[Size]) -> list[Part]:
     return parts
 
 
-SLAB = 1 << 23
+SLAB = 1 << 22
 """Bytes that are packed at a time."""
 
 

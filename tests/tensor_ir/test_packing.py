@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aicc.pages import discard, loose_array
 from aicc.tensor_ir import packing
 from aicc.tensor_ir.packing import PackError, pack_array, pack_into, parse_layout
 
@@ -69,3 +70,23 @@ def test_bf16_and_scalars():
 def test_layouts_of_another_array(layout):
     with pytest.raises(PackError):
         pack_array(np.zeros((2, 3)), layout)
+
+
+def test_pages_of_a_loose_array_go_as_it_is_packed():
+    filters = loose_array((64, 36, 1024), np.float32)
+    filters[...] = np.random.default_rng(0).standard_normal(filters.shape, np.float32)
+    data = filters.transpose(1, 2, 0)
+    expected = pack_array(data.copy(), "2/16 0 1 2%16")
+    made = np.empty_like(expected)
+    pack_into(made, data, "2/16 0 1 2%16", discard)
+    assert np.array_equal(made, expected)
+    assert not filters[1:-1].any()  # given back
+
+
+def test_slabs_with_gaps_are_not_given_back():
+    data = loose_array((36, 700, 60), np.float32)
+    data[...] = np.random.default_rng(0).standard_normal(data.shape, np.float32)
+    expected = pack_array(data.copy(), "2/16 0 1 2%16")
+    made = np.empty_like(expected)
+    pack_into(made, data, "2/16 0 1 2%16", discard)
+    assert np.array_equal(made, expected)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +31,79 @@ GAIN = 1.1
 are its weights and its rounding errors."""
 SMALLER = 1.05
 """How many times the time of three kernels one may take: it needs no memory for what is between."""
+MORE = 10 << 20
+"""Bytes. Transformed weights take up to twice those of the original ones; a third of these more, up
+to so many. Tiles of 2 are possible everywhere, whose weights are 16/9 of the size."""
+SMALL = 24 << 20
+"""Bytes. Models whose weights are fewer may come to so many: a process holds more without any."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the convolutions with the same weights are computed: tile, 0 for the direct sum; the
+    estimated seconds of all, the bytes of the weights."""
+
+    tile: int
+    seconds: float
+    bytes: int
+
+
+def within(layers: Sequence[Sequence[Form]], most: int) -> list[int]:
+    """The numbers of forms, one for each layer, whose weights take up to `most` bytes more than
+    those of the first forms do.
+
+    layers: the forms of each, every one faster than the one before. Taken is, again and again, what
+    saves most seconds per byte.
+    """
+    chosen = [0] * len(layers)
+    while True:
+        best: tuple[float, int, int, int] | None = None
+        for n, forms in enumerate(layers):
+            old = forms[chosen[n]]
+            for k in range(chosen[n] + 1, len(forms)):
+                more = forms[k].bytes - old.bytes
+                if more <= most:
+                    saved = (old.seconds - forms[k].seconds) / max(more, 1)
+                    best = max(best or (saved, n, k, more), (saved, n, k, more))
+        if best is None:
+            return chosen
+        _, n, chosen[n], more = best
+        most -= more
+
+
+@dataclass
+class _Layer:
+    """The convolutions with the same weights: their nodes, and the estimated seconds of each and
+    whether it is one kernel, by tile."""
+
+    bytes: int
+    nodes: list[Node] = field(default_factory=list)
+    tiles: list[dict[int, tuple[float, bool]]] = field(default_factory=list)
+    flat: list[bool] = field(default_factory=list)
+
+    def form(self, tile: int) -> Form:
+        seconds = sum(tiles[tile][0] for tiles in self.tiles)
+        if not tile:
+            return Form(0, seconds, self.bytes)
+        forms = {flat and not tiles[tile][1] for tiles, flat in zip(self.tiles, self.flat)}
+        return Form(tile, seconds, len(forms) * self.bytes * (tile + 2) ** 2 // 9)
+
+    def forms(self, tiles: Sequence[int]) -> list[Form]:
+        """The direct sum, and what is faster, each than what is before."""
+        found = [self.form(0)]
+        for tile in tiles:
+            form = self.form(tile)
+            if form.seconds * GAIN < found[-1].seconds:
+                found.append(form)
+            else:
+                self.tell(form, found[-1], False)
+        return found
+
+    def tell(self, form: Form, before: Form, taken: bool, why: str = "") -> None:
+        together = all(tiles[form.tile][1] for tiles in self.tiles)
+        what = f"tiles of {form.tile} in {'one kernel' if together else 'three kernels'}{why}"
+        origin = tuple(name for node in self.nodes for name in node.origin)
+        note(Decision("winograd", what, taken, form.seconds, before.seconds, origin))
 
 
 @dataclass(frozen=True)
@@ -42,6 +115,10 @@ class Winograd:
             %m = MatMul(%v, @u)
             %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1], rows=196}
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
+
+    Transformed weights are 1.8 or 4 times as large. Where those of all forms that are faster would
+    take more than about twice the original ones, forms are taken that save most time per byte:
+    layers with many pixels before those with many channels.
 
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
     sketch: the transformed weights have their types alone, for who only wants to know what comes.
@@ -57,26 +134,48 @@ class Winograd:
     def __call__(self, graph: Graph) -> Graph:
         if not self.tiles or not any(n.op == "Conv" for n in graph.nodes):
             return graph
-        return Editor(graph, self._rule).run()
+        layers: dict[str, _Layer] = {}
 
-    def _rule(self, ed: Editor, node: Node) -> list[str] | None:
-        if node.op != "Conv" or not _fits(ed, node):
-            return None
-        pads = _pads(node)
-        if pads is None:
-            return None
-        seconds = self.cost(ed.new, [node])
-        chosen: tuple[int, bool] | None = None
+        def look(ed: Editor, node: Node) -> None:
+            if node.op == "Conv" and _fits(ed, node) and (pads := _pads(node)) is not None:
+                self._look(ed, node, pads, layers)
+
+        Editor(graph, look).run()
+        every = [layer.forms(self.tiles) for layer in layers.values()]
+        constants = sum(data.nbytes for data in graph.constants.values())
+        direct = sum(layer.bytes for layer in layers.values())
+        most = max(direct + min(direct // 3, MORE), SMALL - constants)
+        chosen: dict[str, tuple[int, bool]] = {}
+        for layer, forms, number in zip(layers.values(), every, within(every, most)):
+            for n, form in enumerate(forms[1:], start=1):
+                why = f", weights of {form.bytes >> 10} KiB for {layer.bytes >> 10}"
+                layer.tell(form, forms[n - 1], n <= number, why if n > number else "")
+            if number:
+                tile = forms[number].tile
+                for node, tiles in zip(layer.nodes, layer.tiles):
+                    chosen[node.outputs[0]] = tile, tiles[tile][1]
+
+        def rule(ed: Editor, node: Node) -> list[str] | None:
+            form = chosen.get(node.outputs[0]) if node.op == "Conv" else None
+            return None if form is None else self._transformed(ed, node, *form)
+
+        return Editor(graph, rule).run() if chosen else graph
+
+    def _look(
+        self, ed: Editor, node: Node, pads: tuple[int, ...], layers: dict[str, _Layer]
+    ) -> None:
+        """Estimates a convolution, directly and in tiles."""
+        data = ed.constant_of(node.inputs[1])
+        assert data is not None
+        tiles = {0: (self.cost(ed.new, [node]), False)}
         for tile in self.tiles:
             parts, whole = self._seconds(ed, node, tile, pads)
             together = whole <= SMALLER * parts
-            estimated = whole if together else parts
-            pays = estimated * GAIN < seconds
-            form = f"tiles of {tile} in {'one kernel' if together else 'three kernels'}"
-            note(Decision("winograd", form, pays, estimated, seconds, tuple(node.origin)))
-            if pays:
-                chosen, seconds = (tile, together), estimated
-        return self._transformed(ed, node, *chosen, pads) if chosen else None
+            tiles[tile] = whole if together else parts, together
+        layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes))
+        layer.nodes.append(node)
+        layer.tiles.append(tiles)
+        layer.flat.append(bool(_rows(ed, node, self.tiles[0])))
 
     def _seconds(
         self, ed: Editor, node: Node, tile: int, pads: tuple[int, ...]
@@ -87,7 +186,7 @@ class Winograd:
         result = ed.type_of(node.outputs[0])
         filters, channels = data.shape[:2]
         square = (tile + 2) ** 2
-        rows = _rows(x, result, tile)
+        rows = _rows(ed, node, tile)
         places: tuple[Size, ...] = (rows,)
         if not rows:
             places = (x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3]))
@@ -110,15 +209,12 @@ class Winograd:
         one = _sketch(ed, types, wide)
         return sum(self.cost(three, [n]) for n in parts), self.cost(one, [whole])
 
-    def _transformed(
-        self, ed: Editor, node: Node, tile: int, together: bool, pads: tuple[int, ...]
-    ) -> list[str]:
+    def _transformed(self, ed: Editor, node: Node, tile: int, together: bool) -> list[str]:
         """The new nodes, and the transformed weights as a constant."""
-        x, w = node.inputs[:2]
+        (x, w), pads, rows = node.inputs[:2], _pads(node), _rows(ed, node, tile)
         if together:
             u = self._weights(ed, w, tile, False)
             return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
-        rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
         u = self._weights(ed, w, tile, bool(rows))
         v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
         products = ed.op("MatMul", v, u)
@@ -173,12 +269,13 @@ def _pads(node: Node) -> tuple[int, ...] | None:
     return {"VALID": (0,) * 4, "SAME_UPPER": (1,) * 4, "SAME_LOWER": (1,) * 4}.get(mode)
 
 
-def _rows(x: TensorType, result: TensorType, tile: int) -> int:
+def _rows(ed: Editor, node: Node, tile: int) -> int:
     """Rows of the matrices between the transforms; 0 where only a run tells the number of tiles.
 
     A tile is written to all matrices at one place, and read from all of them. A few rows more keep
     these places from falling into one set of the cache.
     """
+    x, result = ed.type_of(node.inputs[0]), ed.type_of(node.outputs[0])
     square = (tile + 2) ** 2
     least = product((x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3])))
     sizes = (x.shape[3], result.shape[3])

@@ -3,7 +3,8 @@ import pytest
 from pass_builder import Build, applied, ops
 
 from aicc.codegen.target import Target
-from aicc.graph_ir.passes.winograd import Winograd
+from aicc.graph_ir.passes import winograd
+from aicc.graph_ir.passes.winograd import Form, Winograd, within
 from aicc.lower import Coster, Describer
 
 THREE = ["aicc::WinogradInput", "MatMul", "aicc::WinogradOutput"]
@@ -61,7 +62,8 @@ def test_automatic_pads(mode):
 
 
 @pytest.mark.parametrize(("size", "channels", "rows"), [(60, 64, 225), (64, 64, 257), (8, 512, 5)])
-def test_matrices_are_not_a_power_of_two_apart(size, channels, rows):
+def test_matrices_are_not_a_power_of_two_apart(size, channels, rows, monkeypatch):
+    monkeypatch.setattr(winograd, "SMALL", 1 << 26)
     b = Build()
     x = b.input("x", 1, size, size, channels)
     w = b.const(np.zeros((channels, channels, 3, 3), np.float32))
@@ -135,3 +137,64 @@ def test_estimates_of_kernels_decide(size, channels, tile, form):
     assert ops(after) == form
     if tile:
         assert after.nodes[0].attr("tile") == tile
+
+
+def by_pixels(graph, nodes):
+    """A cost that makes tiles of 2 twice and tiles of 4 three times as fast as the direct sum."""
+    (node,) = nodes
+    if node.op != "Conv":
+        if node.op != "MatMul":
+            return 0.0 if node.op != "aicc::WinogradConv" else 1e9
+        v, u = (graph.types[i].shape for i in node.inputs)
+        tiles = np.prod(v[1:-1])
+        return float(tiles * u[-1] * u[-2]) * {16: 4 / 2, 36: 16 / 3}[v[0]]
+    y, w = graph.types[node.outputs[0]].shape, graph.constants[node.inputs[1]].shape
+    return float(np.prod(y[1:3]) * w[0] * w[1])
+
+
+def layers(*sizes, shared=False):
+    """Convolutions of 64 channels over pictures of some sizes."""
+    b = Build()
+    rng = np.random.default_rng(0)
+    w = b.const(rng.standard_normal((64, 64, 3, 3)).astype(np.float32))
+    outs = []
+    for n, size in enumerate(sizes):
+        if n and not shared:
+            w = b.const(rng.standard_normal((64, 64, 3, 3)).astype(np.float32))
+        x = b.input(f"x{n}", 1, size, size, 64)
+        outs.append(b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1))
+    return b.done(*outs)
+
+
+def tiles(graph):
+    return [n.attr("tile") for n in graph.nodes if n.op == "aicc::WinogradInput"]
+
+
+def test_weights_grow_where_most_time_is_saved_per_byte(monkeypatch):
+    monkeypatch.setattr(winograd, "SMALL", 0)
+    graph = layers(16, 32, 64, 128)
+    after = Winograd(by_pixels)(graph)
+    assert tiles(after) == [2, 2, 2, 4]
+    before, now = (sum(a.nbytes for a in g.constants.values()) for g in (graph, after))
+    assert before * 2 < now <= before * 7 / 3
+    monkeypatch.setattr(winograd, "SMALL", 1 << 30)
+    assert tiles(Winograd(by_pixels)(graph)) == [4, 4, 4, 4]
+
+
+def test_convolutions_that_share_weights_are_transformed_alike(monkeypatch):
+    monkeypatch.setattr(winograd, "SMALL", 0)
+    after = Winograd(by_pixels)(layers(16, 64, 128, shared=True))
+    assert tiles(after) == [2, 2, 2]
+    assert len(after.constants) == 1
+
+
+def test_what_more_bytes_buy():
+    first = [Form(0, 10.0, 9), Form(2, 5.0, 16), Form(4, 4.0, 36)]
+    second = [Form(0, 40.0, 9), Form(2, 20.0, 16), Form(4, 16.0, 36)]
+    assert within([first, second], 6) == [0, 0]
+    assert within([first, second], 13) == [0, 1]
+    assert within([first, second], 14) == [1, 1]
+    assert within([first, second], 33) == [1, 1]
+    assert within([first, second], 34) == [1, 2]
+    assert within([first, second], 54) == [2, 2]
+    assert within([], 0) == []
