@@ -36,9 +36,9 @@ class _Own(mmap.mmap):
 def loose_array(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
     """An uninitialised array; if it is large, `discard` can give back its pages a few at a time."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < LARGE:
+    if size < LARGE or not hasattr(mmap, "MAP_PRIVATE"):
         return np.empty(shape, dtype)
-    memory = _Own(-1, size)
+    memory = _Own(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared, pages would stay
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)  # as numpy does: touching small ones takes longer
     return np.frombuffer(memory, dtype).reshape(shape)
