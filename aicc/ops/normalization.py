@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from aicc.errors import OperatorError
 from aicc.graph_ir.types import TensorType
 from aicc.ops.contraction import wide
 from aicc.ops.registry import (
@@ -22,7 +21,7 @@ from aicc.ops.registry import (
     Operator,
     operator,
 )
-from aicc.ops.samples import floats, sample
+from aicc.ops.samples import sample
 from aicc.ops.sizes import accumulator, agree, axes_in, axis_in, within
 from aicc.ops.windows import Layout, layout
 from aicc.symbolic import Size
@@ -52,11 +51,12 @@ def _inverse_deviation(
     return str(g.op("Reciprocal", g.op("Sqrt", shifted)))
 
 
-def _cast(g: GraphRewriter, x: str, dtype: str) -> str:
+def as_dtype(g: GraphRewriter, x: str, dtype: str) -> str:
+    """The value, converted where it has another type."""
     return x if g.type_of(x).dtype == dtype else str(g.op("Cast", x, to=dtype))
 
 
-def _per_channel(g: GraphRewriter, x: str, at: Layout) -> str:
+def per_channel(g: GraphRewriter, x: str, at: Layout) -> str:
     """A vector over channels, shaped to broadcast against an activation."""
     trailing = 0 if at.channels_last else at.rank - 2
     if trailing == 0:
@@ -64,8 +64,8 @@ def _per_channel(g: GraphRewriter, x: str, at: Layout) -> str:
     return str(g.op("Unsqueeze", x, g.constant(tuple(range(1, trailing + 1)), "i64")))
 
 
-def _spread(x: Array, at: Layout) -> Array:
-    """`_per_channel` in numpy."""
+def spread(x: Array, at: Layout) -> Array:
+    """`per_channel` in numpy."""
     return x if at.channels_last else x.reshape(-1, *(1,) * (at.rank - 2))
 
 
@@ -100,9 +100,9 @@ class LayerNormalization(Operator):
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         x, dtype = ctx.input(0), _statistics_type(ctx)
         axes = range(axis_in(ctx, int(ctx.attrs["axis"]), x.rank), x.rank)
-        mean, centred = _centre(g, _cast(g, inputs[0], dtype), axes)
+        mean, centred = _centre(g, as_dtype(g, inputs[0], dtype), axes)
         inverse = _inverse_deviation(g, centred, axes, float(ctx.attrs["epsilon"]), dtype)
-        y = g.op("Mul", _cast(g, g.op("Mul", centred, inverse), x.dtype), inputs[1])
+        y = g.op("Mul", as_dtype(g, g.op("Mul", centred, inverse), x.dtype), inputs[1])
         if ctx.has(2):
             y = g.op("Add", y, inputs[2])
         return [y, mean, inverse][: ctx.n_outputs]
@@ -145,9 +145,9 @@ class RMSNormalization(Operator):
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         x, dtype = ctx.input(0), _statistics_type(ctx)
         axes = range(axis_in(ctx, int(ctx.attrs["axis"]), x.rank), x.rank)
-        exact = _cast(g, inputs[0], dtype)
+        exact = as_dtype(g, inputs[0], dtype)
         inverse = _inverse_deviation(g, exact, axes, float(ctx.attrs["epsilon"]), dtype)
-        y = _cast(g, g.op("Mul", exact, inverse), x.dtype)
+        y = as_dtype(g, g.op("Mul", exact, inverse), x.dtype)
         return [g.op("Mul", y, inputs[1])]
 
     def cases(self) -> Iterable[Case]:
@@ -155,70 +155,6 @@ class RMSNormalization(Operator):
         named = {(0, 0): "n", (0, 1): "rows"}
         yield Case("last", (x, sample(8)), symbolic=named, constant=(1,))
         yield Case("axis1", (x, sample(3, 8)), {"axis": 1, "epsilon": 1e-2})
-
-
-@operator(
-    "BatchNormalization",
-    since=7,
-    inputs=5,
-    attributes={"epsilon": 1e-5, "momentum": 0.9, "training_mode": 0, "channels_last": 0},
-)
-class BatchNormalization(Operator):
-    """(x - mean) / sqrt(var + epsilon) * scale + bias for each channel, with given statistics.
-    ONNX BatchNormalization-15 in inference mode."""
-
-    def upgrade(
-        self, attrs: dict[str, Any], inputs: list[str], opset: int, graph: Any
-    ) -> tuple[dict[str, Any], list[str]]:
-        if attrs.pop("spatial", 1) == 0:
-            raise OperatorError("BatchNormalization with spatial = 0 is not supported")
-        return attrs, inputs
-
-    @staticmethod
-    def _layout(ctx: OpContext) -> Layout:
-        rank = ctx.input(0).rank
-        if rank < 2:
-            ctx.fail("the data need a batch and a channel axis")
-        return Layout(rank, bool(ctx.attrs["channels_last"]) or rank == 2)
-
-    def infer(self, ctx: OpContext) -> list[TensorType]:
-        if ctx.attrs["training_mode"] or ctx.n_outputs > 1:
-            ctx.fail("training mode is not supported")
-        x, at = ctx.input(0), self._layout(ctx)
-        for i in range(1, 5):
-            if ctx.input(i).rank != 1:
-                ctx.fail(f"input {i} must have one axis")
-            agree(ctx, ctx.input(i).shape[0], x.shape[at.channel], "channels")
-        return [x.without_value()]
-
-    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
-        at = self._layout(ctx)
-        x = inputs[0]
-        assert x is not None
-        scale, bias, mean, variance = (_spread(wide(a), at) for a in inputs[1:] if a is not None)
-        y = (wide(x) - mean) / np.sqrt(variance + ctx.attrs["epsilon"]) * scale + bias
-        return [y.astype(x.dtype)]
-
-    def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
-        """x * s + t, where s and t fold into constants if the statistics are constant."""
-        x, scale, bias, mean, variance = inputs
-        at, dtype = self._layout(ctx), ctx.input(4).dtype
-        shifted = g.op("Add", variance, g.constant(float(ctx.attrs["epsilon"]), dtype))
-        factor = g.op("Div", _cast(g, scale, dtype), g.op("Sqrt", shifted))
-        offset = g.op("Sub", _cast(g, bias, dtype), g.op("Mul", mean, factor))
-        s, t = (_per_channel(g, _cast(g, a, ctx.input(0).dtype), at) for a in (factor, offset))
-        return [g.op("Add", g.op("Mul", x, s), t)]
-
-    def cases(self) -> Iterable[Case]:
-        given = [sample(3, seed=n) for n in range(3)] + [floats(3, lo=0.5, hi=2.0)]
-        x = sample(2, 3, 4, 5)
-        last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
-        named = {(0, 0): "n", (0, 2): "h"}
-        yield Case("plane", (x, *given), constant=(1, 2, 3, 4), symbolic=named, atol=1e-5)
-        yield Case("channels_last", (last, *given), {"channels_last": 1}, atol=1e-5)
-        yield Case("epsilon", (x, *given), {"epsilon": 0.1}, atol=1e-5)
-        yield Case("no_space", (sample(4, 3), *given), atol=1e-5)
-        yield Case("line", (sample(2, 3, 7), *given), atol=1e-5)
 
 
 @operator(
@@ -241,17 +177,17 @@ class InstanceNormalization(Operator):
         mean = np.mean(wide(x), axis=at.spatial, keepdims=True)
         variance = np.var(wide(x), axis=at.spatial, keepdims=True)
         y = (wide(x) - mean) / np.sqrt(variance + ctx.attrs["epsilon"])
-        return [(y * _spread(wide(scale), at) + _spread(wide(bias), at)).astype(x.dtype)]
+        return [(y * spread(wide(scale), at) + spread(wide(bias), at)).astype(x.dtype)]
 
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         x, dtype = ctx.input(0), _statistics_type(ctx)
         at = layout(ctx, x.rank)
-        _, centred = _centre(g, _cast(g, inputs[0], dtype), at.spatial)
+        _, centred = _centre(g, as_dtype(g, inputs[0], dtype), at.spatial)
         epsilon = float(ctx.attrs["epsilon"])
         inverse = _inverse_deviation(g, centred, at.spatial, epsilon, dtype)
-        y = _cast(g, g.op("Mul", centred, inverse), x.dtype)
-        y = g.op("Mul", y, _per_channel(g, inputs[1], at))
-        return [g.op("Add", y, _per_channel(g, inputs[2], at))]
+        y = as_dtype(g, g.op("Mul", centred, inverse), x.dtype)
+        y = g.op("Mul", y, per_channel(g, inputs[1], at))
+        return [g.op("Add", y, per_channel(g, inputs[2], at))]
 
     def cases(self) -> Iterable[Case]:
         x, given = sample(2, 3, 4, 5), (sample(3), sample(3, seed=1))
@@ -306,13 +242,13 @@ class GroupNormalization(Operator):
         x, dtype = ctx.input(0), _statistics_type(ctx)
         groups, epsilon = int(ctx.attrs["num_groups"]), float(ctx.attrs["epsilon"])
         rows = g.op("Reshape", inputs[0], g.constant((0, groups, -1), "i64"))
-        _, centred = _centre(g, _cast(g, rows, dtype), (2,))
+        _, centred = _centre(g, as_dtype(g, rows, dtype), (2,))
         inverse = _inverse_deviation(g, centred, (2,), epsilon, dtype)
-        y = _cast(g, g.op("Mul", centred, inverse), x.dtype)
+        y = as_dtype(g, g.op("Mul", centred, inverse), x.dtype)
 
         def affine(value: str, at: Layout) -> str:
-            value = g.op("Mul", value, _per_channel(g, inputs[1], at))
-            return str(g.op("Add", value, _per_channel(g, inputs[2], at)))
+            value = g.op("Mul", value, per_channel(g, inputs[1], at))
+            return str(g.op("Add", value, per_channel(g, inputs[2], at)))
 
         if ctx.attrs["per_group"]:
             y = affine(y, Layout(3, False))
@@ -419,11 +355,11 @@ class MeanVarianceNormalization(Operator):
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
         x, dtype = ctx.input(0), _statistics_type(ctx)
         axes = axes_in(ctx, ctx.attrs["axes"], x.rank)
-        _, centred = _centre(g, _cast(g, inputs[0], dtype), axes)
+        _, centred = _centre(g, as_dtype(g, inputs[0], dtype), axes)
         squares = g.op("Mul", centred, centred)
         variance = g.op("ReduceMean", squares, g.constant(axes, "i64"), keepdims=1)
         deviation = g.op("Add", g.op("Sqrt", variance), g.constant(1e-9, dtype))
-        return [_cast(g, g.op("Div", centred, deviation), x.dtype)]
+        return [as_dtype(g, g.op("Div", centred, deviation), x.dtype)]
 
     def cases(self) -> Iterable[Case]:
         yield Case("default", (sample(2, 3, 4, 5),), symbolic={(0, 0): "n"}, atol=1e-5)
