@@ -101,7 +101,6 @@ KERNELS = {
 
 
 KNOWN = {
-    ("batched nx64xn", "x86-64-v3"): "the mask of the last columns takes a vector register",
     ("depthwise 28, 240 5x5 / 2", "x86-64-v3"): "the tile leaves no register for the weights",
 }
 """What still spills, and why."""

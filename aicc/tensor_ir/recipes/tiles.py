@@ -99,11 +99,14 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
         most = min(most, 8)
     best: tuple[float, Tile] | None = None
     multiple = problem.column_multiple
+    masked = problem.columns is None
     for vectors in range(1, machine.vector_registers):
         if multiple is not None and multiple % (vectors * lanes):
             continue
         for r in range(1, most + 1):
-            if not _fits(machine, r, vectors) or (problem.rows is not None and r > problem.rows):
+            if not _fits(machine, r, vectors, masked):
+                break
+            if problem.rows is not None and r > problem.rows:
                 break
             if problem.rows is not None and not whole_tiles(r, problem.rows):
                 continue
@@ -146,11 +149,14 @@ def whole_tiles(rows: int, extent: int) -> int:
     return max(0, groups - (groups * rows - extent))
 
 
-def _fits(machine: Machine, rows: int, vectors: int) -> bool:
+def _fits(machine: Machine, rows: int, vectors: int, masked: bool) -> bool:
     """True where accumulators, right operand and broadcast fit the registers; without a fused
-    multiply-add a product needs one more. A single row multiplies straight from memory. A few are
-    left over: LLVM loads operands of the next steps early, and spills for want of the last ones."""
+    multiply-add a product needs one more, and so do `masked` columns where masks are vectors. A
+    single row multiplies straight from memory. A few are left over: LLVM loads operands of the next
+    steps early, and spills for want of the last ones."""
     used = vectors + 2 if rows == 1 else rows * vectors + vectors + 1
+    if masked and machine.vector_registers <= 16:
+        used += 1
     if vectors == 1 and rows > 1 and machine.vector_registers <= 16:
         used += SPARE
     spare = machine.vector_registers // 10
