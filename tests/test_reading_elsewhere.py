@@ -118,3 +118,15 @@ def test_weights_that_are_computed_are_turned_once() -> None:
     (expected,) = ReferenceEvaluator(model).run(None, feed)
     (result,) = aicc.compile(model).run(None, feed)
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_of_blocks_is_two_kernels() -> None:
+    """Results of tiles that are computed from and then repeated: each element would need a tile."""
+    g = GraphBuilder("repeated_tiles")
+    x = g.op("Elu", g.conv(g.input("x", (1, 32, 24, 24)), "a", 32, 64, 3))
+    x = g.op("Resize", x, "", g.constant(np.array([1, 1, 2, 2], np.float32)), mode="nearest")
+    g.output(g.conv(x, "b", 64, 32, 3), "y", (1, 32, 48, 48))
+    module = aicc.compile(g.build(), stop_after="fuse", target="x86-64-v4")
+    assert isinstance(module, Module)
+    assert any("winogradoutput" in n for n in module.kernels)
+    assert not any("winogradoutput" in n and "resize" in n for n in module.kernels)

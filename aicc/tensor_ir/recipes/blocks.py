@@ -78,9 +78,13 @@ def lanes_in_blocks(kernel: Kernel) -> tuple[Stage, Sym] | None:
     for s in reversed(made[:-1]):
         if s not in kept:
             kernel = Inline(s.buffer).apply(kernel)
-    final = stages(kernel)[-1]
+    *chain, final = stages(kernel)
     loads = loads_from(final.value, kept[-1].buffer)
     lane = lane_of(final, loads[0]) if len(loads) == 1 else None
+    names = [s.buffer for s in kept]
+    inner = [x for s in chain for n in names for x in loads_from(s.value, n)]
+    if any(quotients_of(x) for x in inner):
+        return None  # a block of blocks: the inner ones would be computed for each of its elements
     return None if lane is None else (final, lane)
 
 
