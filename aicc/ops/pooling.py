@@ -24,7 +24,7 @@ from aicc.ops.windows import (
     windows,
     with_layout,
 )
-from aicc.symbolic import Size, ceildiv, maximum, minimum
+from aicc.symbolic import Size, ceildiv, maximum, minimum, proves_le
 from aicc.tensor_ir.builder import KernelBuilder, Tensor, identity
 from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
 
@@ -171,8 +171,10 @@ class MaxPool(_Pool):
         assert x is not None
         at, w = self._geometry(ctx, x.shape)
         shape = self._shape(x, at, w)
-        least = identity("max", x.dtype)
-        padded = self._padded(b, x, at, w, least)
+        if ctx.n_outputs == 1 and at.channels_last and _repeats(w):
+            padded = _repeated(b, x, at, w)
+        else:
+            padded = self._padded(b, x, at, w, identity("max", x.dtype))
 
         def tap(*index: Size) -> Expr:
             n, c, out = at.split(index[: at.rank])
@@ -227,6 +229,29 @@ class MaxPool(_Pool):
         for dtype in ("i8", "u8", "f64"):
             x = sample(1, 2, 5, 5, dtype=dtype)
             yield Case(dtype, (x,), {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1)})
+
+
+def _repeats(w: Windows) -> bool:
+    """True where each window that reaches over a border has the element at that border as well."""
+    sizes = zip(w.sizes, w.kernel, w.strides, w.dilations, w.begins, w.outputs)
+    return not w.exact and all(
+        d == 1 and proves_le(begin, k - 1) and proves_le((o - 1) * s - begin, n - 1)
+        for n, k, s, d, begin, o in sizes
+    )
+
+
+def _repeated(b: KernelBuilder, x: Tensor, at: Layout, w: Windows) -> Tensor:
+    """The data with the elements at their borders beyond those: for the largest element of a window
+    that has them, the same as nothing there; loads need no condition."""
+    n, c, sizes = at.split(x.shape)
+
+    def element(*index: Size) -> Expr:
+        i, channel, spatial = at.split(index)
+        place = zip(spatial, w.begins, sizes)
+        inside = [minimum(maximum(p - begin, 0), size - 1) for p, begin, size in place]
+        return x[at.join(i, channel, inside)]
+
+    return b.compute(at.join(n, c, w.padded), element, name="padded")
 
 
 @operator("AveragePool", since=1, inputs=1, attributes={**_WINDOW, "count_include_pad": 0})

@@ -4,6 +4,9 @@ pixels in channels-last order. Lanes are channels, rows of a tile are neighbouri
     for band of rows: for vector of channels: for row: for tile of R outputs:
         acc[R, lanes] = init;  for window: acc op= f(x[...]);  y = epilogue(acc)
 
+Where neighbouring windows overlap and no weights tell their elements apart, what they share is
+reduced first, in registers: `separate`.
+
 Data are read where they are: what lies beyond a border is left out of each load. The weights of a
 vector of channels stay in registers for all rows of a band, which stays in the second cache from
 one vector of channels to the next.
@@ -11,10 +14,12 @@ one vector of channels to the next.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, product
-from aicc.tensor_ir.analysis import Stage
+from aicc.symbolic import Size, coefficient, product
+from aicc.tensor_ir.analysis import Stage, stage_of
 from aicc.tensor_ir.ir import Const, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import (
     BANDS,
@@ -29,6 +34,7 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
+from aicc.tensor_ir.schedule_separate import Separate
 from aicc.tensor_ir.schedule_stages import ComputeAt, Inline, Pack
 from aicc.tensor_ir.walk import walk_expr
 
@@ -36,6 +42,10 @@ ROWS = 8
 """Outputs per tile: enough independent chains to hide the latency of the reduction."""
 BAND = 0.5
 """The share of the second cache that the rows of a band may fill, with their results."""
+SPARE = 4
+"""Registers left for what is on its way, beside those that hold what windows share."""
+SHARED = 0.9
+"""Of its steps, what a reduction may be left with for it to pay to do axis by axis."""
 UNROLLED = 60
 """Reduction steps unrolled in one block, about."""
 
@@ -65,8 +75,46 @@ def window(plan: Plan, buffer: str) -> None:
         raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
     lanes = lanes_of(plan, stage)
     _pack_constants(plan, stage, column)
+    part = _separate(plan, stage, column)
+    if part is not None:
+        plan.do(PadAxis(part.buffer, column, lanes))
     plan.do(PadAxis(buffer, column, lanes))
-    _tile(plan, buffer, out, column, lanes)
+    _tile(plan, buffer, out, column, lanes, part)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stage of what windows share, and how many results of a row a tile has then."""
+
+    buffer: str
+    rows: int
+
+
+def _separate(plan: Plan, stage: Stage, column: int) -> Part | None:
+    """Reduces along the other axes of a window first, where windows along the innermost axis of
+    pixels overlap: what they share is reduced once, and stays in registers."""
+    pixels = [n for n, (v, _) in enumerate(stage.axes) if v is not None and n != column]
+    if not pixels or len(stage.reduce) < 2:
+        return None
+    axis, (k, extent) = pixels[-1], stage.reduce[-1]
+    depth = as_number(product(e for _, e in stage.reduce[:-1]))
+    rows = 0
+
+    def pays(kernel: Kernel) -> bool:
+        nonlocal rows
+        made = stage_of(kernel, stage.buffer)
+        assert made is not None and isinstance(made.value, Load) and isinstance(extent, int)
+        v = made.axes[axis][0]
+        step = None if v is None else coefficient(made.value.indices[axis], v)
+        if not isinstance(step, int) or depth is None:
+            return False
+        room = plan.target.vector_registers - SPARE
+        rows = min(ROWS, (room - extent + step) // (step + 1))
+        apart = (rows - 1) * step + extent
+        return rows > 1 and apart * depth + rows * extent < SHARED * rows * depth * extent
+
+    found = plan.attempt_if(pays, Separate(stage.buffer, axis, k.name))
+    return Part(plan.newest_buffer(), rows) if found else None
 
 
 def _inline_borders(plan: Plan, buffer: str) -> None:
@@ -100,7 +148,7 @@ def _pack_constants(plan: Plan, stage: Stage, column: int) -> None:
             plan.attempt(Pack(b.name, f"{axes[0]}/{lanes} {' '.join(others)} {axes[0]}%{lanes}"))
 
 
-def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
+def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part | None) -> None:
     final = plan.stage(out)
     names = [v.name if v else "" for v, _ in final.axes]
     c = names[column]
@@ -111,27 +159,29 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int) -> None:
     plan.do(Split(c, lanes, "exact" if exact else "guard"))
     at = f"{c}.o"
     leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at)
-    row_axis: int | None = None
     row, tail = "", False
     if rows:
         w = rows[-1]
-        row_axis = names.index(w)
-        factor = _rows(as_number(final.axes[row_axis][1]))
+        size = as_number(final.axes[names.index(w)][1])
+        factor = _rows(size, ROWS if part is None else part.rows)
         plan.do(Reorder((*leading, w, f"{c}.i")))
         if factor > 1:
             plan.do(Split(w, factor, "peel"))
             tail = plan.has_loop(f"{w}.t")
             row, w = f"{w}.i", f"{w}.o"
         leading.append(w)
-    _compute(plan, buffer, leading[-1], row, f"{c}.i", row_axis, column)
+    _compute(plan, buffer, leading[-1], row, f"{c}.i", column)
+    _shared(plan, part, leading[-1], column)
     if tail:
         rest = f"{rows[-1]}.t"
         left = plan.loop(rest).extent
         if isinstance(left, int):
             plan.do(Split(rest, left, "exact"))
-            _compute(plan, buffer, f"{rest}.o", f"{rest}.i", f"{c}.i.t", row_axis, column)
+            _compute(plan, buffer, f"{rest}.o", f"{rest}.i", f"{c}.i.t", column)
+            _shared(plan, part, f"{rest}.o", column)
         else:
-            _compute(plan, buffer, rest, "", f"{c}.i.t", row_axis, column)
+            _compute(plan, buffer, rest, "", f"{c}.i.t", column)
+            _shared(plan, part, rest, column)
     for name in copied:
         outer = [n for n in leading if n in rows and plan.has_loop(n)]
         at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
@@ -169,19 +219,23 @@ def _moved(kernel: Kernel) -> Size:
     return sum(sizes[1:], sizes[0])
 
 
-def _rows(size: int | None) -> int:
-    """Outputs per tile for an axis of `size`: a divisor near ROWS where there is one."""
+def _rows(size: int | None, most: int) -> int:
+    """Outputs per tile for an axis of `size`: a divisor near `most` where there is one."""
     if size is None:
-        return 4
-    for r in (8, 7, 6, 5, 4):
+        return min(4, most)
+    for r in range(most, max(1, most // 2 - 1), -1):
         if size % r == 0:
             return r
-    return min(size, ROWS)
+    return min(size, most)
 
 
-def _compute(
-    plan: Plan, buffer: str, at: str, row: str, lane: str, row_axis: int | None, column: int
-) -> None:
+def _shared(plan: Plan, part: Part | None, at: str, column: int) -> None:
+    """Computes what the windows of a tile share, in registers."""
+    if part is not None:
+        _compute(plan, part.buffer, at, "", "", column)
+
+
+def _compute(plan: Plan, buffer: str, at: str, row: str, lane: str, column: int) -> None:
     plan.do(ComputeAt(buffer, at, "register"))
     acc = plan.newest_buffer()
     stage_loops = [f"{acc}.{n}" for n in range(len(plan.kernel.buffer(acc).shape))]
@@ -203,4 +257,5 @@ def _compute(
         if n and plan.has_loop(n):
             plan.do(Unroll(n))
     for n in (f"{loops[-1]}.s", loops[-1], lane):
-        plan.do(Vectorize(n))
+        if n:
+            plan.do(Vectorize(n))
