@@ -21,8 +21,7 @@ class Separate(Step):
     `loop`: the reduction k over a window. The order of the reduction changes.
     Precondition: B is computed by one canonical stage, a reduction over more than k that starts
     from the operation's identity; the value depends on i and k only as i*s + k, and s is not more
-    than the extent of k, a number: each position belongs to a window;
-    the axis is not empty.
+    than the extent of k, a number: each position belongs to a window; the axis is not empty.
     """
 
     buffer: str
