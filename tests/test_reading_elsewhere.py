@@ -130,3 +130,21 @@ def test_a_block_of_blocks_is_two_kernels() -> None:
     assert isinstance(module, Module)
     assert any("winogradoutput" in n for n in module.kernels)
     assert not any("winogradoutput" in n and "resize" in n for n in module.kernels)
+
+
+def test_a_view_is_not_taken_out_before_what_its_shape_is_made_of() -> None:
+    """The shape that GroupNorm comes back to is computed in the kernel that reads the view."""
+    g = GraphBuilder("shapes")
+    x = g.op("Conv", g.input("x", (1, 8, "h", "w")), g.normal("a", (8, 8, 1, 1), 0.3))
+    ones, zeros = g.constant(np.ones(4, "f")), g.constant(np.zeros(4, "f"))
+    y = g.op("InstanceNormalization", g.op("Reshape", x, g.ints(0, 4, -1)), ones, zeros)
+    y = g.op("Reshape", y, g.op("Shape", x))
+    y = g.op("Mul", y, g.normal("s", (8, 1, 1), 1.0))
+    y = g.op("Mul", y, g.op("Sigmoid", y))
+    z = g.op("Conv", y, g.normal("b", (8, 8, 1, 1), 0.3))
+    g.output(g.op("Add", z, x), "y", (1, 8, "h", "w"))
+    model = g.build()
+    data = np.random.default_rng(0).standard_normal((1, 8, 5, 6)).astype("f")
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": data})
+    (result,) = aicc.compile(model).run(None, {"x": data})
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)

@@ -424,7 +424,7 @@ class _Fusion:
     def _at_border(self, nodes: Sequence[int], n: int) -> bool:
         inside = set(nodes)
         node = self.nodes[n]
-        makers = {self.maker.get(v) for v in node.inputs[:1]}
+        makers = {self.maker.get(v) for v in node.inputs}
         first = not (makers & inside)
         last = not any(u in inside for o in node.outputs for u in self.users.get(o, ()))
         return first or last
