@@ -202,3 +202,23 @@ def test_columns_of_groups_that_lie_apart_are_copied(columns):
     _, made = check(b.build())
     if columns % 32 == 0:
         assert any(b.scope == "stack" and b.shape[-1] == 32 for b in made.buffers)
+
+
+@pytest.mark.parametrize("length", [N, 40], ids=str)
+def test_a_padded_copy_keeps_the_order_of_axes_of_its_source(length):
+    """Data with channels outermost: rows of one channel are copied whole."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (3, length))
+    w = b.constant("w", "f32", (32, 3, 3))
+    p = b.compute(
+        (length + 2, 3),
+        lambda i, c: select(
+            call("and", call("ge", as_expr(i), as_expr(1)), call("le", as_expr(i), length)),
+            x[c, i - 1],
+            0.0,
+        ),
+    )
+    y = b.reduce((length, 32), (3, 3), lambda i, o, t, c: p[i + t, c] * w[o, c, t])
+    b.mark_output(y)
+    steps, _ = check(b.build(), {"n": 21})
+    assert "permute" in str(steps)

@@ -158,17 +158,18 @@ def order_copy(plan: Plan, found: Roles) -> None:
         return
     loads = [x for x in walk_expr(made.value) if isinstance(x, Load)]
 
-    def step(v: Sym | None) -> int | None:
-        if v is None or len(loads) != 1:
+    def place(v: Sym | None) -> int | None:
+        """The one axis of the source along which `v` steps: the earlier, the further apart."""
+        if v is None or len(loads) != 1 or stride_in(plan.kernel, loads[0], v) is None:
             return None
-        found = stride_in(plan.kernel, loads[0], v)
-        return found if isinstance(found, int) else None
+        found = [n for n, i in enumerate(loads[0].indices) if v in symbols(i)]
+        return found[0] if len(found) == 1 else None
 
-    strides = [step(v) for v, _ in made.axes]
+    places = [place(v) for v, _ in made.axes]
     moving = [n for n, (v, _) in enumerate(made.axes) if v is not None]
-    if any(strides[n] is None for n in moving):
+    if any(places[n] is None for n in moving):
         return
-    sorted_ = sorted(moving, key=lambda n: -(strides[n] or 0))
+    sorted_ = sorted(moving, key=lambda n: places[n] or 0)
     if sorted_ != moving:
         still = [n for n in range(len(made.axes)) if n not in moving]
         plan.attempt(PermuteAxes(made.buffer, (*still, *sorted_)))
