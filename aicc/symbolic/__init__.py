@@ -53,6 +53,7 @@ from aicc.symbolic.atoms import (
     print_name,
 )
 from aicc.symbolic.inside import (
+    atoms,
     coefficient,
     evaluate,
     gcd_of,
@@ -74,6 +75,7 @@ __all__ = [
     "Size",
     "Sym",
     "add",
+    "atoms",
     "ceildiv",
     "coefficient",
     "divides",

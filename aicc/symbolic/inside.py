@@ -45,6 +45,14 @@ def coefficient(s: Size, var: Sym) -> Size | None:
     return build(terms, const)
 
 
+def atoms(s: Size) -> list[Atom]:
+    """The atoms of `s`, and those inside them."""
+    if isinstance(s, int):
+        return []
+    own = [a for m, _ in s.terms for a in m]
+    return own + [inner for a in own for part in parts_of(a) for inner in atoms(part)]
+
+
 def substitute(s: Size, mapping: Mapping[Sym, Size]) -> Size:
     """`s` with symbols replaced, simplified again."""
     if isinstance(s, int) or mapping.keys().isdisjoint(symbols(s)):

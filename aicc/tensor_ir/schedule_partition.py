@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import Size, Sym, proves_le, proves_lt, substitute, value_range
+from aicc.symbolic import (
+    Max,
+    Min,
+    Size,
+    Sym,
+    atoms,
+    ceildiv,
+    coefficient,
+    proves_le,
+    proves_lt,
+    substitute,
+    symbols,
+    value_range,
+)
 from aicc.tensor_ir.analysis import bounds
-from aicc.tensor_ir.ir import Const, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
+from aicc.tensor_ir.ir import Const, Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.schedule import (
     Step,
     fresh_variable,
@@ -128,9 +141,6 @@ def truth(cond: Expr, ranges: Ranges) -> bool | None:
 def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
     """Where inside 0..extent the conditions of a nest change with `v`, in no order: the first index
     after each change."""
-    from aicc.symbolic import coefficient, symbols
-
-    inner = {s.var for s in walk_stmts((nest,)) if isinstance(s, For)}
     found: dict[Size, None] = {}
     for s in walk_stmts((nest,)):
         if not isinstance(s, Store):
@@ -142,13 +152,42 @@ def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
             if a is None or b is None:
                 continue
             gap = a - b if e.name in ("gt", "ge") else b - a
-            coef = coefficient(gap, v)
-            if coef not in (1, -1) or (symbols(gap) - {v}) & inner:
-                continue
-            base = substitute(gap, {v: 0})
-            strict = 0 if e.name in ("lt", "gt") else 1
-            point = base + strict if coef == -1 else 1 - base - strict
-            inside = proves_lt(0, point) and proves_le(point, extent) and point != extent
-            if inside and value_range(point)[0] is not None:
+            point = _turn(gap - (1 if e.name in ("lt", "gt") else 0), v, extent, _inner(nest))
+            if point is not None:
                 found[point] = None
     return list(found)
+
+
+def corners(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
+    """Where inside 0..extent a minimum or maximum in an index that a nest loads from becomes its
+    other operand as `v` grows, in no order: what reflects or clamps is linear between them."""
+    found: dict[Size, None] = {}
+    for s in walk_stmts((nest,)):
+        if not isinstance(s, Store):
+            continue
+        for e in walk_expr(s.value):
+            for index in e.indices if isinstance(e, Load) else ():
+                for a in atoms(index):
+                    if isinstance(a, Min | Max):
+                        point = _turn(a.a - a.b, v, extent, _inner(nest))
+                        if point is not None:
+                            found[point] = None
+    return list(found)
+
+
+def _inner(nest: Stmt) -> set[Sym]:
+    return {s.var for s in walk_stmts((nest,)) if isinstance(s, For)}
+
+
+def _turn(gap: Size, v: Sym, extent: Size, inner: set[Sym]) -> Size | None:
+    """The first value of `v` for which `gap >= 0` is not what it is for 0; None where that is not
+    inside 0..extent."""
+    coef = coefficient(gap, v)
+    if not isinstance(coef, int) or coef == 0 or (symbols(gap) - {v}) & inner:
+        return None
+    base = substitute(gap, {v: 0})
+    if abs(coef) != 1 and not isinstance(base, int):
+        return None
+    point = ceildiv(-base, coef) if coef > 0 else base // -coef + 1
+    inside = proves_lt(0, point) and proves_le(point, extent) and point != extent
+    return point if inside and value_range(point)[0] is not None else None

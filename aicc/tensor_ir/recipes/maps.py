@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, divides, proves_le, symbols
-from aicc.tensor_ir.ir import For, Load, Store
+from aicc.symbolic import Mod, Size, atoms, coefficient, divides, proves_le, symbols
+from aicc.tensor_ir.ir import Check, For, If, Load, Stmt, Store
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     flatten_inputs,
@@ -21,7 +21,7 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes
-from aicc.tensor_ir.schedule_partition import Partition, breakpoints
+from aicc.tensor_ir.schedule_partition import Partition, breakpoints, corners
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import walk_expr, walk_stmts
 
@@ -41,10 +41,16 @@ def maps(plan: Plan) -> None:
         if plan.kernel.buffer(stage.buffer).scope == "temp":
             plan.do(Inline(stage.buffer))
     finals = plan.stages()
-    if not finals or len(finals) != len(plan.kernel.body):
+    others = len(plan.kernel.body) - len(finals)
+    if not finals or others != sum(1 for s in plan.kernel.body if _only_checks(s)):
         raise ScheduleError(f"not all nests are maps\n{plan.kernel}")
     for stage in finals:
         _one(plan, stage.buffer)
+
+
+def _only_checks(nest: Stmt) -> bool:
+    """Whether a nest guards what data say, and computes nothing."""
+    return all(isinstance(s, Check | For | If) for s in walk_stmts((nest,)))
 
 
 def _one(plan: Plan, out: str) -> None:
@@ -60,17 +66,37 @@ def _one(plan: Plan, out: str) -> None:
         return
     position, count = stage.position, len(plan.kernel.body)
     lanes = lanes_of(plan, stage)
-    _cut(plan, names)
+    _cut(plan, _periods(plan, names, lanes))
     nests = plan.kernel.body[position : position + 1 + len(plan.kernel.body) - count]
     for nest in [s.var.name for s in nests if isinstance(s, For)]:
         _vectors(plan, nest, lanes)
 
 
+def _periods(plan: Plan, names: list[str], lanes: int) -> list[str]:
+    """The loops, the innermost one split where what it reads starts again (a tile that is repeated,
+    a row of an array seen as flat): inside, indices are linear."""
+    loop = plan.loop(names[-1])
+    found: set[int] = set()
+    for x in (x for s in walk_stmts((loop,)) if isinstance(s, Store) for x in walk_expr(s.value)):
+        for a in (a for i in x.indices for a in atoms(i)) if isinstance(x, Load) else ():
+            if isinstance(a, Mod) and isinstance(a.den, int) and coefficient(a.num, loop.var) == 1:
+                found.add(a.den)
+    period = min(found, default=0)
+    if period < lanes or not divides(period, loop.extent) or loop.extent == period:
+        return names
+    plan.do(Split(names[-1], period))
+    return [*names[:-1], f"{names[-1]}.o", f"{names[-1]}.i"]
+
+
 def _cut(plan: Plan, names: list[str]) -> None:
-    """Cuts each loop where a condition changes, so that none is left inside."""
+    """Cuts each loop where a condition changes, so that none is left inside, and the innermost one
+    where an index turns."""
     for name in names:
         loop = plan.loop(name)
-        points = _ordered(breakpoints(loop, loop.var, loop.hi))
+        found = breakpoints(loop, loop.var, loop.hi)
+        if name == names[-1]:
+            found = list(dict.fromkeys([*found, *corners(loop, loop.var, loop.hi)]))
+        points = _ordered(found)
         done: Size = 0
         for point in points:
             if not plan.attempt(Partition(name, point - done)):
