@@ -26,7 +26,7 @@ from aicc.tensor_ir.schedule_compute_at import (
     fresh_buffer,
     require_same_sources,
 )
-from aicc.tensor_ir.walk import map_body, map_expr, map_exprs, substitute_body
+from aicc.tensor_ir.walk import loads_of, map_body, map_expr, map_exprs, substitute_body
 
 __all__ = [
     "CacheRead",
@@ -88,7 +88,8 @@ class Outline(Step):
 
     Makes a stage of an argument of what a stage computes, over the variables that it depends on, as
     they stand in `order`; the inverse of `inline`. Precondition: y is computed by one stage, by an
-    operation that has such an argument, and the extents of those variables depend on no others.
+    operation that has such an argument, the extents of those variables depend on no others, and
+    the argument is no branch of a selection that reads memory: it may do so where it is taken only.
     """
 
     buffer: str
@@ -104,6 +105,8 @@ class Outline(Step):
         if not isinstance(e, Op) or not 0 <= self.argument < len(e.args):
             raise self.fail(kernel, f"{self.buffer} is no operation of {self.argument + 1} values")
         part = e.args[self.argument]
+        if e.name == "select" and self.argument > 0 and loads_of(part):
+            raise self.fail(kernel, f"branch {self.argument} of a selection reads memory")
         loops = [*((v, n) for v, n in stage.axes if v is not None), *stage.reduce]
         own = [(v, n) for v, n in loops if v in part.size_symbols()]
         order = self.order or tuple(range(len(own)))

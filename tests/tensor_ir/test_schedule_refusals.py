@@ -21,6 +21,12 @@ kernel @k()
     for j in 0..3:
       for k in 0..4: y[i, j, k] = x[i, j, k]
 """
+GUARDED = """
+kernel @k()
+  in x: f32[6]
+  out y: f32[8]
+  for i in 0..8: y[i] = select(index(i) >= 2:i64, x[i - 2], 0.0)
+"""
 PREFIX = """
 kernel @k()
   in x: f32[9]
@@ -265,6 +271,7 @@ REFUSED = [
     (STAGES, "outline(a, 0)", "a is not computed by one stage"),
     (PRODUCT, "outline(r, 2)", "r is no operation of 3 values"),
     (PRODUCT, "outline(r, 1, [0, 0])", "(0, 0) is not a permutation of the variables"),
+    (GUARDED, "outline(y, 1)", "branch 1 of a selection reads memory"),
     (RAGGED, "outline(y, 1)", "the extent of k depends on other loops"),
     (PRODUCT, 'pack(a, "0 1")', "a is not an unpacked constant"),
     (PRODUCT, 'pack(b, "1 0"); pack(b, "1 0")', "b is not an unpacked constant"),
