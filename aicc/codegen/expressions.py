@@ -385,6 +385,8 @@ class Expressions(Blocks):
                 return self._cast(self._cast(v, "f32"), dtype)
             return made("fpext" if nbytes(v.dtype) < nbytes(dtype) else "fptrunc")
         if is_float(v.dtype):
+            if lanes:
+                return Value(self._saturated(v, dtype, lanes), dtype, lanes)
             kind = "fptosi" if is_signed(dtype) else "fptoui"
             name = f"llvm.{kind}.sat.{suffix(dtype, lanes)}.{suffix(v.dtype, lanes)}"
             return Value(self.fn.call(target, name, [(source, v.text)]), dtype, lanes)
@@ -398,6 +400,28 @@ class Expressions(Blocks):
         if nbytes(v.dtype) > nbytes(dtype):
             return made("trunc")
         return made("sext" if signed else "zext")
+
+    def _saturated(self, v: Value, dtype: str, lanes: int) -> str:
+        """Floats as integers; those beyond give the nearest one, and NaN gives 0. LLVM's intrinsic
+        means the same, but is expanded lane by lane."""
+        if nbytes(v.dtype) < 4:
+            v = self._cast(v, "f32")
+        source, target, flag = self.type_of(v), llvm_type(dtype, lanes), llvm_type("bool", lanes)
+        signed, bits = is_signed(dtype), 8 * nbytes(dtype)
+        least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+        word = "fptosi" if signed else "fptoui"
+        result = self.fn.value(f"{word} {source} {v.text} to {target}")
+        # What is beyond has no value until it is chosen from: each of these is an exact float.
+        for compare, bound, instead in (
+            ("oge", float(most + 1), most),
+            ("olt", float(least), least),
+            ("uno", 0.0, 0),
+        ):
+            limit = self.broadcast(Value(literal(bound, v.dtype), v.dtype), lanes).text
+            beyond = self.fn.value(f"fcmp {compare} {source} {v.text}, {limit}")
+            other = self.broadcast(Value(literal(instead, dtype), dtype), lanes).text
+            result = self.fn.value(f"select {flag} {beyond}, {target} {other}, {target} {result}")
+        return result
 
 
 def _is_number(text: str) -> bool:
