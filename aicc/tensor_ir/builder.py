@@ -163,9 +163,6 @@ class KernelBuilder:
         index = tuple(v for _, v in axes)
         value = fn(*index, *(v for _, v in inner))
         out = self.temp(name, value.dtype, shape)
-        if init is None and inner and all(extent == 1 for extent in extents):
-            self._stack[-1].extend(_nest(axes, (Store(out.name, index, value),)))
-            return out  # one value has nothing to be combined with: a map
         start = identity(op, value.dtype) if init is None else as_expr(init, value.dtype)
         update = _nest(inner, (Reduce(out.name, index, op, value),))
         nest = _nest(axes, (Store(out.name, index, start), *update))
