@@ -343,7 +343,8 @@ def test_what_processes_hold_beyond_weights_and_arena(capsys):
     record = Record("t", "x", [])
     mb = 1 << 20
     for weights, peak, running in ((10, 90, 60), (100, 250, 170)):
-        own = {"weights": weights * mb, "arena": 5 * mb, "ready_peak": peak * mb, "peak": 0}
+        own = {"file": weights * mb, "weights": weights * mb, "arena": 5 * mb}
+        own |= {"ready_peak": peak * mb, "peak": 0}
         other = {"ready_peak": 240 * mb, "running": 300 * mb, "peak": 0}
         figures = {"aicc": own, "loaded": own | {"running": running * mb}, "onnxruntime": other}
         record.results.append({"part": "resident", "figures": figures})
