@@ -219,22 +219,7 @@ class Section(Operator):
 
 
 @operator("Transfer", domain="aicc", inputs=1)
-class Transfer(Operator):
-    """x, written anew where its reader wants it: in a place in a larger tensor, say."""
+class Transfer(Copy):
+    """x, written anew by a kernel where its reader wants it: in a place in a larger tensor, say."""
 
-    def infer(self, ctx: OpContext) -> list[TensorType]:
-        return [ctx.input(0).without_value()]
-
-    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
-        (x,) = inputs
-        assert x is not None
-        return [x.copy()]
-
-    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
-        (x,) = inputs
-        assert x is not None
-        return [b.compute(x.shape, lambda *i: x[i])]
-
-    def cases(self) -> Iterable[Case]:
-        yield Case("any", (floats(3, 4),), symbolic={(0, 0): "n"})
-        yield Case("bool", (sample(5, dtype="bool"),))
+    copies = False

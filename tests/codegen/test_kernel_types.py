@@ -32,7 +32,9 @@ def extremes(dtype: str) -> np.ndarray:
     if is_float(dtype):
         large = 6e4 if dtype == "f16" else 1e30
         values = [0.0, -0.0, 1.0, -1.0, 2.5, -3.5, 0.5, np.inf, -np.inf, np.nan, 100.25, 1e-3]
-        return np.array([*values, 300.0, -129.0, large]).astype(to_numpy(dtype))
+        ends = [300.0, -129.0, 32768.0, 2.0**31, 2.0**63, large]
+        with np.errstate(over="ignore"):
+            return np.array([*values, *ends]).astype(to_numpy(dtype))
     info = np.iinfo(to_numpy(dtype))
     values = [0, 1, 2, 3, 7, 5, 8, info.max, info.max - 1, info.min, info.min + 1]
     values += [-1, -3] if info.min else []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from recipe_check import check
+from recipe_check import TARGET, check
 
+from aicc.symbolic import maximum, minimum
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import call
+from aicc.tensor_ir.ir import as_index, call, select
+from aicc.tensor_ir.recipes import scheduled
 
 
 @pytest.mark.parametrize("shape", [(6, 26), (1, 7, 5, 13), (3, 4, 5, 6), (2, 1, 5, 2, 3)])
@@ -33,3 +35,41 @@ def test_rows_of_blocks_that_are_less_than_a_line_come_together(rows, inner, rea
     steps, _ = check(b.build())
     whole = 256 // (4 * inner)
     assert (f"split(i1, {whole}" in steps) == (rows % whole == 0 and inner >= 4), steps
+
+
+def test_reads_that_reflect_are_cut_where_they_turn():
+    """Between the turns every index is linear: rows come in vectors, not lane by lane."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (4, 112))
+
+    def reflected(i, j):
+        away = maximum(2 - j, j - 2)  # |j - 2|, and back from the last element
+        return x[i, minimum(away, 222 - away)]
+
+    b.mark_output(b.compute((4, 116), reflected))
+    steps, made = check(b.build())
+    assert "partition(i1, 3); partition(i1.p, 111)" in steps, steps
+    assert "max(" not in str(made) and "min(" not in str(made)
+
+
+def test_reads_that_repeat_are_split_at_their_period():
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (4, 56))
+    b.mark_output(b.compute((4, 168), lambda i, j: x[i, j % 56]))
+    steps, made = check(b.build())
+    assert "split(i1, 56)" in steps and "%" not in str(made)
+
+
+def test_checks_of_indices_leave_a_gather_in_vectors():
+    b = KernelBuilder("k")
+    x, at = b.input("x", "f32", (20, 64)), b.input("at", "i64", (6,))
+    with b.loop("c", 0, 6) as c:
+        b.check(call("lt", at[c], 20), "index out of range")
+
+    def element(i, j):
+        row = select(call("lt", at[i], 0), at[i] + 20, at[i])
+        return x[as_index(row, 0, 19), j]
+
+    b.mark_output(b.compute((6, 64), element))
+    made, _ = scheduled(b.build(), TARGET)
+    assert "vector " in str(made) and "check " in str(made)

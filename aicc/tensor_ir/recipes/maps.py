@@ -98,12 +98,17 @@ def _cut(plan: Plan, names: list[str]) -> None:
             found = list(dict.fromkeys([*found, *corners(loop, loop.var, loop.hi)]))
         points = _ordered(found)
         done: Size = 0
+        parts: list[str] = []
         for point in points:
             if not plan.attempt(Partition(name, point - done)):
                 return
+            parts.append(f"{name}.a")
             done, name = point, f"{name}.p"
         if points and names.index(loop.var.name) < len(names) - 1:
             return  # inner loops have copies with other names now
+        for part in filter(plan.has_loop, [*parts, name] if parts else []):
+            if corners(plan.loop(part), plan.loop(part).var, plan.loop(part).hi):
+                _cut(plan, [part])  # what turned was inside what turns next: both borders of a row
 
 
 def _ordered(points: list[Size]) -> list[Size]:
