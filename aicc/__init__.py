@@ -32,7 +32,7 @@ from aicc.runtime.profile_report import Profile
 
 if TYPE_CHECKING:
     from aicc.codegen.target import Target
-    from aicc.driver import compile, resume
+    from aicc.driver import Options, compile, resume
     from aicc.loading import load
 
 __version__ = "0.1.0"
@@ -48,6 +48,7 @@ __all__ = [
     "MemoryBudgetError",
     "ModelError",
     "OperatorError",
+    "Options",
     "Profile",
     "Report",
     "SavedModelError",
@@ -63,6 +64,7 @@ __all__ = [
 
 # What brings the compiler with it: a program that only asks for an error type starts quickly.
 _LATE = {
+    "Options": "aicc.driver",
     "compile": "aicc.driver",
     "resume": "aicc.driver",
     "load": "aicc.loading",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import overload
+from typing import TypedDict, Unpack, overload
 
 import onnx
 
@@ -40,18 +40,24 @@ MUCH_WEIGHT = 1 << 25
 """Bytes. Beside more of them the compiling process holds no LLVM; other processes do."""
 
 
+class Options(TypedDict, total=False):
+    """What `compile` and `resume` both take by name; `compile` says what each is."""
+
+    threads: int | None
+    target: str | Target | None
+    dump: str | os.PathLike[str] | None
+    check: int | None
+    progress: Progress | None
+    memory_budget: int | str | None
+
+
 @overload
 def compile(
     model: Source,
     *,
-    threads: int | None = None,
     dims: Mapping[str, int] | None = None,
-    target: str | Target | None = None,
-    dump: str | os.PathLike[str] | None = None,
     stop_after: None = None,
-    check: int | None = None,
-    progress: Progress | None = None,
-    memory_budget: int | str | None = None,
+    **options: Unpack[Options],
 ) -> CompiledModel: ...
 
 
@@ -59,14 +65,9 @@ def compile(
 def compile(
     model: Source,
     *,
-    threads: int | None = None,
     dims: Mapping[str, int] | None = None,
-    target: str | Target | None = None,
-    dump: str | os.PathLike[str] | None = None,
     stop_after: str,
-    check: int | None = None,
-    progress: Progress | None = None,
-    memory_budget: int | str | None = None,
+    **options: Unpack[Options],
 ) -> Stage: ...
 
 
@@ -74,14 +75,9 @@ def compile(
 def compile(
     model: Source,
     *,
-    threads: int | None = None,
     dims: Mapping[str, int] | None = None,
-    target: str | Target | None = None,
-    dump: str | os.PathLike[str] | None = None,
     stop_after: str | None,
-    check: int | None = None,
-    progress: Progress | None = None,
-    memory_budget: int | str | None = None,
+    **options: Unpack[Options],
 ) -> CompiledModel | Stage: ...
 
 
@@ -131,13 +127,8 @@ def resume(
     folder: str | os.PathLike[str],
     after: str,
     *,
-    threads: int | None = None,
-    target: str | Target | None = None,
-    dump: str | os.PathLike[str] | None = None,
     stop_after: None = None,
-    check: int | None = None,
-    progress: Progress | None = None,
-    memory_budget: int | str | None = None,
+    **options: Unpack[Options],
 ) -> CompiledModel: ...
 
 
@@ -146,13 +137,8 @@ def resume(
     folder: str | os.PathLike[str],
     after: str,
     *,
-    threads: int | None = None,
-    target: str | Target | None = None,
-    dump: str | os.PathLike[str] | None = None,
     stop_after: str,
-    check: int | None = None,
-    progress: Progress | None = None,
-    memory_budget: int | str | None = None,
+    **options: Unpack[Options],
 ) -> Stage: ...
 
 
@@ -161,13 +147,8 @@ def resume(
     folder: str | os.PathLike[str],
     after: str,
     *,
-    threads: int | None = None,
-    target: str | Target | None = None,
-    dump: str | os.PathLike[str] | None = None,
     stop_after: str | None,
-    check: int | None = None,
-    progress: Progress | None = None,
-    memory_budget: int | str | None = None,
+    **options: Unpack[Options],
 ) -> CompiledModel | Stage: ...
 
 
