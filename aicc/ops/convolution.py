@@ -72,36 +72,46 @@ def group_sums(
     filters: Size,
     outputs: Sequence[Size],
     group: int,
-    extents: Sequence[Size],
+    extents: Callable[[Sequence[Size]], Sequence[Size]],
+    depth: Size,
     term: Term,
 ) -> Sums:
-    """The stage that sums `term(n, filter, group, output, inner)` over `extents`, channels last.
+    """The stage that sums `term(n, filter, group, output, inner)` over the `extents` of a window,
+    which may differ from output to output, and `depth` channels.
 
     Groups of one filter, or of one channel, take the group from the filter's number. Others get
     loops over groups and the filters of a group, so that each is a contraction of its own.
     """
     per_group = filters // group
-    if group == 1 or per_group == 1 or extents[-1] == 1:
+    if group == 1 or per_group == 1 or depth == 1:
 
         def one(*index: Size) -> Expr:
             n, o, out = at.split(index[: at.rank])
             return term(n, o, 0 if group == 1 else o // per_group, out, index[at.rank :])
 
-        flat = b.reduce(at.join(batch, filters, outputs), extents, one, name="sum")
+        def inner(*index: Size) -> tuple[Size, ...]:
+            return (*extents(at.split(index)[2]), depth)
+
+        flat = b.reduce(at.join(batch, filters, outputs), inner, one, name="sum")
         return Sums(lambda index: flat[tuple(index)], flat)
 
     def join(n: Size, g: Size, o: Size, out: Sequence[Size]) -> tuple[Size, ...]:
         return (n, *out, g, o) if at.channels_last else (n, g, o, *out)
 
-    def of_group(*index: Size) -> Expr:
-        outer, inner = index[: at.rank + 1], index[at.rank + 1 :]
+    def parts(outer: Sequence[Size]) -> tuple[Size, Size, Size, Sequence[Size]]:
         if at.channels_last:
-            n, out, g, o = outer[0], outer[1:-2], outer[-2], outer[-1]
-        else:
-            n, g, o, out = outer[0], outer[1], outer[2], outer[3:]
-        return term(n, g * per_group + o, g, out, inner)
+            return outer[0], outer[-2], outer[-1], outer[1:-2]
+        return outer[0], outer[1], outer[2], outer[3:]
 
-    sums = b.reduce(join(batch, group, per_group, outputs), extents, of_group, name="sum")
+    def of_group(*index: Size) -> Expr:
+        n, g, o, out = parts(index[: at.rank + 1])
+        return term(n, g * per_group + o, g, tuple(out), index[at.rank + 1 :])
+
+    def inner_of_group(*index: Size) -> tuple[Size, ...]:
+        return (*extents(parts(index)[3]), depth)
+
+    shape = join(batch, group, per_group, outputs)
+    sums = b.reduce(shape, inner_of_group, of_group, name="sum")
 
     def element(index: Sequence[Size]) -> Expr:
         n, o, out = at.split(index)
@@ -184,7 +194,8 @@ class Conv(Operator):
             weight = weights[(*tap, c, o) if last else (o, c, *tap)]
             return cast(value, sum_type) * cast(weight, sum_type)
 
-        sums = group_sums(b, at, batch, filters, w.outputs, group, (*w.kernel, depth), term)
+        window = w.kernel
+        sums = group_sums(b, at, batch, filters, w.outputs, group, lambda _: window, depth, term)
         shape = at.join(batch, filters, w.outputs)
         return [finish(b, at, shape, sums, bias, x.dtype)]
 

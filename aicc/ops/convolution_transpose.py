@@ -3,14 +3,14 @@
 It is lowered the other way round, as sums for each result. A result at position p = t*stride + a
 (its phase a) gets only the taps k with k = a + begin (mod stride), from the input elements
 (p + begin - k) / stride: one dense contraction over these taps and the channels for each phase,
-with no multiplications by inserted zeros.
+with no multiplications by inserted zeros. Of a kernel that is no multiple of the stride, some
+phases have a tap less than others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from aicc.ops.contraction import wide
 from aicc.ops.convolution import Sums, finish, group_sums, groups_of, kernel_extents
 from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator, operator
 from aicc.ops.samples import sample
-from aicc.ops.sizes import accumulator, agree, check_agree, within
+from aicc.ops.sizes import accumulator, agree, check_agree
 from aicc.ops.windows import (
     WINDOW,
     Layout,
@@ -33,12 +33,13 @@ from aicc.ops.windows import (
 )
 from aicc.symbolic import Size, ceildiv, maximum
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
+from aicc.tensor_ir.ir import Expr, cast, const
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Element i of an axis of `size` reaches the results `i*stride - begin + k*dilation`."""
+    """Element i of an axis of `size` reaches the results `i*stride - begin + k*dilation`; `extra`
+    more results lie behind the last of those."""
 
     size: Size
     kernel: int
@@ -46,18 +47,30 @@ class Spread:
     dilation: int
     begin: Size
     end: Size
+    extra: int
     output: Size
 
     @property
-    def taps(self) -> int:
-        """The most taps that one phase has."""
-        step = self.stride // gcd(self.stride, self.dilation)
-        return -(-self.kernel // step)
+    def span(self) -> int:
+        """The results that one element reaches, gaps included."""
+        return (self.kernel - 1) * self.dilation + 1
 
     @property
-    def dense(self) -> bool:
-        """True where every phase has the taps a + j*stride, none missing."""
-        return (self.dilation == 1 or self.kernel == 1) and self.kernel % self.stride == 0
+    def whole(self) -> bool:
+        """True where every element has results of its own, as many as the kernel is long."""
+        parts = self.kernel == self.stride and self.dilation == 1 and self.begin == 0
+        return parts and self.output == self.size * self.stride
+
+    @property
+    def taps(self) -> int:
+        """The most taps that one phase has, of weights without gaps."""
+        return -(-self.kernel // self.stride)
+
+    def taps_of(self, phase: Size) -> Size:
+        """The taps that a phase has."""
+        if self.kernel % self.stride == 0:
+            return self.taps
+        return ceildiv(self.kernel - (phase + self.begin) % self.stride, self.stride)
 
     @property
     def steps(self) -> Size:
@@ -104,7 +117,7 @@ def spreads(ctx: OpContext, sizes: Sequence[Size], kernel: Sequence[int]) -> lis
             end = total - begin
         if isinstance(output, int) and output < 1:
             ctx.fail(f"spatial axis {n} of the result would have {output} elements")
-        found.append(Spread(size, k, s, d, begin, end, output))
+        found.append(Spread(size, k, s, d, begin, end, extra[n], output))
     return found
 
 
@@ -165,45 +178,17 @@ class ConvTranspose(Operator):
         return [at.from_first(y).astype(x.dtype)]
 
     def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
-        """A kernel that is no multiple of the stride gets taps of zero, so that all phases have
-        equally many; a result that is none is computed up to the next multiple and cut."""
-        at, axes, _ = self._geometry(ctx, ctx.input(0).shape, ctx.input(1).shape)
-        if any(a.dilation != 1 and a.kernel != 1 for a in axes):
-            return None
-        over = [a.steps * a.stride - a.output for a in axes]
-        if all(a.dense for a in axes) and all(n == 0 for n in over):
-            return None
-        missing = [-a.kernel % a.stride for a in axes]
-        begins = [a.begin for a in axes]
-        # the end's padding removes what the taps add, and output_padding is in it already
-        ends = [
-            (a.size - 1) * a.stride + a.kernel + m - a.begin - a.output - n
-            for a, m, n in zip(axes, missing, over)
-        ]
-        extra = [-e if isinstance(e, int) and e < 0 else 0 for e in ends]
-        pads = (*begins, *(e + x for e, x in zip(ends, extra)))
-        if not all(isinstance(p, int) for p in (*pads, *over)):
-            return None
-        weights = inputs[1]
-        if any(missing):
-            amounts = (0,) * (len(axes) + 4) + tuple(missing)
-            weights = g.op("Pad", weights, g.constant(amounts, "i64"))
-        attrs = {
-            **ctx.attrs,
-            "auto_pad": "NOTSET",
-            "dilations": (),
-            "kernel_shape": (),
-            "output_shape": (),
-            "output_padding": tuple(extra),
-            "pads": pads,
-        }
-        y = g.op("ConvTranspose", inputs[0], weights, *inputs[2:], **attrs)
-        cut = [(n, -int(e)) for n, e in zip(at.spatial, over) if e != 0]
-        if not cut:
-            return [y]
-        numbers, last = zip(*cut)
-        bounds = (g.constant(v, "i64") for v in ((0,) * len(cut), last, numbers))
-        return [g.op("Slice", y, *bounds)]
+        """One element along an axis needs no overlap, stride 1 is a convolution, dilated weights
+        are weights with zeros in between, and a result that is no multiple of the stride is
+        computed up to the next one and cut."""
+        at, axes, group = self._geometry(ctx, ctx.input(0).shape, ctx.input(1).shape)
+        made = _Rewriting(g, inputs, {**ctx.attrs, "auto_pad": "NOTSET"}, at, axes, group)
+        return (
+            made.of_single_elements()
+            or made.as_convolution(ctx.input(1).shape)
+            or made.without_dilation()
+            or made.of_whole_steps()
+        )
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         x, weights = inputs[:2]
@@ -217,36 +202,43 @@ class ConvTranspose(Operator):
         if bias is not None:
             check_agree(ctx, b, bias.shape[0], filters, "size of the bias")
         sum_type = accumulator(x.dtype)
-        dense = all(a.dense for a in axes)
         data = x
-        if dense and any(a.first != 0 or a.reach != a.size for a in axes):
+        if any(a.first != 0 or a.reach != a.size for a in axes):
             begins = [-a.first for a in axes]
             data = pad_stage(b, x, at, begins, [a.reach for a in axes], const(0, x.dtype))
 
+        def phased(pairs: Sequence[tuple[Size, Size]]) -> tuple[Size, ...]:
+            """(t, phase) of every axis in the order of the sums' axes: as the result has them, but
+            for what is last: lanes run along t where no channels are there for them."""
+            if not at.channels_last:
+                pairs = (*pairs[:-1], pairs[-1][::-1])
+            return tuple(v for pair in pairs for v in pair)
+
+        def paired(out: Sequence[Size]) -> list[tuple[Size, Size]]:
+            pairs = [(out[n], out[n + 1]) for n in range(0, len(out), 2)]
+            return pairs if at.channels_last else [*pairs[:-1], pairs[-1][::-1]]
+
+        def extents(out: Sequence[Size]) -> tuple[Size, ...]:
+            return tuple(a.taps_of(phase) for a, (_, phase) in zip(axes, paired(out)))
+
         def term(n: Size, o: Size, g: Size, out: tuple[Size, ...], inner: tuple[Size, ...]) -> Expr:
-            t, phase, j, c = out[:count], out[count:], inner[:count], g * depth + inner[count]
+            source, taps = [], []
+            for a, (t, phase), j in zip(axes, paired(out), inner):
+                source.append(t + (phase + a.begin) // a.stride - j - a.first)
+                taps.append((phase + a.begin) % a.stride + j * a.stride)
             own = o % per_group if group > 1 else o
-            if dense:
-                moved = [p + a.begin for p, a in zip(phase, axes)]
-                source = [u + p // a.stride - v - a.first for u, p, v, a in zip(t, moved, j, axes)]
-                taps = [p % a.stride + v * a.stride for p, v, a in zip(moved, j, axes)]
-                cond = within()
-            else:
-                source, taps, cond = _sparse(axes, t, phase, j)
+            c = g * depth + inner[count]
             value = cast(data[at.join(n, c, source)], sum_type)
-            product = value * cast(weights[(c, own, *taps)], sum_type)
-            return product if dense else select(cond, product, const(0, sum_type))
+            return value * cast(weights[(c, own, *taps)], sum_type)
 
         big = Layout(2 + 2 * count, at.channels_last)
-        outputs = (*(a.steps for a in axes), *(a.stride for a in axes))
-        extents = (*(a.taps for a in axes), depth)
-        sums = group_sums(b, big, batch, filters, outputs, group, extents, term)
+        outputs = phased([(a.steps, a.stride) for a in axes])
+        sums = group_sums(b, big, batch, filters, outputs, group, extents, depth, term)
 
         def element(index: Sequence[Size]) -> Expr:
             n, o, out = at.split(index)
-            t = [p // a.stride for p, a in zip(out, axes)]
-            phase = [p % a.stride for p, a in zip(out, axes)]
-            return sums.value(big.join(n, o, (*t, *phase)))
+            places = phased([(p // a.stride, p % a.stride) for p, a in zip(out, axes)])
+            return sums.value(big.join(n, o, places))
 
         shape = at.join(batch, filters, [a.output for a in axes])
         return [finish(b, at, shape, Sums(element, None), bias, x.dtype)]
@@ -310,25 +302,156 @@ class ConvTranspose(Operator):
             yield Case(f"output_shape_{mode.lower()}", pair, attrs, atol=1e-5)
 
 
-def _sparse(
-    axes: Sequence[Spread], t: Sequence[Size], phase: Sequence[Size], j: Sequence[Size]
-) -> tuple[list[Size], list[Size], Expr]:
-    """Input positions, taps, and where both exist, of the j-th tap of each phase.
+@dataclass(frozen=True)
+class _Rewriting:
+    """A node on its way to others: its operands, attributes and geometry."""
 
-    Taps k at q = a + begin solve k*dilation = q (mod stride): where g = gcd(stride, dilation)
-    divides q, they are k = q/g * (dilation/g)^-1 (mod stride/g).
-    """
-    source, taps, cond = [], [], within()
-    for u, a, v, axis in zip(t, phase, j, axes):
-        g = gcd(axis.stride, axis.dilation)
-        step = axis.stride // g
-        inverse = pow(axis.dilation // g, -1, step) if step > 1 else 0
-        q = (a + axis.begin) % axis.stride
-        tap = (q // g * inverse) % step + v * step
-        place = (u * axis.stride + a + axis.begin - tap * axis.dilation) // axis.stride
-        source.append(place)
-        taps.append(tap)
-        cond = call("and", cond, within((place, 0, axis.size), (tap, 0, axis.kernel)))
-        if g > 1:
-            cond = call("and", cond, call("eq", as_expr(q % g), as_expr(0)))
-    return source, taps, cond
+    g: GraphRewriter
+    inputs: Sequence[str]
+    attrs: dict[str, Any]
+    at: Layout
+    axes: Sequence[Spread]
+    group: int
+
+    def of_single_elements(self) -> Sequence[str] | None:
+        """An axis of one element is the kernel itself, or the part of it that pads leave: a stride
+        as long as that has one tap for each result."""
+        single = [a.size == 1 and not a.whole for a in self.axes]
+        if not any(single):
+            return None
+        known = [(a.begin, a.output) for a, one in zip(self.axes, single) if one]
+        if not all(isinstance(v, int) for pair in known for v in pair):
+            return None
+        weights = self._spaced([a.dilation if one else 1 for a, one in zip(self.axes, single)])
+        first, end, more = [], [], []
+        for a in (a for a, one in zip(self.axes, single) if one):
+            assert isinstance(a.begin, int) and isinstance(a.output, int)
+            first.append(a.begin)
+            end.append(a.begin + a.output)
+            more.append(max(0, a.begin + a.output - a.span))
+        places = [n + 2 for n, one in enumerate(single) if one]
+        if any(more):
+            amounts = dict(zip(places, more))
+            weights = self._padded(weights, [amounts.get(n, 0) for n in range(len(single) + 2)])
+        weights = self._cut(weights, first, end, places)
+        return self._again(
+            weights,
+            [1 if one else a.dilation for a, one in zip(self.axes, single)],
+            [a.output if one else a.stride for a, one in zip(self.axes, single)],
+            [(0, 0) if one else (a.begin, a.end) for a, one in zip(self.axes, single)],
+            [0 if one else a.extra for a, one in zip(self.axes, single)],
+        )
+
+    def as_convolution(self, weights: Sequence[Size]) -> Sequence[str] | None:
+        """Stride 1: windows of the data, with the weights the other way round."""
+        if any(a.stride != 1 for a in self.axes):
+            return None
+        begins = [a.span - 1 - a.begin for a in self.axes]
+        ends = [a.output - a.size + a.span - 1 - b for a, b in zip(self.axes, begins)]
+        if not all(isinstance(p, int) and p >= 0 for p in (*begins, *ends)):
+            return None
+        g, w, count = self.g, self.inputs[1], len(self.axes)
+        spatial = tuple(range(2, count + 2))
+        if self.group == 1:
+            w = g.op("Transpose", w, perm=(1, 0, *spatial))
+        else:
+            channels, filters, *kernel = weights
+            if not isinstance(channels, int) or not isinstance(filters, int):
+                return None
+            parts = (self.group, channels // self.group, filters, *kernel)
+            w = g.op("Reshape", w, g.constant(parts, "i64"))
+            w = g.op("Transpose", w, perm=(0, 2, 1, *(n + 1 for n in spatial)))
+            shape = (self.group * filters, channels // self.group, *kernel)
+            w = g.op("Reshape", w, g.constant(shape, "i64"))
+        back = ((-1,) * count, (-(2**62),) * count, spatial, (-1,) * count)
+        w = g.op("Slice", w, *(g.constant(v, "i64") for v in back))
+        attrs: dict[str, Any] = {
+            "strides": (1,) * count,
+            "dilations": tuple(a.dilation for a in self.axes),
+            "pads": (*begins, *ends),
+            "group": self.group,
+            "channels_last": int(self.at.channels_last),
+        }
+        return [g.op("Conv", self.inputs[0], w, *self.inputs[2:], **attrs)]
+
+    def without_dilation(self) -> Sequence[str] | None:
+        if all(a.dilation == 1 for a in self.axes):
+            return None
+        return self._again(
+            self._spaced([a.dilation for a in self.axes]),
+            [1] * len(self.axes),
+            [a.stride for a in self.axes],
+            [(a.begin, a.end) for a in self.axes],
+            [a.extra for a in self.axes],
+        )
+
+    def of_whole_steps(self) -> Sequence[str] | None:
+        over = [a.steps * a.stride - a.output for a in self.axes]
+        if all(n == 0 for n in over) or not all(isinstance(n, int) for n in over):
+            return None
+        # what the end's padding does not give, output_padding does
+        ends = [a.end - n for a, n in zip(self.axes, over)]
+        more = [-e if isinstance(e, int) and e < 0 else 0 for e in ends]
+        y = self._again(
+            self.inputs[1],
+            [a.dilation for a in self.axes],
+            [a.stride for a in self.axes],
+            [(a.begin, e + m) for a, e, m in zip(self.axes, ends, more)],
+            [a.extra + m for a, m in zip(self.axes, more)],
+        )
+        if y is None:
+            return None
+        cut = [(n, -int(e)) for n, e in zip(self.at.spatial, over) if e != 0]
+        places, last = zip(*cut)
+        return [self._cut(y[0], (0,) * len(cut), last, places)]
+
+    def _again(
+        self,
+        weights: str,
+        dilations: Sequence[int],
+        strides: Sequence[Any],
+        pads: Sequence[tuple[Size, Size]],
+        extra: Sequence[int],
+    ) -> list[str] | None:
+        """The operator with other attributes; None where they would not be numbers."""
+        ends = [*(b for b, _ in pads), *(e for _, e in pads)]
+        if not all(isinstance(v, int) for v in (*ends, *strides)):
+            return None
+        attrs = {
+            **self.attrs,
+            "dilations": tuple(dilations),
+            "kernel_shape": (),
+            "output_shape": (),
+            "output_padding": tuple(extra),
+            "pads": tuple(ends),
+            "strides": tuple(strides),
+        }
+        return [self.g.op("ConvTranspose", self.inputs[0], weights, *self.inputs[2:], **attrs)]
+
+    def _spaced(self, dilations: Sequence[int]) -> str:
+        """The weights with zeros between their elements."""
+        weights = self.inputs[1]
+        for n, (a, d) in enumerate(zip(self.axes, dilations)):
+            if d == 1 or a.kernel == 1:
+                continue
+            place = n + 2
+            g, rank = self.g, len(self.axes) + 2
+            weights = g.op("Unsqueeze", weights, g.constant((place + 1,), "i64"))
+            amounts = [d - 1 if m == place + 1 else 0 for m in range(rank + 1)]
+            weights = self._padded(weights, amounts)
+            behind = (b.kernel for b in self.axes[n + 1 :])
+            shape = (*(0 for _ in range(place)), a.kernel * d, *behind)
+            weights = g.op("Reshape", weights, g.constant(shape, "i64"))
+            weights = self._cut(weights, (0,), (a.span,), (place,))
+        return weights
+
+    def _padded(self, value: str, amounts: Sequence[int]) -> str:
+        """Zeros behind the elements of each axis."""
+        both = (*(0 for _ in amounts), *amounts)
+        return str(self.g.op("Pad", value, self.g.constant(both, "i64")))
+
+    def _cut(
+        self, value: str, first: Sequence[int], end: Sequence[int], axes: Sequence[int]
+    ) -> str:
+        bounds = (self.g.constant(tuple(v), "i64") for v in (first, end, axes))
+        return str(self.g.op("Slice", value, *bounds))

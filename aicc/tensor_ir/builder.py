@@ -149,7 +149,7 @@ class KernelBuilder:
     def reduce(
         self,
         shape: Sequence[Size],
-        extents: Sequence[Size],
+        extents: Sequence[Size] | Callable[..., Sequence[Size]],
         fn: Callable[..., Expr],
         op: str = "add",
         init: ExprLike | None = None,
@@ -157,10 +157,12 @@ class KernelBuilder:
     ) -> Tensor:
         """`out[i...] = op over k... of fn(i..., k...)`, starting from `init` (default: identity).
 
-        `fn` takes the indices of `shape`, then those of `extents`.
+        `fn` takes the indices of `shape`, then those of `extents`, which may be a function of the
+        indices of `shape`.
         """
-        axes, inner = self._axes("i", shape), self._axes("k", extents)
+        axes = self._axes("i", shape)
         index = tuple(v for _, v in axes)
+        inner = self._axes("k", extents(*index) if callable(extents) else extents)
         value = fn(*index, *(v for _, v in inner))
         out = self.temp(name, value.dtype, shape)
         start = identity(op, value.dtype) if init is None else as_expr(init, value.dtype)

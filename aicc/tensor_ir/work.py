@@ -81,8 +81,8 @@ def work(kernel: Kernel) -> Work:
 
 def loop_cycles(kernel: Kernel, loop: For, lanes: int) -> Size:
     """The cycles that one core takes for a loop, roughly: its arithmetic, or the bytes that it can
-    touch. It depends on the kernel's symbols, and on variables of loops around and inside where
-    extents depend on them. lanes: of a vector."""
+    touch. It depends on the kernel's symbols, and on variables of loops around where extents depend
+    on them. lanes: of a vector."""
     operations = scalar_operations((loop,))
     used = {x.buffer for x in loads_of(loop)}
     used |= {s.buffer for s in walk_stmts((loop,)) if isinstance(s, Store | Reduce)}
@@ -94,11 +94,14 @@ def loop_cycles(kernel: Kernel, loop: For, lanes: int) -> Size:
 
 
 def scalar_operations(body: tuple[Stmt, ...]) -> Size:
-    """A rough count of scalar operations of statements."""
+    """A rough count of scalar operations of statements. Loops whose bounds depend on a loop around
+    them count at their longest."""
     total: Size = 0
     for s in body:
         if isinstance(s, For):
-            total = total + s.extent * scalar_operations(s.body)
+            inner = scalar_operations(s.body)
+            most = bounds(inner, {s.var: (s.lo, s.hi)})
+            total = total + s.extent * (inner if most is None else most[1])
         elif isinstance(s, Store | Reduce):
             parts = (x for e in stmt_exprs(s) for x in walk_expr(e) if isinstance(x, Op))
             total = total + 1 + sum(EXPANSION.get(x.name, 1) for x in parts)

@@ -40,6 +40,12 @@ TRANSPOSED = {
         {"strides": [2, 2], "pads": [1] * 4, "output_padding": [1, 1]},
     ),
     "audio": ((1, 16, 50), (16, 24, 8), {"strides": [4], "pads": [2, 2]}),
+    "depthwise": ((1, 24, 7, 9), (24, 1, 4, 4), {"group": 24, "strides": [2, 2], "pads": [1] * 4}),
+    "depthwise_odd": ((1, 24, 7, 9), (24, 1, 3, 3), {"group": 24, "strides": [2, 2]}),
+    "single": ((1, 16, 1, 1), (16, 24, 4, 4), {"strides": [2, 2], "pads": [0, 1, 1, 0]}),
+    "unstrided": ((1, 16, 7, 8), (16, 24, 3, 3), {"pads": [1, 0, 2, 1]}),
+    "unstrided_groups": ((1, 16, 7, 8), (16, 6, 3, 3), {"group": 4, "dilations": [2, 1]}),
+    "dilated": ((1, 16, 7, 8), (16, 24, 3, 3), {"strides": [2, 3], "dilations": [2, 2]}),
 }
 POOLING = {
     "maximum": ("MaxPool", (1, 24, 14, 14), {"kernel_shape": [3, 3], "strides": [2, 2]}),
@@ -65,7 +71,7 @@ def one(op, shape, weights=None, **attrs):
     if weights is not None:
         rng = np.random.default_rng(0)
         w = rng.standard_normal(weights).astype(np.float32)
-        filters = weights[0] if op == "Conv" else weights[1]
+        filters = weights[0] if op == "Conv" else weights[1] * attrs.get("group", 1)
         shift = rng.standard_normal(filters).astype(np.float32)
         constants = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(shift, "b")]
         inputs += ["w", "b"]

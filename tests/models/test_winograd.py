@@ -133,6 +133,13 @@ def test_results_are_the_same_for_every_number_of_threads(together, monkeypatch)
     assert one.tobytes() == two.tobytes()
 
 
+def test_one_filter_is_summed_directly(monkeypatch):
+    made = chain(12, (32, 1))
+    monkeypatch.setenv("AICC_WINOGRAD", "1")
+    module = aicc.compile(made, stop_after="winograd")
+    assert {n.op for n in module.nodes} >= {"Conv"}
+
+
 def test_the_environment_turns_it_off(monkeypatch):
     made = chain(28, (64, 64))
     x = np.zeros((1, 64, 28, 28), np.float32)

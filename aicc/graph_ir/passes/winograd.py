@@ -246,7 +246,7 @@ def _sketch(ed: Editor, types: Mapping[str, TensorType], weights: tuple[int, ...
 
 def _fits(ed: Editor, node: Node) -> bool:
     """True for a 3x3 convolution of float32 data, channels last, with constant weights, in one
-    group, without gaps, bias or strides."""
+    group, without gaps, bias or strides; of several filters, or its products are of vectors."""
     if not node.attr("channels_last", 0) or node.attr("group", 1) != 1:
         return False
     if node.attr("filters_last", 0):
@@ -257,7 +257,9 @@ def _fits(ed: Editor, node: Node) -> bool:
         return False
     weights = ed.constant_of(node.inputs[1])
     x = ed.type_of(node.inputs[0])
-    return weights is not None and weights.shape[2:] == (3, 3) and x.dtype == "f32"
+    if weights is None or weights.shape[0] == 1:
+        return False
+    return weights.shape[2:] == (3, 3) and x.dtype == "f32"
 
 
 def _pads(node: Node) -> tuple[int, ...] | None:

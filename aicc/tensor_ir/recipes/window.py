@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, coefficient, product
+from aicc.symbolic import Size, coefficient, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of
 from aicc.tensor_ir.ir import Const, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import (
@@ -153,6 +153,10 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part
     names = [v.name if v else "" for v, _ in final.axes]
     c = names[column]
     rows = [n for k, n in enumerate(names) if n and k != column]
+    made = plan.stage(buffer)
+    inner = {v for _, extent in made.reduce for v in symbols(extent)}
+    uneven = {n for n, (v, _) in zip(names, made.axes, strict=True) if v in inner}
+    rows.sort(key=lambda n: n not in uneven)  # the rows of a tile have windows of one extent
     extent = final.axes[column][1]
     exact = isinstance(extent, int) and extent % lanes == 0
     copied = [s.buffer for s in plan.stages() if s.op is None and s.buffer != out]
