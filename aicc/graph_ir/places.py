@@ -43,6 +43,15 @@ def joined(graph: Graph, node: Node) -> tuple[int, ...] | None:
     return found.joined(context(graph, node))
 
 
+def cut(graph: Graph, node: Node) -> tuple[tuple[int, int, int], ...] | None:
+    """Axis, first index and extent of each axis of which a node gives a section of its first
+    operand; None for other nodes, and for sections that only a run can tell."""
+    found = registry.find(node.op)
+    if found is None or type(found).sections is registry.Operator.sections:
+        return None
+    return found.sections(context(graph, node))
+
+
 def takes_no_kernel(graph: Graph, node: Node) -> bool:
     """True for copies, and for joins of operands of which some are computed."""
     if copies(node):

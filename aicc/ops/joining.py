@@ -258,6 +258,17 @@ class Slice(Operator):
             return [values.typed(x.dtype, shape, known)]
         return [TensorType(x.dtype, shape)]
 
+    def sections(self, ctx: OpContext) -> tuple[tuple[int, int, int], ...] | None:
+        found: list[tuple[int, int, int]] = []
+        for axis, (begin, step, extent) in enumerate(self._ranges(ctx)):
+            if step != 1 or not isinstance(begin, int):
+                return None
+            if begin != 0 or extent != ctx.input(0).shape[axis]:
+                if not isinstance(extent, int):
+                    return None
+                found.append((axis, begin, extent))
+        return tuple(found)
+
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         x, starts, ends, axes, steps = (*inputs, None, None)[:5]
         assert x is not None and starts is not None and ends is not None

@@ -193,6 +193,12 @@ class Operator:
         index; None for others."""
         return None
 
+    def sections(self, ctx: OpContext) -> tuple[tuple[int, int, int], ...] | None:
+        """Where the result is a box of the operand's elements: axis, first index and extent for
+        each axis that is not there whole, from the outermost on; else None. Then it can be read
+        where it is."""
+        return None
+
     def joined(self, ctx: OpContext) -> tuple[int, ...] | None:
         """Where the result is its operands side by side: the element of the result at which each of
         them starts, to go on with the result's strides; else None. Then they can be written there

@@ -88,7 +88,20 @@ def heads(batch: int | str = 1, size: int | str = SIZE) -> onnx.ModelProto:
     return g.build()
 
 
-MODELS = (inception, dense, parted, heads)
+def sliced(batch: int | str = 1, size: int | str = SIZE) -> onnx.ModelProto:
+    """Overlapping parts of a product, each read by two kernels, and all of it by another."""
+    g = GraphBuilder("sliced")
+    x = g.linear(g.input("x", (batch, size, 32)), "w", 32, 128)
+    ends = []
+    for n, (begin, end) in enumerate(((0, 48), (40, 88), (-48, 2**40))):
+        y = g.op("Slice", x, g.ints(begin), g.ints(end), g.ints(2))
+        ends.append(g.op("Add", g.linear(y, f"w{n}", 48, 40), g.linear(y, f"v{n}", 48, 40)))
+    ends.append(g.linear(x, "u", 128, 40))
+    g.output(g.op("Sum", *ends), "y", (batch, size, 40))
+    return g.build()
+
+
+MODELS = (inception, dense, parted, heads, sliced)
 Model = Callable[..., onnx.ModelProto]
 
 
@@ -133,7 +146,7 @@ def test_every_level_means_the_same(make: Model) -> None:
 @pytest.mark.parametrize("make", MODELS)
 def test_no_kernel_copies(make: Model) -> None:
     planned = program_of(make())
-    assert not [k for word in ("concat", "split", "transfer") for k in kernels(planned, word)]
+    assert not [k for word in ("concat", "split", "slice", "transfer") for k in kernels(planned, word)]
     assert any(b.pitch for b in planned.program.buffers)
 
 

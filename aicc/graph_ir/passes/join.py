@@ -1,5 +1,5 @@
-"""Concat and Split without copying: what is joined is computed in its place, parts are read in
-theirs.
+"""Concat, Split and Slice without copying: what is joined is computed in its place, parts are read
+in theirs.
 
 A tensor that is joined along an inner axis from others, and each of these, are arrays in the same
 memory: parts with the strides of the whole. Kernels write and read them there as they would
@@ -29,7 +29,7 @@ from aicc.graph_ir.passes.fuse import Cost, Describe
 from aicc.graph_ir.passes.join_memory import JOIN, SECTION, Part, parts_to_copy
 from aicc.graph_ir.passes.layout import typical
 from aicc.graph_ir.passes.rewrite import without_dead
-from aicc.graph_ir.places import copies, is_view, joined
+from aicc.graph_ir.places import copies, cut, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.symbolic import Size, product, symbols
@@ -46,7 +46,7 @@ SEARCH = 0.2
 
 @dataclass(frozen=True)
 class Join:
-    """Concat and Split along inner axes as joins and views, where that is estimated to be faster.
+    """Concat, Split and Slice as joins and views, where that is estimated to be faster.
 
     before: %y = Concat(%a, %x) {axis=3}
     after:  %t = aicc::Transfer(%x)   %y = aicc::Join(%a, %t) {axis=3}      %x is an input, say
@@ -55,7 +55,10 @@ class Join:
     after:  %a = aicc::Section(%x) {axis=3, begin=0, extent=16}
             %b = aicc::Section(%x) {axis=3, begin=16, extent=16}
 
-    The parts of a Split that are joined again, in order, are what was split.
+    before: %y = Slice(%x, @starts, @ends, @axes) {}
+    after:  %y = aicc::Section(%x) {axis=3, begin=16, extent=32}        one for each axis of @axes
+
+    The parts of a value that are joined again, in order, are that value.
 
     fuse: the pass behind. cached: bytes that may be touched until what was written before leaves
     the caches.
@@ -69,7 +72,7 @@ class Join:
     name: ClassVar[str] = "join"
 
     def __call__(self, graph: Graph) -> Graph:
-        if not any(node.op in ("Concat", "Split") for node in graph.nodes):
+        if not any(n.op in ("Concat", "Split") or cut(graph, n) for n in graph.nodes):
             return graph
         last = self._joining(graph, ())
         made = last.run()
@@ -117,21 +120,24 @@ class _Joining:
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
-            if not (node.op == "Split" and self._split(node)) and not (
-                node.op == "Concat" and self._concat(node)
-            ):
+            if not self._made_otherwise(node):
                 self.new.nodes.append(node)
         return without_dead(self.new)
+
+    def _made_otherwise(self, node: Node) -> bool:
+        if node.op == "Split":
+            return self._split(node)
+        if node.op == "Concat":
+            return self._concat(node)
+        sections = cut(self.graph, node)
+        return bool(sections) and self._slice(node, sections or ())
 
     # splitting
 
     def _split(self, node: Node) -> bool:
         x, types = node.inputs[0], self.types
         axis = int(node.attr("axis", 0)) % types[x].rank
-        if not all(node.outputs) or x in self.graph.constants or not _even(types[x], axis):
-            return False
-        maker = self.makers.get(x)
-        if maker is not None and not self._has_kernel(maker) and not is_view(maker):
+        if not all(node.outputs) or not _even(types[x], axis) or not self._has_parts(x):
             return False
         if any(not _even(types[o], axis) or _run(types[o], axis) < LEAST_RUN for o in node.outputs):
             return False
@@ -157,6 +163,40 @@ class _Joining:
             if not f:
                 self._add_transfer(name, o, node)
             begin += extent
+        return True
+
+    def _has_parts(self, x: str) -> bool:
+        """Whether a value lies where kernels may read parts of it."""
+        maker = self.makers.get(x)
+        known = maker is None or self._has_kernel(maker) or is_view(maker)
+        return known and x not in self.graph.constants
+
+    def _slice(self, node: Node, sections: tuple[tuple[int, int, int], ...]) -> bool:
+        (o,), types = node.outputs, self.types
+        x, (first, *_), (last, *_) = node.inputs[0], sections[0], sections[-1]
+        if not _even(types[x], first) or not _even(types[o], first) or not self._has_parts(x):
+            return False
+        if _run(types[o], last) < LEAST_RUN or not self._read_anywhere(o):
+            return False
+        seconds, own = self._slice_seconds(node)
+        part = o, ""
+        taken = part not in self.refused and seconds > SAVING * own
+        self._note("read in place: Slice", taken, 0.0, seconds, node)
+        if not taken:
+            return False
+        self.parts.append(part)
+        self.split_of[o] = part
+        if len(sections) == 1:
+            ((axis, begin, extent),) = sections
+            self.sections[o] = x, axis, begin, begin + extent
+        for axis, begin, extent in sections:
+            t = self.new.types[x]
+            name = o if axis == last else self.new.fresh(o)
+            shape = (*t.shape[:axis], extent, *t.shape[axis + 1 :])
+            self.new.types[name] = TensorType(t.dtype, shape)
+            attrs = {"axis": axis, "begin": begin, "extent": extent}
+            self.new.nodes.append(make_node(SECTION, (x,), (name,), attrs, origin=node.origin))
+            x = name
         return True
 
     # joining
@@ -261,7 +301,7 @@ class _Joining:
     # time
 
     def _concat_seconds(self, node: Node) -> tuple[float, float]:
-        """What joining by a kernel takes, in one with what it would fuse with, and alone."""
+        """What joining takes by a kernel, in one with what it would fuse with; and alone."""
         own = self.cost(self.graph, [node])
         found = [own]
         (result,) = node.outputs
@@ -275,6 +315,22 @@ class _Joining:
         if maker is not None and self.describe(self.graph, maker).movement:
             if len(self.readers[node.inputs[0]]) == 1:
                 found.append(self._beside([maker, node], maker))
+        return min(found), own
+
+    def _slice_seconds(self, node: Node) -> tuple[float, float]:
+        """What a Slice takes by a kernel, in one with what it would fuse with; and alone."""
+        own = self.cost(self.graph, [node])
+        found = [own]
+        x, (result,) = node.inputs[0], node.outputs
+        users = self.readers.get(result, [])
+        if len(users) == 1:
+            (user,) = users
+            if self.describe(self.graph, user).kind in ("map", "contraction"):
+                found.append(self._beside([node, user], user))
+        maker = self.makers.get(x)
+        alone = len(self.readers[x]) == 1 and x not in self.graph.outputs
+        if maker is not None and alone and self.describe(self.graph, maker).kind == "map":
+            found.append(self._beside([maker, node], maker))
         return min(found), own
 
     def _beside(self, nodes: list[Node], other: Node) -> float:

@@ -22,7 +22,7 @@ from aicc.tensor_ir.ir import Buffer, Kernel
 JOIN, SECTION = "aicc::Join", "aicc::Section"
 Part = tuple[str, str]
 """Something that may be in place: the result of a Concat and an operand of it, or the first result
-of a Split and ""."""
+of a Split or Slice and ""."""
 _Call = Callable[[tuple[str, ...], tuple[str, ...]], None]
 
 
@@ -117,6 +117,7 @@ class _Memory:
         at = {node: position for position, node in enumerate(sequence)}
         births = _births(graph, at)
         ends = _ends(graph, at)
+        source, direct = _sources(graph), _read_directly(graph, at)
         best: tuple[int, set[Part]] = (0, set())
 
         def size(values: Iterable[str]) -> int:
@@ -130,11 +131,12 @@ class _Memory:
                 more = {(first, v) for v in early if (first, v) in self.parts}
                 waste = size(late) if early else 0
             elif node.op == SECTION and first in self.splits:
-                more = {self.splits[first]}
-                others = [s for s, p in self.splits.items() if p in more and s in ends]
-                last = max((ends[s] for s in others), default=0)
-                alive = births.get(node.inputs[0], 0) <= now <= last
-                waste = size(s for s in others if ends[s] < now) if alive else 0
+                x = source[first]
+                parts = {s for s, v in source.items() if v == x and s in self.splits}
+                alive = {s for s in parts if ends.get(s, -1) >= now}
+                more = {self.splits[s] for s in alive}
+                kept = births.get(x, 0) <= now and alive and direct.get(x, -1) < now
+                waste = size([x]) - size(alive) if kept else 0
             else:
                 continue
             more -= copied
@@ -163,4 +165,25 @@ def _ends(graph: Graph, at: Mapping[int, int]) -> dict[str, int]:
         end = max((found.get(o, at[n]) for o in node.outputs), default=0)
         for v in reads(node):
             found[v] = max(found.get(v, 0), end if is_view(node) else at[n])
+    return found
+
+
+def _sources(graph: Graph) -> dict[str, str]:
+    """What each section is a part of."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op == SECTION:
+            found[node.outputs[0]] = found.get(node.inputs[0], node.inputs[0])
+    return found
+
+
+def _read_directly(graph: Graph, at: Mapping[int, int]) -> dict[str, int]:
+    """When each value is read last other than by sections of it."""
+    found: dict[str, int] = dict.fromkeys(graph.outputs, len(graph.nodes))
+    for n, node in reversed(list(enumerate(graph.nodes))):
+        end = at[n]
+        if is_view(node):
+            end = max((found.get(o, -1) for o in node.outputs), default=-1)
+        for v in () if node.op == SECTION else reads(node):
+            found[v] = max(found.get(v, -1), end)
     return found

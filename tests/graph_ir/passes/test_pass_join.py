@@ -239,6 +239,119 @@ def test_all_parts_joined_again_are_the_whole():
     assert node(graph, JOIN).inputs[2] == d and y not in node(graph, JOIN).inputs
 
 
+def cut(b, x, starts, ends, axes, steps=None):
+    rest = () if steps is None else (b.const(steps, dtype="i64"),)
+    return b("Slice", x, *(b.const(v, dtype="i64") for v in (starts, ends, axes)), *rest)
+
+
+def two_ways(b, y):
+    """Two readers, so that what they read fuses with neither."""
+    return b("Exp", y), b("Sqrt", b("Abs", y))
+
+
+def test_slices_are_read_where_they_are(golden):
+    b = Build()
+    x = b("Neg", b.input("x", N, 6, 64))
+    y = cut(b, x, [1, 16], [5, -8], [1, 2])
+    golden("slice", str(applied(b.done(*two_ways(b, y), b("Abs", x)), join())))
+
+
+@pytest.mark.parametrize(
+    ("shape", "starts", "ends", "axes"),
+    [
+        ((8, 6, 64), [2], [7], [0]),  # outermost, one run
+        ((8, 6, 64), [-3], [2**31], [0]),
+        ((N, 6, 64), [1], [4], [1]),
+        ((N, 6, 64), [16], [48], [-1]),
+        ((4, 6, 8, 64), [0, 1, 32], [2, 3, 64], [0, 1, 3]),
+    ],
+)
+def test_slices_of_any_axes(shape, starts, ends, axes):
+    b = Build()
+    x = b("Neg", b.input("x", *shape))
+    graph = b.done(*two_ways(b, cut(b, x, starts, ends, axes)), b("Abs", x))
+    after = ops(applied(graph, join()))
+    assert after.count(SECTION) == len(axes) and "Slice" not in after
+
+
+@pytest.mark.parametrize(
+    ("shape", "starts", "ends", "axes", "steps"),
+    [
+        ((4, 6, 64), [0], [64], [2], [2]),  # gaps
+        ((4, 6, 64), [40], [8], [2], [-1]),  # backwards
+        ((4, 6, 64), [8], [16], [2], [1]),  # short runs
+        ((4, N, 64), [0], [1], [1], [1]),  # the rows of which there is a part are not known
+        ((4, N, 64), [0], [-1], [1], [1]),
+    ],
+)
+def test_slices_that_stay(shape, starts, ends, axes, steps):
+    b = Build()
+    x = b("Neg", b.input("x", *shape))
+    graph = b.done(*two_ways(b, cut(b, x, starts, ends, axes, steps)), b("Abs", x))
+    assert "Slice" in ops(applied(graph, join()))
+
+
+def test_slices_that_fuse_stay():
+    """With their reader, or with a map of which only they are needed."""
+    b = Build()
+    x = b("Sqrt", b("Abs", b.input("x", 4, 6, 64)))
+    y = b("Relu", cut(b, x, [0], [32], [2]))
+    assert "Slice" in ops(applied(b.done(y, b("Abs", x)), join()))
+    b = Build()
+    x = b("Neg", b.input("x", 4, 6, 64))
+    graph = b.done(*two_ways(b, cut(b, x, [0], [32], [2])))
+    assert "Slice" in ops(applied(graph, join()))
+
+
+def test_slices_that_are_results_or_of_constants_stay():
+    b = Build()
+    x = b("Neg", b.input("x", 4, 6, 64))
+    graph = b.done(cut(b, x, [0], [32], [2]), b("Abs", x))
+    assert "Slice" in ops(applied(graph, join()))
+    b = Build()
+    graph = b.done(*two_ways(b, cut(b, b.weights(4, 6, 64), [0], [32], [2])))
+    assert "Slice" in ops(applied(graph, join()))
+
+
+def test_slices_that_are_all_of_a_value_are_it_again():
+    b = Build()
+    x = b("Neg", b.input("x", N, 6, 64))
+    first, second = cut(b, x, [0], [24], [2]), cut(b, x, [24], [64], [2])
+    c = b("Sqrt", b("Abs", second))
+    graph = b.done(*joined(b, first, second, c), b("Exp", first), b("Abs", second))
+    assert node(applied(graph, join()), JOIN).inputs == (x, c)
+
+
+def test_slices_for_which_a_larger_value_waits_are_copied():
+    b = Build()
+    x = b("Neg", b.input("x", 4, 6, 64))
+    few = cut(b, x, [0], [16], [2])
+    late = through_a_wide_one(b, b("MatMul", x, b.weights(64, 32)))
+    y = b("MatMul", late, b.weights(32, 16))
+    graph = b.done(b("Add", y, few), b("Sub", y, few))
+    after = applied(graph, join())
+    assert SECTION not in ops(after)
+    assert arena(after) <= arena(graph)
+    b = Build()
+    x = b("Neg", b.input("x", 4, 6, 64))
+    few = cut(b, x, [0], [16], [2])
+    late = through_a_wide_one(b, b("MatMul", x, b.weights(64, 32)))
+    y = b("Add", b("MatMul", late, b.weights(32, 64)), x)  # there in any case
+    graph = b.done(b("Exp", few), b("Sqrt", b("Abs", few)), y)
+    assert SECTION in ops(applied(graph, join()))
+
+
+def test_the_report_tells_of_slices():
+    b = Build()
+    x = b("Neg", b.input("x", 4, 6, 64))
+    graph = b.done(*two_ways(b, cut(b, x, [0], [32], [2])), b("Abs", x))
+    with collect() as found:
+        join()(graph)
+    (decision,) = (d for d in found if d.kind == "join")
+    assert decision.taken and "Slice" in decision.what
+    assert decision.seconds == 0 < decision.otherwise
+
+
 def test_graphs_without_joins_stay():
     graph = Graph("g")
     assert join()(graph) is graph
