@@ -146,7 +146,9 @@ def test_every_level_means_the_same(make: Model) -> None:
 @pytest.mark.parametrize("make", MODELS)
 def test_no_kernel_copies(make: Model) -> None:
     planned = program_of(make())
-    assert not [k for word in ("concat", "split", "slice", "transfer") for k in kernels(planned, word)]
+    assert not [
+        k for word in ("concat", "split", "slice", "transfer") for k in kernels(planned, word)
+    ]
     assert any(b.pitch for b in planned.program.buffers)
 
 
