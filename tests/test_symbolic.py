@@ -239,6 +239,16 @@ def test_a_split_index_recombines() -> None:
     assert recombine(k // 4 * 20 + k % 4 * 5 + 1) == k * 5 + 1
 
 
+def test_a_split_index_recombines_where_its_parts_were_simplified() -> None:
+    o, i = VARS["n"], VARS["k"]
+    k = o * 64 + i
+    assert k % 56 == (o * 8 + i) % 56
+    assert recombine(k // 56 * 56 + k % 56) == k
+    assert recombine(k // 56 * 112 + k % 56 * 2 + 3) == k * 2 + 3
+    other = o * 64 + i + 1
+    assert recombine(other // 56 * 56 + k % 56) != k
+
+
 def test_a_difference_recombines_after_a_split() -> None:
     """The quotient and the remainder of `n*w - n` are of the same number."""
     n, k = VARS["n"], VARS["k"]

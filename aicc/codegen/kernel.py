@@ -14,13 +14,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aicc.codegen.addressing import Value
-from aicc.codegen.llvm_types import llvm_type, memory_type, suffix
-from aicc.codegen.streams import Streams
+from aicc.codegen.llvm_types import memory_type
+from aicc.codegen.reductions import Reductions
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
-from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import Sym, maximum, minimum, opaques, product, symbols
-from aicc.tensor_ir.builder import identity
+from aicc.dtypes import nbytes
+from aicc.symbolic import (
+    Sym,
+    maximum,
+    minimum,
+    opaques,
+    product,
+    symbols,
+)
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
 from aicc.tensor_ir.work import EXPANSION, SHARED_CYCLES, loop_cycles
@@ -84,7 +90,7 @@ def check_messages(kernel: Kernel) -> list[str]:
     return [c.message for c in _checks(kernel)]
 
 
-class KernelFunction(Streams):
+class KernelFunction(Reductions):
     """One LLVM function: the kernel's entry point, or the body of a parallel loop."""
 
     def __init__(
@@ -168,7 +174,7 @@ class KernelFunction(Streams):
                 value = self.expression(s.value)
                 self.store(self.kernel.buffer(s.buffer), s.indices, value)
             elif isinstance(s, Reduce):
-                self._reduce(s)
+                self.reduce(s)
             elif isinstance(s, If):
                 self._if(s)
             elif isinstance(s, While):
@@ -176,52 +182,6 @@ class KernelFunction(Streams):
             elif isinstance(s, Check):
                 self._check(s)
             self.scopes.pop()
-
-    def _reduce(self, s: Reduce) -> None:
-        buffer = self.kernel.buffer(s.buffer)
-        stride = self.stride(self.offset(buffer, s.indices))
-        across = self.vector is not None and stride == 0
-        product_ = s.value if isinstance(s.value, Op) and s.value.name == "mul" else None
-        if s.op == "add" and product_ is not None and is_float(buffer.dtype) and not across:
-            a, b = (self.expression(x) for x in product_.args)
-            old = self.load(buffer, s.indices)
-            lanes = max(a.lanes, b.lanes, old.lanes)
-            x, y, z = (self.broadcast(v, lanes) for v in (a, b, old))
-            text = self.multiply_add(x.text, y.text, z.text, buffer.dtype, lanes)
-            self.store(buffer, s.indices, Value(text, buffer.dtype, lanes))
-            return
-        value = self.expression(s.value)
-        if across:
-            value = self._across(s.op, self.broadcast(value, self.lanes))
-        old = self.load(buffer, s.indices)
-        lanes = max(value.lanes, old.lanes)
-        args = [self.broadcast(v, lanes) for v in (old, value)]
-        self.store(buffer, s.indices, self.apply(s.op, args, buffer.dtype, lanes))
-
-    def _across(self, op: str, v: Value) -> Value:
-        """The reduction of a vector's lanes; lanes outside the mask do not take part."""
-        t, flag = llvm_type(v.dtype, v.lanes), llvm_type("bool", v.lanes)
-        text = v.text
-        if self.mask is not None:
-            neutral = self.broadcast(self.expression(identity(op, v.dtype)), v.lanes).text
-            text = self.fn.value(f"select {flag} {self.vector_mask()}, {t} {text}, {t} {neutral}")
-        scalar, mangled = llvm_type(v.dtype), suffix(v.dtype, v.lanes)
-        if is_float(v.dtype) and op in ("add", "mul"):
-            name = f"llvm.vector.reduce.f{op}.{mangled}"
-            start = self.expression(identity(op, v.dtype)).text
-            self.fn.module.declare(name, scalar, f"{scalar}, {t}")
-            return Value(
-                self.fn.value(f"call reassoc {scalar} @{name}({scalar} {start}, {t} {text})"),
-                v.dtype,
-            )
-        word, flags = op, ""
-        if op in ("max", "min"):
-            if is_float(v.dtype):
-                word, flags = f"f{op}imum", "nsz"
-            else:
-                word = f"{'s' if is_signed(v.dtype) else 'u'}{op}"
-        name = f"llvm.vector.reduce.{word}.{mangled}"
-        return Value(self.fn.call(scalar, name, [(t, text)], flags), v.dtype)
 
     def _check(self, s: Check) -> None:
         cond = self._condition(s.cond)

@@ -91,7 +91,10 @@ class _Reduce(Operator):
         yield Case("empty_axes", (x, ints(())), constant=(1,), atol=atol)
         noop = {"noop_with_empty_axes": 1}
         yield Case("no_axes", (x, ints(())), noop, constant=(1,), atol=atol)
-        yield Case("long", (data(2, 37), ints((1,))), constant=(1,), atol=1e-4)
+        for n in (37, 83):
+            yield Case(f"long{n}", (data(2, n), ints((1,))), constant=(1,), atol=1e-4)
+        both = (data(3, 2, 7, 9), ints((2, 3)))
+        yield Case("two_of_four", both, constant=(1,), symbolic={(0, 0): "n"}, atol=1e-4)
         yield Case("size_one", (data(3, 1, 2), ints((1,))), constant=(1,), atol=atol)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from aicc.symbolic.algebra import (
@@ -11,6 +11,7 @@ from aicc.symbolic.algebra import (
     Size,
     add,
     build,
+    divides,
     floordiv,
     from_atom,
     maximum,
@@ -173,8 +174,8 @@ def gcd_of(s: Size) -> int:
 
 
 def recombine(s: Size) -> Size:
-    """`c*a*(x//a) + c*(x%a)` joined to `c*x`, wherever it occurs: undoes the split of an index that
-    addresses a dense array."""
+    """`c*a*(x//a) + c*(y%a)` joined to `c*x` where x and y differ by a multiple of a, wherever it
+    occurs: undoes the split of an index that addresses a dense array."""
     if isinstance(s, int):
         return s
     for m, c in s.terms:
@@ -182,10 +183,24 @@ def recombine(s: Size) -> Size:
             if not isinstance(a, Mod):
                 continue
             cofactor = build({m[:n] + m[n + 1 :]: c}, 0) if len(m) > 1 else c
-            whole = mul(mul(cofactor, a.den), floordiv(a.num, a.den))
-            if isinstance(whole, Dim) and len(whole.terms) == 1:
+            for num in _dividends(s, a, m[:n] + m[n + 1 :], c):
+                whole = mul(mul(cofactor, a.den), floordiv(num, a.den))
+                if not isinstance(whole, Dim) or len(whole.terms) != 1:
+                    continue
                 wanted, factor = whole.terms[0]
                 if dict(s.terms).get(wanted) == factor:
                     rest = build({k: v for k, v in s.terms if k not in (m, wanted)}, s.const)
-                    return recombine(add(rest, mul(cofactor, a.num)))
+                    return recombine(add(rest, mul(cofactor, num)))
     return s
+
+
+def _dividends(s: Dim, a: Mod, others: tuple[Atom, ...], c: int) -> Iterator[Size]:
+    """Numbers whose remainder `a` is, of those that `s` has quotients of beside `others`."""
+    yield a.num
+    if isinstance(a.den, int):
+        for m, factor in s.terms:
+            for n, q in enumerate(m):
+                if isinstance(q, FloorDiv) and q.den == a.den and factor == c * a.den:
+                    same = m[:n] + m[n + 1 :] == others
+                    if same and divides(a.den, add(q.num, mul(a.num, -1))):
+                        yield q.num

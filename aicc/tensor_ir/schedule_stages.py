@@ -12,9 +12,10 @@ from aicc.tensor_ir.analysis import (
     writes,
 )
 from aicc.tensor_ir.builder import identity
-from aicc.tensor_ir.ir import Buffer, Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
+from aicc.tensor_ir.ir import Buffer, Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store
 from aicc.tensor_ir.schedule import (
     Step,
+    below,
     fresh_variable,
     replace_loop,
     require_loop,
@@ -282,7 +283,9 @@ class Rfactor(Step):
     ->  R[l] = identity for l;  for k.o: vector l: R[l] op= f(k.o*lanes + l);  B[i] op= R[l] for l
 
     Splits a reduction over `lanes` partial results in a register buffer, combined at the end: the
-    form in which a reduction vectorises. The n % lanes iterations left are reduced into B directly.
+    form in which a reduction vectorises. tail says what happens to the n % lanes iterations that
+    are left. peel: they are reduced into B directly. mask: they join the partial results, in a loop
+    over all of these under `if k.o*lanes + l < n`.
     The order of the reduction changes, in a way that is fixed by the schedule.
     Precondition: the loop is serial and its body is one reduce, into an element that does not
     depend on the loop, of a value that does not read that buffer.
@@ -290,10 +293,13 @@ class Rfactor(Step):
 
     loop: str
     lanes: int
+    tail: str = "peel"
     name = "rfactor"
 
     def apply(self, kernel: Kernel) -> Kernel:
         f = require_loop(self, kernel, self.loop)
+        if self.tail not in ("peel", "mask"):
+            raise self.fail(kernel, "the tail is peel or mask")
         s = f.body[0] if len(f.body) == 1 else None
         if not isinstance(s, Reduce) or f.lo != 0 or f.kind != "for" or self.lanes < 1:
             raise self.fail(kernel, "the loop's body is not one reduction")
@@ -311,37 +317,25 @@ class Rfactor(Step):
         outer, o = fresh_variable(f"{self.loop}.o", 0, whole, taken)
         inner, i = fresh_variable(f"{self.loop}.i", 0, k, taken)
         final, z = fresh_variable(f"{self.loop}.f", 0, k, taken)
-        body = (
+        value = s.value.substitute_sizes({f.var: o * k + i})
+        main = For(inner, 0, k, "for", (Reduce(partial, (i,), s.op, value),))
+        body: list[Stmt] = [
             For(start, 0, k, "for", (Store(partial, (a,), identity(s.op, dtype)),)),
-            For(
-                outer,
-                0,
-                whole,
-                "for",
-                (
-                    For(
-                        inner,
-                        0,
-                        k,
-                        "for",
-                        (
-                            Reduce(
-                                partial,
-                                (i,),
-                                s.op,
-                                s.value.substitute_sizes({f.var: o * k + i}),
-                            ),
-                        ),
-                    ),
-                ),
-            ),
-            For(
-                final, 0, k, "for", (Reduce(s.buffer, s.indices, s.op, Load(partial, (z,), dtype)),)
-            ),
-        )
+            For(outer, 0, whole, "for", (main,)),
+        ]
+        combine = Reduce(s.buffer, s.indices, s.op, Load(partial, (z,), dtype))
+        ends = For(final, 0, k, "for", (combine,))
         left = n % k
         if left == 0:
-            return replace_loop(kernel, f, body)
-        rest, t = fresh_variable(f"{self.loop}.t", 0, left, taken)
-        tail = For(rest, 0, left, "for", substitute_body(f.body, {f.var: whole * k + t}))
-        return replace_loop(kernel, f, (*body, tail))
+            return replace_loop(kernel, f, (*body, ends))
+        masked = self.tail == "mask"
+        rest, t = fresh_variable(f"{self.loop}.t", 0, k if masked else left, taken)
+        at = whole * k + t
+        if not masked:
+            tail = For(rest, 0, left, "for", substitute_body(f.body, {f.var: at}))
+            return replace_loop(kernel, f, (*body, ends, tail))
+        one = Reduce(partial, (t,), s.op, s.value.substitute_sizes({f.var: at}))
+        some: Stmt = For(rest, 0, k, "for", (If(below(at, n), (one,)),))
+        if not isinstance(n, int):
+            some = If(below(whole * k, n), (some,))
+        return replace_loop(kernel, f, (*body, some, ends))

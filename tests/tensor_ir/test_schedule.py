@@ -585,6 +585,23 @@ kernel @k(n: 1.., m: 1..)
 """,
     ),
     (
+        "rfactor_mask",
+        SUM,
+        "rfactor(k, 4, mask)",
+        """
+  register y.r: f32[4]
+  y[] = 0.0
+  for k.s in 0..4: y.r[k.s] = 0.0
+  for k.o in 0..n//4:
+    for k.i in 0..4: y.r[k.i] += x[k.o*4 + k.i]
+  if index((n//4)*4) < index(n):
+    for k.t in 0..4:
+      if index((n//4)*4 + k.t) < index(n):
+        y.r[k.t] += x[(n//4)*4 + k.t]
+  for k.f in 0..4: y[] += y.r[k.f]
+""",
+    ),
+    (
         "rfactor_exact",
         STARTED,
         "rfactor(k, 2)",

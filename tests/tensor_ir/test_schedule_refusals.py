@@ -300,6 +300,7 @@ REFUSED = [
     (PRODUCT, "compute_at(r, u); widen(r.u, 1, 5)", "5 is less than 6"),
     (MAP, "partition(i, 11)", "11 is not provably inside 0..10"),
     (MAP_N, "partition(i, 2)", "2 is not provably inside 0..n"),
+    (SUM, "rfactor(k, 4, shift)", "the tail is peel or mask"),
     (SUM, "rfactor(k, 0)", "the loop's body is not one reduction"),
 ]
 

@@ -7,7 +7,7 @@ normalisations, means. Every stage is computed for one row, while the row is in 
 from __future__ import annotations
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, divides
+from aicc.symbolic import Size
 from aicc.tensor_ir.analysis import Stage, readers, stage_of
 from aicc.tensor_ir.ir import Kernel, Reduce
 from aicc.tensor_ir.recipes.common import (
@@ -112,18 +112,19 @@ def _whole(plan: Plan, final: Stage) -> None:
     """No axis is shared: each stage runs over its whole buffer, with vectors inside."""
     for stage in plan.stages():
         if stage.op is not None and stage.reduce:
-            _vector_reduction(plan, _joined(plan, stage), stage.buffer)
+            depth = [v.name for v, _ in stage.reduce]
+            _vector_reduction(plan, _joined(plan, depth, stage.buffer), stage.buffer)
     names = [v.name for v, _ in final.axes if v is not None]
     if names:
         vector_loop(plan, names[-1], _lanes(plan, final.buffer))
 
 
-def _joined(plan: Plan, stage: Stage) -> str:
-    """The innermost loop of a reduction, the ones around it joined to it where its loads stay
-    linear: what lies side by side is one row."""
-    (*outer, last) = (v.name for v, _ in stage.reduce)
+def _joined(plan: Plan, depth: list[str], buffer: str) -> str:
+    """The innermost loop of a reduction into `buffer`, the ones around it joined to it where its
+    loads stay linear: what lies side by side is one row."""
+    (*outer, last) = depth
     for name in reversed(outer):
-        if not plan.attempt_if(lambda k: all_linear(k, {stage.buffer}), Fuse(name, last)):
+        if not plan.attempt_if(lambda k: all_linear(k, {buffer}), Fuse(name, last)):
             break
         last = f"{name}.{last}"
     return last
@@ -138,11 +139,11 @@ def vectorise_rows(plan: Plan, name: str, stage: Stage) -> None:
         return
     depth = [f"{name}.k{n}" for n in range(len(stage.reduce)) if plan.has_loop(f"{name}.k{n}")]
     if depth:
-        _vector_reduction(plan, depth[-1], name)
+        _vector_reduction(plan, _joined(plan, depth, name), name)
 
 
 def _vector_reduction(plan: Plan, loop: str, buffer: str) -> None:
-    """Reduces with vectors of partial results."""
+    """Reduces with vectors of partial results; what is left over joins them under a mask."""
     lanes = _lanes(plan, buffer)
     extent: Size = plan.loop(loop).extent
     unroll = UNROLL
@@ -153,9 +154,9 @@ def _vector_reduction(plan: Plan, loop: str, buffer: str) -> None:
             if extent <= lanes:
                 plan.attempt(Vectorize(loop))
                 return
-        while unroll > 1 and (extent < lanes * unroll or not divides(lanes * unroll, extent)):
+        while unroll > 1 and extent < lanes * unroll:
             unroll //= 2
-    if not plan.attempt(Rfactor(loop, lanes * unroll)):
+    if not plan.attempt(Rfactor(loop, lanes * unroll, "mask")):
         return
     final = f"{loop}.f"
     if unroll > 1:  # vector with vector first, so that lanes are combined only once
@@ -165,16 +166,13 @@ def _vector_reduction(plan: Plan, loop: str, buffer: str) -> None:
         plan.do(Unroll(f"{final}.o"))
     else:
         plan.do(Vectorize(final))
-    for name in (f"{loop}.s", f"{loop}.i"):
+    for name in (f"{loop}.s", f"{loop}.i", f"{loop}.t"):
         if not plan.has_loop(name):
             continue
         if unroll == 1:
             plan.do(Vectorize(name))
         else:
             plan.do(Split(name, lanes), Vectorize(f"{name}.i"), Unroll(f"{name}.o"))
-    rest = f"{loop}.t"
-    if plan.has_loop(rest):
-        vector_loop(plan, rest, lanes, 1, "mask")
 
 
 def _single_reduce(plan: Plan, loop: str) -> bool:
