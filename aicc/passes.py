@@ -185,7 +185,8 @@ class _Meaning:
 def disagreement(expected: Array, got: Array, rtol: float = 1e-3, atol: float = 1e-4) -> str:
     """In what two results differ by more than rounding, or "".
 
-    Floats may differ by `rtol` of the element plus `atol` of the largest finite expected one.
+    Floats may differ by `rtol` of the element plus `atol` of the largest finite expected one; those
+    of 16 bits by eight units in the last place or more: not every pass rounds between operators.
     """
     if expected.shape != got.shape or expected.dtype != got.dtype:
         return f"{expected.dtype}{list(expected.shape)} became {got.dtype}{list(got.shape)}"
@@ -194,6 +195,9 @@ def disagreement(expected: Array, got: Array, rtol: float = 1e-3, atol: float = 
         error = wrong.astype(np.float64)
     else:
         e, g = expected.astype(np.float64), got.astype(np.float64)
+        if expected.dtype.itemsize == 2:
+            last_places = 2.0**-7 if expected.dtype == np.float16 else 2.0**-4
+            rtol, atol = max(rtol, last_places), max(atol, last_places)
         finite = np.abs(e[np.isfinite(e)])
         scale = float(finite.max(initial=0.0))
         with np.errstate(invalid="ignore", over="ignore"):

@@ -21,6 +21,7 @@ from aicc.graph_ir.passes.layout import ChooseLayout
 from aicc.graph_ir.passes.patches import Arena, Patches
 from aicc.graph_ir.passes.reorder import Reorder
 from aicc.graph_ir.passes.simplify import Simplify
+from aicc.graph_ir.passes.widen import Widen
 from aicc.graph_ir.passes.winograd import TILES, Winograd
 from aicc.lower import Coster, Describer, Fuse, Schedule
 from aicc.passes import Pass, find_pass
@@ -37,6 +38,7 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
     order: list[Pass] = [
         Fold(),  # shape arithmetic and weights that are computed become constants
         Simplify(),  # identities go, so that later passes see fewer forms
+        Widen(),  # half precision is computed in single: before decomposition casts by itself
         Decompose(),  # composite operators become primitives: one form, however it was exported
         Simplify(),  # what decomposition leaves: constants to fold, repeated subexpressions
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
