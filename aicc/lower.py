@@ -28,6 +28,7 @@ from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import (
     PARAM_SCOPES,
     Buffer,
+    Expr,
     For,
     If,
     Kernel,
@@ -36,6 +37,7 @@ from aicc.tensor_ir.ir import (
     Reduce,
     Stmt,
     Store,
+    const,
 )
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.common import stride_in
@@ -43,9 +45,11 @@ from aicc.tensor_ir.recipes.cost import constants_stay, estimate
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.staged import has_staged
 from aicc.tensor_ir.schedule_stages import Inline
-from aicc.tensor_ir.walk import children, map_body, walk_expr
+from aicc.tensor_ir.walk import children, map_body, map_expr, walk_expr
 from aicc.tensor_ir.work import work
+from aicc.uniform import element, is_uniform
 
+_NOTHING = np.empty(0)
 LITERAL_LIMIT = 1
 """Constants of at most this many elements become numbers in the code."""
 
@@ -108,7 +112,13 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
         b.mark_output(tensor)
         outs.add(tensor.name)
         tensors[value] = tensor
-    kernel = _without_unread(b.build())
+    uniform = {
+        tensors[v].name: const(literal, graph.types[v].dtype)
+        for v in operands
+        if is_uniform(data := graph.constants.get(v, _NOTHING))
+        and (literal := _literal(element(data))) is not None
+    }
+    kernel = _without_unread(_with_literals(b.build(), uniform))
     by_name = {tensors[v].name: v for v in operands}
     produced = {tensors[v].name: v for v in results}
     order = [p.name for p in kernel.params]
@@ -117,6 +127,23 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
         tuple(by_name[n] for n in order if n in by_name),
         tuple(produced[n] for n in order if n in produced),
     )
+
+
+def _with_literals(kernel: Kernel, elements: Mapping[str, Expr]) -> Kernel:
+    """With the elements of some parameters, which are all the same, written out where maps read
+    them. Reductions read them as they read others: what their loops are like depends on that."""
+    if not elements:
+        return kernel
+
+    def written_out(e: Expr) -> Expr | None:
+        return elements.get(e.buffer) if isinstance(e, Load) else None
+
+    def written(s: Stmt) -> tuple[Stmt, ...]:
+        if not isinstance(s, Store):
+            return (s,)
+        return (replace(s, value=map_expr(s.value, written_out, lambda size: size)),)
+
+    return kernel.with_body(map_body(kernel.body, written))
 
 
 def in_place(lowered: Lowered, places: Places) -> Lowered:
@@ -179,8 +206,12 @@ class Describer:
         operands: list[Any] = [tuple(node.inputs.index(v) for v in node.inputs)]
         for v in node.inputs:
             data = graph.constants.get(v)
-            small = data.tobytes() if data is not None and data.size <= 64 else data is not None
-            operands.append((graph.types.get(v), small))
+            known: object = data is not None
+            if data is not None and data.size <= 64:
+                known = data.tobytes()
+            elif data is not None and is_uniform(data):
+                known = element(data).item()
+            operands.append((graph.types.get(v), known))
         results = tuple(graph.types.get(o) for o in node.outputs)
         return node.op, node.attrs, tuple(operands), results, len(node.outputs)
 

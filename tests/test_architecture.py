@@ -18,7 +18,7 @@ ROOT = Path(aicc.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = {path: str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in FILES}
 
-COMMON = {"errors", "dtypes", "symbolic", "text", "config", "decisions", "pages"}
+COMMON = {"errors", "dtypes", "symbolic", "text", "config", "decisions", "pages", "uniform"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "frontend": {*COMMON, "graph_ir", "ops.registry"},
     "codegen": {*COMMON, "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),
+    "uniform": set(),
     "runtime": {*COMMON, "memory"},
     "model": {*COMMON, "runtime"},
     "loading": {

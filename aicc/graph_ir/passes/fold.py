@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from aicc.dtypes import to_numpy
 from aicc.errors import AiccError
 from aicc.graph_ir.graph import Graph, Node
-from aicc.graph_ir.passes.rewrite import Editor, rewrite
+from aicc.graph_ir.passes.rewrite import SHARED_BYTES, Editor, rewrite
 from aicc.ops import registry
+from aicc.uniform import filled
+
+Array = np.ndarray[Any, Any]
 
 log = logging.getLogger("aicc")
 
@@ -74,6 +78,9 @@ class Folder:
             after += size
         if after > max(before, self.expansion) and self._only_broadcast(ed, node):
             return None
+        if after > SHARED_BYTES and (one := _only_element(ed, node, arrays)) is not None:
+            shape = [int(d) for d in ed.type_of(node.outputs[0]).shape]
+            return [ed.constant(filled(one, shape), base=node.outputs[0])]
         if node.op == "Transpose" and arrays[0] is not None:
             # The largest constants that are folded: a view, which is copied when it is packed.
             view = arrays[0].transpose(node.attr("perm") or None)
@@ -105,6 +112,17 @@ class Folder:
             )
             for r in readers
         )
+
+
+def _only_element(ed: Editor, node: Node, arrays: Sequence[Array | None]) -> Array | None:
+    """The one element that a node repeats; None for other nodes."""
+    (first, *_) = arrays or (None,)
+    if first is None:
+        return None
+    if node.op == "ConstantOfShape":
+        (element,) = registry.get(node.op).reference(ed.context(node), np.ones_like(first))
+        return element
+    return first if node.op == "Expand" and first.size == 1 else None
 
 
 def known_values(ed: Editor, node: Node) -> list[str] | None:

@@ -25,6 +25,7 @@ from aicc.ops import registry
 from aicc.ops.registry import REQUIRED, GraphRewriter, OpContext
 from aicc.pages import forget
 from aicc.symbolic import symbols
+from aicc.uniform import as_uniform
 
 Array = np.ndarray[Any, Any]
 Rule = Callable[["Editor", Node], Sequence[str] | None]
@@ -319,11 +320,15 @@ def _names_symbols(value: str, t: TensorType) -> bool:
 
 def settled(array: Array) -> Array:
     """An array of the same elements that keeps no others alive. A large one whose axes only lie in
-    another order in memory stays as it is: it is copied once, when it is packed."""
+    another order in memory stays as it is: it is copied once, when it is packed. A large one whose
+    elements are all the same holds one of them."""
+    large = array.nbytes > SHARED_BYTES
+    if large and (same := as_uniform(array)) is not None:
+        return same
     if array.flags.c_contiguous:
         return array
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-    if array.nbytes > SHARED_BYTES and array.transpose(order).flags.c_contiguous:
+    if large and array.transpose(order).flags.c_contiguous:
         return array
     return array.copy(order="C")
 

@@ -17,6 +17,7 @@ from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
 from aicc.symbolic import Size, ceildiv, product
+from aicc.uniform import held_bytes
 
 SETS = 4096
 """Bytes after which the sets of the first cache repeat, on common machines."""
@@ -74,9 +75,10 @@ def within(layers: Sequence[Sequence[Form]], most: int) -> list[int]:
 @dataclass
 class _Layer:
     """The convolutions with the same weights: their nodes, and the estimated seconds of each and
-    whether it is one kernel, by tile."""
+    whether it is one kernel, by tile. held: the bytes that the weights take now."""
 
     bytes: int
+    held: int
     nodes: list[Node] = field(default_factory=list)
     tiles: list[dict[int, tuple[float, bool]]] = field(default_factory=list)
     flat: list[bool] = field(default_factory=list)
@@ -84,7 +86,7 @@ class _Layer:
     def form(self, tile: int) -> Form:
         seconds = sum(tiles[tile][0] for tiles in self.tiles)
         if not tile:
-            return Form(0, seconds, self.bytes)
+            return Form(0, seconds, self.held)
         forms = {flat and not tiles[tile][1] for tiles, flat in zip(self.tiles, self.flat)}
         return Form(tile, seconds, len(forms) * self.bytes * (tile + 2) ** 2 // 9)
 
@@ -142,8 +144,8 @@ class Winograd:
 
         Editor(graph, look).run()
         every = [layer.forms(self.tiles) for layer in layers.values()]
-        constants = sum(data.nbytes for data in graph.constants.values())
-        direct = sum(layer.bytes for layer in layers.values())
+        constants = sum(held_bytes(data) for data in graph.constants.values())
+        direct = sum(layer.held for layer in layers.values())
         most = max(direct + min(direct // 3, MORE), SMALL - constants)
         chosen: dict[str, tuple[int, bool]] = {}
         for layer, forms, number in zip(layers.values(), every, within(every, most)):
@@ -172,7 +174,7 @@ class Winograd:
             parts, whole = self._seconds(ed, node, tile, pads)
             together = whole <= SMALLER * parts
             tiles[tile] = whole if together else parts, together
-        layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes))
+        layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes, held_bytes(data)))
         layer.nodes.append(node)
         layer.tiles.append(tiles)
         layer.flat.append(bool(_rows(ed, node, self.tiles[0])))

@@ -5,6 +5,7 @@ from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.fold import Fold
 from aicc.ops import registry
 from aicc.symbolic import sym
+from aicc.uniform import is_uniform
 
 N = sym("n", 1)
 
@@ -47,6 +48,18 @@ def test_weights_of_one_value_are_folded_however_large():
     assert ops(after) == ["MatMul"]
     (data,) = after.constants.values()
     assert data.shape == (2048, 4096) and data[7, 7] == 0.5
+    assert is_uniform(data)
+
+
+def test_an_element_that_is_expanded_is_one_element():
+    b = Build()
+    x = b.input("x", 1, 2048)
+    w = b("Expand", b.const([[0.5]]), b.const([2048, 64], dtype="i64"))
+    w = b("Transpose", b("Mul", w, b.const([2.0])), perm=(0, 1))
+    after = Fold()(b.done(b("MatMul", x, w)))
+    assert ops(after) == ["MatMul"]
+    (data,) = after.constants.values()
+    assert is_uniform(data) and data.shape == (2048, 64) and data[3, 3] == 1.0
 
 
 def test_large_broadcasts_stay_where_they_are_free():

@@ -198,3 +198,14 @@ def test_what_more_bytes_buy():
     assert within([first, second], 34) == [1, 2]
     assert within([first, second], 54) == [2, 2]
     assert within([], 0) == []
+
+
+def test_weights_of_one_value_count_as_the_memory_that_they_take(monkeypatch):
+    """Transformed ones take all of theirs: only up to what small models may have."""
+    monkeypatch.setattr(winograd, "SMALL", 1 << 16)
+    for channels, expected in ((8, THREE), (64, ["Conv"])):
+        b = Build("conv")
+        x = b.input("x", 2, 9, 6, channels)
+        w = b.const(np.broadcast_to(np.float32(0.5), (channels, channels, 3, 3)))
+        after = Winograd(by_tile(2))(b.done(b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1)))
+        assert ops(after) == expected
