@@ -36,6 +36,7 @@ from aicc.runtime.layout import Layout, Layouts
 from aicc.runtime.memory_map import MemoryMap, memory_map
 from aicc.runtime.profile import Stepper, Times
 from aicc.runtime.program import Call, Host, Program
+from aicc.runtime.results import Results
 from aicc.runtime.saved import Parts
 from aicc.runtime.state import Library, Pool, State, address_of
 from aicc.symbolic import evaluate
@@ -97,6 +98,7 @@ class Executable:
         self._known: OrderedDict[Any, Layout] = OrderedDict()
         self._lock = threading.Lock()
         self._free: deque[State] = deque()
+        self._results = Results(len(self.outputs))
         self._pool = Pool(library, threads)
         self._segments = self._link(library)
         self._names = tuple((p.name, p.dtype) for p in self.inputs)
@@ -225,10 +227,11 @@ class Executable:
             if state.layouts[0] is not layout:
                 self._open(state, 0, layout)
             outputs = zip(layout.outputs, self._dtypes)
+            new = self._results.empty if layout.large else _empty
             if given:
-                results = [given[n] if n in given else _empty(s, d) for (n, s), d in outputs]
+                results = [given[n] if n in given else new(s, d) for (n, s), d in outputs]
             else:
-                results = [_empty(shape, dtype) for (_, shape), dtype in outputs]
+                results = [new(shape, dtype) for (_, shape), dtype in outputs]
             state.context[self._words] = [id(a) for a in arrays + results]
             code = self._enter(state.address, self._arrays, self._place)  # type: ignore[misc]
             if code:
@@ -351,7 +354,7 @@ class Executable:
         for n, shape in layout.outputs:
             array = given.get(n)
             if array is None:
-                array = np.empty(shape, self._dtypes[n])
+                array = self._results.empty(shape, self._dtypes[n])
             elif array.shape != shape:
                 check_outputs(self.outputs, {n: shape}, {n: array}, ())
             results[n] = array

@@ -7,13 +7,16 @@ ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aicc.dtypes import nbytes
 from aicc.errors import InputError
 from aicc.memory import placement
 from aicc.runtime.context import Slots
 from aicc.runtime.program import Program
+from aicc.runtime.results import LARGE
 from aicc.symbolic import Size, Sym, proves_le, substitute, sym
 
 EXACT = 8
@@ -26,7 +29,8 @@ SEARCH = 0.02
 class Layout:
     """values: of all sizes known in the phase, by symbol. arena: bytes. offsets: (word of the
     context, offset in the arena). words: (word of the context, value). outputs: (position, shape)
-    of the outputs that the phase opens. least: the most bytes alive in one step."""
+    of the outputs that the phase opens. large: whether one of these is. least: the most bytes alive
+    in one step."""
 
     values: Mapping[str, int]
     arena: int
@@ -34,6 +38,7 @@ class Layout:
     offsets: tuple[tuple[int, int], ...]
     words: tuple[tuple[int, int], ...]
     outputs: tuple[tuple[int, tuple[int, ...]], ...]
+    large: bool
 
 
 class Layouts:
@@ -63,6 +68,7 @@ class Layouts:
             tuple(zip(p.addresses, placed.offsets)),
             tuple(words),
             tuple(zip(p.outputs, shapes)),
+            any(math.prod(s) * b > LARGE for s, b in zip(shapes, p.widths, strict=True)),
         )
 
     def _place(self, p: _Phase, phase: int, sizes: tuple[int, ...]) -> placement.Placement:
@@ -103,6 +109,7 @@ class _Phase:
         ports = {n: b for n, b in ports.items() if program.root(b.name).space == "output"}
         ports = {n: b for n, b in ports.items() if program.phase_of(program.root(b.name)) == phase}
         self.outputs = list(ports)
+        self.widths = [nbytes(b.dtype) for b in ports.values()]
         known = [s.sym for s in program.sizes if program.phase_of_size[s.sym.name] <= phase]
         self._names = [s.name for s in known]
         extents = dict.fromkeys(d for b in (*arena, *ports.values()) for d in b.shape)
