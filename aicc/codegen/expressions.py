@@ -46,6 +46,11 @@ _LOGIC: dict[str, Callable[..., bool]] = {
 _NANS = ("0X7FF8", "0XFFF8", "0XH7E", "0XHFE", "0XR7FC", "0XRFFC")
 
 
+def _is_zero(e: Expr) -> bool:
+    """True for a constant of which all bits are zero."""
+    return isinstance(e, Const) and e.value == 0 and not str(e.value).startswith("-")
+
+
 class Expressions(Blocks):
     """Emission of expressions; values are remembered within one statement."""
 
@@ -94,7 +99,10 @@ class Expressions(Blocks):
         decided = self.decided(cond)
         if decided is not None:
             return self.expression(e.args[1 if decided else 2])
+        fresh = isinstance(e.args[1], Load) and self._reads_anew(e.args[1])
         a = self._under(cond, e.args[1], negate=False)
+        if fresh and _is_zero(e.args[2]) and a.lanes >= cond.lanes:
+            return a  # a load gives zeros where its mask does not hold
         b = self._under(cond, e.args[2], negate=True)
         lanes = max(cond.lanes, a.lanes, b.lanes)
         a, b = self.broadcast(a, lanes), self.broadcast(b, lanes)

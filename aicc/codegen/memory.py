@@ -87,7 +87,7 @@ class Memory(Addressing):
         choosing an address takes less then."""
         assert self.mask is not None
         fits = self.lanes * nbytes(buffer.dtype) <= ZEROS
-        return fits and not self.mask.lanes and "avx512f" not in self.target.feature_set
+        return fits and not self.mask.lanes
 
     def _known_mask(self) -> tuple[bool, ...] | None:
         """The lanes that take part, where that is known here.

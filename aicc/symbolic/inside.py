@@ -100,11 +100,31 @@ def _substitute_atom(a: Atom, mapping: Mapping[Sym, Size]) -> Size:
         if mapping.keys().isdisjoint(a.payload.size_symbols()):
             return from_atom(a)
         return opaque(a.payload.substitute_sizes(mapping), a.lo, a.hi)
+    return _rebuilt(a, lambda p: substitute(p, mapping))
+
+
+def exchange(s: Size, old: Atom, new: Size) -> Size:
+    """`s` with an atom replaced wherever it occurs, simplified again; not inside opaque parts."""
+    if isinstance(s, int) or old not in atoms(s):
+        return s
+    total: Size = s.const
+    for m, c in s.terms:
+        part: Size = c
+        for a in m:
+            part = mul(part, new if a == old else _rebuilt(a, lambda p: exchange(p, old, new)))
+        total = add(total, part)
+    return total
+
+
+def _rebuilt(a: Atom, fn: Callable[[Size], Size]) -> Size:
+    """The atom with its parts replaced."""
     if isinstance(a, FloorDiv | Mod):
-        num, den = substitute(a.num, mapping), substitute(a.den, mapping)
+        num, den = fn(a.num), fn(a.den)
         return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
-    x, y = substitute(a.a, mapping), substitute(a.b, mapping)
-    return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
+    if isinstance(a, Min | Max):
+        x, y = fn(a.a), fn(a.b)
+        return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
+    return from_atom(a)
 
 
 def map_opaque(s: Size, fn: Callable[[Any], Any]) -> Size:
@@ -124,13 +144,7 @@ def _map_opaque_atom(a: Atom, fn: Callable[[Any], Any]) -> Size:
     if isinstance(a, Opaque):
         new = fn(a.payload)
         return new if isinstance(new, int | Dim) else opaque(new, a.lo, a.hi)
-    if isinstance(a, FloorDiv | Mod):
-        num, den = map_opaque(a.num, fn), map_opaque(a.den, fn)
-        return floordiv(num, den) if isinstance(a, FloorDiv) else mod(num, den)
-    if isinstance(a, Min | Max):
-        x, y = map_opaque(a.a, fn), map_opaque(a.b, fn)
-        return minimum(x, y) if isinstance(a, Min) else maximum(x, y)
-    return from_atom(a)
+    return _rebuilt(a, lambda p: map_opaque(p, fn))
 
 
 def evaluate(

@@ -36,6 +36,9 @@ from aicc.symbolic import (
 from aicc.tensor_ir.ir import Expr, For, Kernel, Reduce, Stmt, Store
 from aicc.tensor_ir.walk import children, loads_of, remembered, walk_stmts
 
+CASES = 3
+"""Maxima and minima that a proof goes through case by case."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -255,9 +258,22 @@ def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
     if proves_le(0, gap):
         return True
     found = bounds(gap, loops)
-    if found is None:
-        return False
-    return any(proves_le(0, x) for s in _at_least(found[0]) for x in (s, _remainders(s)))
+    return found is not None and _never_negative(found[0], CASES)
+
+
+def _never_negative(s: Size, cases: int) -> bool:
+    """True where `s >= 0` is provable, with so many distinctions of cases at most."""
+    for x in (y for t in _at_least(s) for y in (t, *_at_least(_remainders(t)))):
+        if proves_le(0, x) or proves_le(0, _remainders(x)):
+            return True
+        for monomial, c in x.terms if cases and isinstance(x, Dim) else ():
+            a = monomial[0]
+            if len(monomial) == 1 and isinstance(a, Max if c < 0 else Min):
+                rest = add(x, mul(Dim(((monomial, c),), 0), -1))
+                if all(_never_negative(add(rest, mul(p, c)), cases - 1) for p in (a.a, a.b)):
+                    return True
+                break
+    return False
 
 
 def _at_least(s: Size) -> Iterator[Size]:

@@ -171,7 +171,7 @@ def below(value: Size, bound: Size) -> Any:
 
 # --- steps on loops -----------------------------------------------------------------------------
 
-TAILS = ("exact", "guard", "peel", "even", "mask", "shift")
+TAILS = ("exact", "guard", "peel", "even", "mask", "shift", "short")
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ class Split(Step):
     so that `i.t` runs over a multiple of f - 1 where n is large enough. mask: one more full-width
     group `i.m` under `if i < n` follows, for loops that are vectorised. Names inside the tail's
     copy of S get the suffix ".t" or ".m". shift: n is rounded up and the last group starts at
-    n - f, so that some iterations run twice: S[i := min(i.o*f, n - f) + i.i].
+    n - f, so that some iterations run twice: S[i := min(i.o*f, n - f) + i.i]. short: n is rounded
+    up and the inner loop of the last group is shorter: it runs over min(f, n - i.o*f).
     Precondition: the loop starts at 0, is neither a vector nor unrolled, and does not write what
     its extent depends on. A parallel loop stays parallel, also its tail, which is not "mask". To
     shift, f <= n, and S stores what it does not read, so that storing it again changes nothing.
@@ -209,22 +210,23 @@ class Split(Step):
         exact = divides(k, n)
         if self.tail == "exact" and not exact:
             raise self.fail(kernel, f"{k} does not always divide {n}")
-        rounds_up = self.tail in ("guard", "shift", "even") and not exact
+        rounds_up = self.tail in ("guard", "shift", "even", "short") and not exact
         whole = (n + (k - 1)) // k if rounds_up else n // k
         if self.tail == "even" and not exact:
             # The minimum is always the second; with it, proofs see that the groups are whole ones.
             whole = minimum(n // k, maximum(0, whole - (whole * k - n)))
         outer, o = fresh_variable(f"{self.loop}.o", 0, whole, taken)
-        inner, i = fresh_variable(f"{self.loop}.i", 0, k, taken)
         start = o * k
+        each = minimum(k, n - start) if self.tail == "short" and not exact else k
+        inner, i = fresh_variable(f"{self.loop}.i", 0, each, taken)
         if self.tail == "shift" and not exact:
             self._require_repeatable(kernel, f)
             start = minimum(start, n - k)
         body = moved_body(f.body, {f.var: start + i})
         if self.tail == "guard" and not exact:
             body = (If(below(o * k + i, n), body),)
-        main = For(outer, 0, whole, f.kind, (For(inner, 0, k, "for", body),))
-        if exact or self.tail in ("exact", "guard", "shift"):
+        main = For(outer, 0, whole, f.kind, (For(inner, 0, each, "for", body),))
+        if exact or self.tail in ("exact", "guard", "shift", "short"):
             return replace_loop(kernel, f, (main,))
         if self.tail == "mask" and f.kind == "parallel":
             raise self.fail(kernel, "lanes of a parallel loop cannot be masked")
@@ -289,9 +291,9 @@ class Reorder(Step):
     """Puts perfectly nested loops into the given order, outermost first.
 
     Loops of the nest that are not named keep their places. Precondition: the loops form one perfect
-    nest, in any order; their extents do not depend on each other; every iteration may run at any
-    time: what one writes, no other touches, but for reductions of one operation (`dependence`). A
-    parallel loop stays outermost and a vector loop innermost.
+    nest, in any order; a loop whose extent depends on another of them stays inside that one; every
+    iteration may run at any time: what one writes, no other touches, but for reductions of one
+    operation (`dependence`). A parallel loop stays outermost and a vector loop innermost.
     """
 
     order: tuple[str, ...]
@@ -314,14 +316,14 @@ class Reorder(Step):
             body = body[0].body
         if left:
             raise self.fail(kernel, f"{', '.join(sorted(left))}: not in one perfect nest")
-        variables = {f.var for f in nest}
-        if any((symbols(f.lo) | symbols(f.hi)) & variables for f in nest):
-            raise self.fail(kernel, "an extent depends on another of the loops")
         by_name = {f.var.name: f for f in nest}
         names = iter(self.order)
         new = [by_name[next(names)] if f.var.name in wanted else f for f in nest]
         if new == nest:
             return kernel
+        for n, f in enumerate(new):
+            if (symbols(f.lo) | symbols(f.hi)) & {g.var for g in new[n:]}:
+                raise self.fail(kernel, f"the extent of {f.var} depends on a loop inside it")
         if any(f.kind == "parallel" for f in new[1:]) or any(f.kind == "vector" for f in new[:-1]):
             raise self.fail(kernel, "a parallel loop is outermost, a vector loop innermost")
         why = why_not_permuted(nest, body)

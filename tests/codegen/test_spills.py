@@ -100,12 +100,6 @@ KERNELS = {
 }
 
 
-KNOWN = {
-    ("depthwise 28, 240 5x5 / 2", "x86-64-v3"): "smaller tiles do not spill and take as long",
-}
-"""What still spills, and why."""
-
-
 def inner_loops(text: str) -> list[list[str]]:
     """The lines of each innermost loop: from a label to a jump back to it."""
     lines = text.splitlines()
@@ -142,9 +136,6 @@ def test_no_spills_in_inner_loops(name: str, level: str) -> None:
     tiles = [x for x in loops if sum("vfmadd" in line for line in x) >= MULTIPLY_ADDS]
     assert tiles or "depthwise" in name, "no loop computes tiles"
     places = sorted({place for body in tiles for place in spilled(body)})
-    if (name, level) in KNOWN:
-        assert places, "spills no more: take it out of KNOWN"
-        pytest.xfail(KNOWN[name, level])
     assert not places
 
 

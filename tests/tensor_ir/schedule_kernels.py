@@ -91,3 +91,11 @@ kernel @k()
     y[i] = 0.0
     for k in 0..i + 1: y[i] += x[k]
 """
+BORDERS = """
+kernel @k(n: 1..)
+  in x: f32[5, n]
+  out y: f32[6, n + 2]
+  for i in 0..6:
+    for j in 0..n + 2:
+      y[i, j] = select({inside}, x[i - 1, j - 1], 0.0)
+""".format(inside="index(i) >= 1:i64 and index(j - 1) >= 0:i64 and index(j - 1) < index(n)")

@@ -36,7 +36,7 @@ from aicc.tensor_ir.schedule import (
     Vectorize,
 )
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, PermuteAxes, SplitAxis, Widen
-from aicc.tensor_ir.schedule_partition import Partition
+from aicc.tensor_ir.schedule_partition import Decide, Partition, Unswitch
 from aicc.tensor_ir.schedule_stages import (
     CacheRead,
     CacheWrite,
@@ -309,7 +309,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     def pick(options: Any) -> Any:
         return draw(st.sampled_from(list(options)))
 
-    kind = draw(st.integers(0, 28))
+    kind = draw(st.integers(0, 30))
     factor = draw(st.integers(1, 5))
     if kind <= 3:
         return Split(pick(loops), factor, pick(TAILS))
@@ -340,6 +340,8 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         return CacheRead(name, pick([*loops, ""]), pick([order, ()]))
     if kind == 28:
         return Outline(pick(buffers), draw(st.integers(0, 1)), pick([(), (1, 0)]))
+    if kind >= 29:
+        return (Decide if kind == 29 else Unswitch)(pick(loops))
     movable = [b.name for b in kernel.buffers if b.scope != "const"]
     if kind == 18:
         return Rfactor(pick(_reductions(kernel) or loops), factor)

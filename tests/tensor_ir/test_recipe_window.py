@@ -73,10 +73,15 @@ def test_weights_stay_for_the_rows_of_a_band():
     assert inner.extent * 2 * 4 * 32 * channels <= TARGET.l2 // 2
 
 
-def test_sizes_that_a_run_knows():
+@pytest.mark.parametrize("height, width", [(5, 11), (1, 1), (2, 3), (9, 26)])
+@pytest.mark.parametrize("window, stride", [(3, 1), (3, 2), (5, 2)])
+def test_sizes_that_a_run_knows(window, stride, height, width):
     n, h, w = sym("n", lo=1), sym("h", lo=1), sym("w", lo=1)
-    steps, _ = check(depthwise((n, h, w, 16), 3), {"n": 2, "h": 5, "w": 11})
+    sizes = {"n": 2, "h": height, "w": width}
+    steps, made = check(depthwise((n, h, w, 16), window, stride), sizes)
     assert "register" in steps and "stack" not in steps
+    tiles = str(made).split("for i2_2.p.a.o in ")[1].split("for i2_2.p.p.p")[0]
+    assert "select" not in tiles  # of the borders, only rows are looked at, once for each
 
 
 def test_maximum_over_windows():

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from schedule_kernels import GRID, MAP, MAP_N, PRODUCT, ROWS, STARTED, SUM, TRIANGLE, TWO, WINDOW
+from schedule_kernels import (
+    BORDERS,
+    GRID,
+    MAP,
+    MAP_N,
+    PRODUCT,
+    ROWS,
+    STARTED,
+    SUM,
+    TRIANGLE,
+    TWO,
+    WINDOW,
+)
 
 from aicc.dtypes import to_numpy
-from aicc.symbolic import evaluate
+from aicc.symbolic import evaluate, maximum, sym
 from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.parse import parse_kernel
-from aicc.tensor_ir.schedule import schedule
+from aicc.tensor_ir.schedule import Split, schedule
+from aicc.tensor_ir.schedule_partition import Decide, Partition
 from aicc.tensor_ir.schedule_text import parse_steps, print_steps
 from aicc.tensor_ir.verify import verify
 
@@ -30,6 +43,48 @@ CASES = [
       r.u[0, r.u.1] = 0.0
       for r.u.k0 in 0..5: r.u[0, r.u.1] += a[u, r.u.k0]*b[r.u.k0, r.u.1]
     for v in 0..6: y[u, v] = max(r.u[0, v], 0.0)
+""",
+    ),
+    (
+        "split_short",
+        MAP_N,
+        "split(i, 4, short)",
+        """
+  for i.o in 0..(n + 3)//4:
+    for i.i in 0..min(4, -i.o*4 + n): y[i.o*4 + i.i] = x[i.o*4 + i.i]*2.0
+""",
+    ),
+    (
+        "split_short_reordered",
+        GRID,
+        "split(i, 4, short); reorder(i.o, j, i.i)",
+        """
+  for i.o in 0..(n + 3)//4:
+    for j in 0..6:
+      for i.i in 0..min(4, -i.o*4 + n):
+        y[j, i.o*4 + i.i] = x[i.o*4 + i.i, j] + cast.f32(index(i.o*4 + i.i))
+""",
+    ),
+    (
+        "partition_beyond",
+        MAP_N,
+        "partition(i, 2)",
+        """
+  for i.a in 0..min(2, n): y[i.a] = x[i.a]*2.0
+  for i.p in 0..max(0, n - 2): y[i.p + 2] = x[i.p + 2]*2.0
+""",
+    ),
+    (
+        "unswitch",
+        BORDERS,
+        "unswitch(i)",
+        """
+  for i in 0..6:
+    if index(i) >= 1:i64:
+      for j in 0..n + 2:
+        y[i, j] = select(index(j - 1) >= 0:i64 and index(j - 1) < index(n), x[i - 1, j - 1], 0.0)
+    else:
+      for j.e in 0..n + 2: y[i, j.e] = 0.0
 """,
     ),
     (
@@ -631,15 +686,8 @@ def results(kernel: Kernel, arrays: dict[str, np.ndarray], sizes: dict[str, int]
     return {b.name: given[b.name] for b in kernel.params if b.scope == "out"}
 
 
-@pytest.mark.parametrize("before, steps, after", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_step(before: str, steps: str, after: str) -> None:
-    kernel = parse_kernel(before)
-    made = schedule(kernel, parse_steps(steps))
-    verify(made)
-    lines = str(made).splitlines()
-    shown = [x for x in lines if not x.startswith(("kernel", "  in ", "  out "))]
-    assert "\n".join(shown) == after.strip("\n")
-    assert parse_steps(print_steps(parse_steps(steps))) == parse_steps(steps)
+def compare(kernel: Kernel, made: Kernel) -> None:
+    """Both compute the same, for several sizes."""
     for n, m in ((4, 3), (5, 1), (9, 8)):
         sizes = {s.name: {"n": n, "m": m}[s.name] for s in kernel.sizes}
         rng = np.random.default_rng(n)
@@ -651,3 +699,29 @@ def test_step(before: str, steps: str, after: str) -> None:
         got = results(made, arrays, sizes)
         for name, a in want.items():
             np.testing.assert_array_equal(a, got[name])
+
+
+@pytest.mark.parametrize("before, steps, after", [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_step(before: str, steps: str, after: str) -> None:
+    kernel = parse_kernel(before)
+    made = schedule(kernel, parse_steps(steps))
+    verify(made)
+    lines = str(made).splitlines()
+    shown = [x for x in lines if not x.startswith(("kernel", "  in ", "  out "))]
+    assert "\n".join(shown) == after.strip("\n")
+    assert parse_steps(print_steps(parse_steps(steps))) == parse_steps(steps)
+    compare(kernel, made)
+
+
+def test_conditions_that_hold_in_tiles_are_known():
+    kernel = parse_kernel(BORDERS)
+    n = sym("n", 1)
+    inside = maximum(0, n - 3)
+    made = schedule(
+        kernel, (Partition("j", 2), Partition("j.p", inside // 4 * 4), Split("j.p.a", 4))
+    )
+    made = Decide("j.p.a.o").apply(made)
+    tiles, rest = (str(made).split(f"for {v}", 1)[1] for v in ("j.p.a.o", "j.p.p"))
+    assert "select(index(i) >= 1:i64, x[i - 1, j.p.a.o*4 + j.p.a.i + 1], 0.0)" in tiles
+    assert "< index(n), x[" in rest
+    compare(kernel, made)

@@ -213,7 +213,7 @@ REFUSED = [
     (MAP, "reorder(j)", "no such loops"),
     (GRID, "reorder(i, i)", "no such loops"),
     (PRODUCT, "reorder(k, j, i)", "not in one perfect nest"),
-    (PAIRS, "reorder(t, r)", "an extent depends on another of the loops"),
+    (PAIRS, "reorder(t, r)", "the extent of t depends on a loop inside it"),
     (KINDS, "reorder(j, i)", "a parallel loop is outermost"),
     (KINDS, "reorder(l, j)", "a vector loop innermost"),
     (KINDS, "reorder(v, u)", "different iterations of u, v may write the same element at t[v]"),
@@ -298,9 +298,11 @@ REFUSED = [
     (PRODUCT, "widen(r, 0, 8)", "r is no local array with an axis 0"),
     (PRODUCT, "compute_at(r, u); widen(r.u, 2, 8)", "r.u is no local array with an axis 2"),
     (PRODUCT, "compute_at(r, u); widen(r.u, 1, 5)", "5 is less than 6"),
-    (MAP, "partition(i, 11)", "11 is not provably inside 0..10"),
-    (MAP_N, "partition(i, 2)", "2 is not provably inside 0..n"),
     (SUM, "rfactor(k, 4, shift)", "the tail is peel or mask"),
+    (PAIRS, "partition(p, 2)", "2 is not provably inside 0..8"),
+    (MAP, "decide(j)", "there is no loop over j"),
+    (MAP, "unswitch(i)", "no condition is the same for all in an iteration of i"),
+    (MAP, "vectorize(i); unswitch(i)", "a vector loop contains no branch"),
     (SUM, "rfactor(k, 0)", "the loop's body is not one reduction"),
 ]
 

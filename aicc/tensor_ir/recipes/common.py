@@ -14,6 +14,7 @@ from aicc.symbolic import (
     Sym,
     coefficient,
     divides,
+    evaluate,
     product,
     proves_le,
     recombine,
@@ -33,6 +34,10 @@ COSTLY = frozenset(
     | {"asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh"}
 )
 """Operations worth computing once rather than at each use."""
+
+
+NOMINAL = 64
+"""What a symbol counts as."""
 
 
 def is_movement(stage: Stage) -> bool:
@@ -211,6 +216,11 @@ def _plain(buffer: str, axis: int) -> Callable[[Kernel], bool]:
 def as_number(s: Size) -> int | None:
     """A size that is known, else None."""
     return s if isinstance(s, int) else None
+
+
+def nominal(s: Size) -> int:
+    """A size where symbols count as `NOMINAL`."""
+    return s if isinstance(s, int) else evaluate(s, {v.name: NOMINAL for v in symbols(s)})
 
 
 def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = "mask") -> None:

@@ -16,12 +16,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from aicc.dtypes import nbytes
-from aicc.symbolic import Dim, Size, Sym, evaluate, symbols
+from aicc.symbolic import Dim, Size, Sym, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
-from aicc.tensor_ir.recipes.common import COSTLY, divisors, is_costly, stride_in
+from aicc.tensor_ir.recipes.common import COSTLY, NOMINAL, divisors, is_costly, nominal, stride_in
 from aicc.tensor_ir.recipes.contraction import product_of, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
@@ -29,8 +29,6 @@ from aicc.tensor_ir.recipes.tiles import Problem, choose_tile, tile_cost
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, walk_expr
 
-NOMINAL = 64
-"""What a symbol counts as."""
 CYCLE = 0.25e-9
 """Seconds, of a core at 4 GHz."""
 CALL = 300.0
@@ -156,19 +154,15 @@ def _stores(s: Stmt, times: int) -> Iterator[tuple[int, Expr]]:
     if isinstance(s, Store | Reduce):
         yield times, s.value
     if isinstance(s, For):
-        times *= max(0, _number(s.extent))
+        times *= max(0, nominal(s.extent))
     for c in children(s):
         yield from _stores(c, times)
-
-
-def _number(s: Size) -> int:
-    return s if isinstance(s, int) else evaluate(s, {v.name: NOMINAL for v in symbols(s)})
 
 
 def _count(shape: tuple[Size, ...]) -> int:
     total = 1
     for d in shape:
-        total *= max(0, _number(d))
+        total *= max(0, nominal(d))
     return total
 
 
@@ -203,10 +197,10 @@ def _joined(kernel: Kernel, stage: Stage, own: Load, other: Load) -> tuple[int, 
             continue
         step = stride_in(kernel, own, v)
         if before is None or (step is not None and step == before):
-            together *= max(1, _number(extent))
+            together *= max(1, nominal(extent))
             before = None if step is None else step * extent
         else:
-            apart *= max(1, _number(extent))
+            apart *= max(1, nominal(extent))
     return together, apart
 
 
@@ -220,7 +214,7 @@ def _cycles(
     """Cycles of one lane, two instructions a cycle; those of `products` are known. loops: the
     variables of those around the statement."""
     if isinstance(s, For):
-        inner = times * max(0, _number(s.extent))
+        inner = times * max(0, nominal(s.extent))
         return sum(_cycles(kernel, c, inner, products, (*loops, s.var)) for c in s.body)
     if isinstance(s, If):
         return sum(_cycles(kernel, c, times, products, loops) for c in (*s.then, *s.orelse))

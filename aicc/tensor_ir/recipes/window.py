@@ -18,14 +18,24 @@ from dataclasses import dataclass
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, coefficient, product, symbols
-from aicc.tensor_ir.analysis import Stage, stage_of
+from aicc.symbolic import (
+    Size,
+    ceildiv,
+    coefficient,
+    maximum,
+    minimum,
+    product,
+    substitute,
+    symbols,
+)
+from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import Const, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import (
     BANDS,
     as_number,
     compute_rows,
     lanes_of,
+    nominal,
     own_axes,
     parallelise,
     stride_in,
@@ -34,6 +44,7 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
+from aicc.tensor_ir.schedule_partition import Decide, Partition, Unswitch, conditions
 from aicc.tensor_ir.schedule_separate import Separate
 from aicc.tensor_ir.schedule_stages import ComputeAt, Inline, Pack
 from aicc.tensor_ir.walk import walk_expr
@@ -46,7 +57,9 @@ SPARE = 4
 """Registers left for what is on its way, beside those that hold what windows share."""
 SHARED = 0.9
 """Of its steps, what a reduction may be left with for it to pay to do axis by axis."""
-UNROLLED = 60
+MOST = 8
+"""Rows that a band has at most where only a run knows how many there are."""
+UNROLLED = 32
 """Reduction steps unrolled in one block, about."""
 
 
@@ -160,37 +173,22 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part
     extent = final.axes[column][1]
     exact = isinstance(extent, int) and extent % lanes == 0
     copied = [s.buffer for s in plan.stages() if s.op is None and s.buffer != out]
+    tiles = _Tiles(plan, buffer, column, part)
+    inside = _inside(plan, buffer, names.index(rows[-1]), part) if rows else None
     plan.do(Split(c, lanes, "exact" if exact else "guard"))
     at = f"{c}.o"
     leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at)
-    row, tail = "", False
     if rows:
-        w = rows[-1]
-        size = as_number(final.axes[names.index(w)][1])
-        factor = _rows(size, ROWS if part is None else part.rows)
-        plan.do(Reorder((*leading, w, f"{c}.i")))
-        if factor > 1:
-            plan.do(Split(w, factor, "peel"))
-            tail = plan.has_loop(f"{w}.t")
-            row, w = f"{w}.i", f"{w}.o"
-        leading.append(w)
-    _compute(plan, buffer, leading[-1], row, f"{c}.i", column)
-    _shared(plan, part, leading[-1], column)
-    if tail:
-        rest = f"{rows[-1]}.t"
-        left = plan.loop(rest).extent
-        if isinstance(left, int):
-            plan.do(Split(rest, left, "exact"))
-            _compute(plan, buffer, f"{rest}.o", f"{rest}.i", f"{c}.i.t", column)
-            _shared(plan, part, f"{rest}.o", column)
-        else:
-            _compute(plan, buffer, rest, "", f"{c}.i.t", column)
-            _shared(plan, part, rest, column)
+        plan.do(Reorder((*leading, rows[-1], f"{c}.i")))
+        leading.append(tiles.row(rows[-1], f"{c}.i", inside))
+    else:
+        tiles.compute(at, "", f"{c}.i")
     for name in copied:
         outer = [n for n in leading if n in rows and plan.has_loop(n)]
         at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
         leading = compute_rows(plan, name, at, leading)
-    parallelise(plan, *leading[:2])
+    counted = all(isinstance(e, int) for _, e in final.axes)
+    parallelise(plan, *leading[: 2 if counted else 3])
 
 
 def _bands(plan: Plan, rows: list[str], column: str) -> list[str]:
@@ -199,13 +197,16 @@ def _bands(plan: Plan, rows: list[str], column: str) -> list[str]:
     if not rows:
         return [column]
     *outer, last = rows
-    extent = as_number(plan.loop(last).extent)
-    size = as_number(_moved(plan.kernel))
-    count = as_number(product([plan.loop(n).extent for n in outer]))
+    extent = plan.loop(last).extent
+    count = nominal(product([plan.loop(n).extent for n in outer]))
+    room = BAND * plan.target.l2 * nominal(extent) * count / nominal(_moved(plan.kernel))
+    if not isinstance(extent, int):
+        band = min(MOST, int(room))
+        if band < 2:
+            return [*outer, last, column]
+        plan.do(Split(last, band, "short"))
+        return [*outer, f"{last}.o", column, f"{last}.i"]
     vectors = as_number(plan.loop(column).extent) or 1
-    if extent is None or size is None or count is None:
-        return [*outer, column, last]
-    room = BAND * plan.target.l2 * extent * count / size
     fitting = [n for n in range(1, extent + 1) if extent % n == 0 and n <= room]
     shared = [n for n in fitting if count * vectors * (extent // n) >= BANDS]
     band = max(shared or fitting, default=1)
@@ -223,43 +224,130 @@ def _moved(kernel: Kernel) -> Size:
     return sum(sizes[1:], sizes[0])
 
 
-def _rows(size: int | None, most: int) -> int:
+def _inside(plan: Plan, buffer: str, axis: int, part: Part | None) -> tuple[Size, Size] | None:
+    """From where to where along an axis whose extent only a run knows no window goes beyond a
+    border: conditions are left to what is before and behind. None where the extent is a number."""
+    stage = plan.stage(buffer)
+    v, extent = stage.axes[axis]
+    if v is None or isinstance(extent, int):
+        return None
+    values = [stage.value]
+    ranges = {k: (0, e) for k, e in stage.reduce}
+    if part is not None:
+        shared = plan.stage(part.buffer)
+        ranges |= {k: (0, e) for k, e in shared.reduce}
+        assert isinstance(stage.value, Load)
+        t = shared.axes[axis][0]
+        values.append(shared.value.substitute_sizes({t: stage.value.indices[axis]} if t else {}))
+    begin: Size = 0
+    end: Size = extent
+    for gap in (g for value in values for g in conditions(value) if v in symbols(g)):
+        found = bounds(gap, ranges)
+        coef = None if found is None else coefficient(found[0], v)
+        if found is None or not isinstance(coef, int) or coef == 0:
+            return None
+        rest = substitute(found[0], {v: 0})
+        if not symbols(rest) <= set(plan.kernel.sizes):
+            return None
+        if coef > 0:
+            begin = maximum(begin, ceildiv(-rest, coef))
+        else:
+            end = minimum(end, rest // -coef + 1)
+    return begin, end
+
+
+class _Tiles:
+    """Computes windows in registers, tile by tile of neighbouring results."""
+
+    def __init__(self, plan: Plan, buffer: str, column: int, part: Part | None) -> None:
+        self.plan, self.buffer, self.column, self.part = plan, buffer, column, part
+
+    def row(self, name: str, lane: str, inside: tuple[Size, Size] | None) -> str:
+        """The tiles of a loop over results side by side, lanes inside. The loop over most tiles."""
+        plan = self.plan
+        extent = plan.loop(name).extent
+        most = ROWS if self.part is None else self.part.rows
+        if isinstance(extent, int):
+            return self._counted(name, lane, extent, most)
+        if inside is None:
+            plan.do(Split(name, most, "peel"))
+            self.compute(f"{name}.o", f"{name}.i", lane)
+            self.compute(f"{name}.t", "", f"{lane}.t")
+            return f"{name}.o"
+        begin, end = inside
+        if begin != 0:
+            plan.do(Partition(name, begin))
+            self.compute(f"{name}.a", "", lane)
+            name, lane = f"{name}.p", f"{lane}.p"
+        count = maximum(0, end - begin)
+        done: Size = 0
+        first = ""
+        for size in (most, most // 2):
+            until = count // size * size
+            plan.do(Partition(name, until - done))
+            done = until
+            at = f"{name}.a"
+            plan.do(Split(at, size))
+            self.compute(f"{at}.o", f"{at}.i", lane)
+            plan.do(Decide(f"{at}.o"))
+            first = first or f"{at}.o"
+            name, lane = f"{name}.p", f"{lane}.p"
+        self.compute(name, "", lane)
+        return first
+
+    def _counted(self, name: str, lane: str, extent: int, most: int) -> str:
+        plan, factor = self.plan, _rows(extent, most)
+        if factor < 2:
+            self.compute(name, "", lane)
+            return name
+        plan.do(Split(name, factor, "peel"))
+        self.compute(f"{name}.o", f"{name}.i", lane)
+        rest = f"{name}.t"
+        if plan.has_loop(rest):
+            plan.do(Split(rest, extent % factor, "exact"))
+            self.compute(f"{rest}.o", f"{rest}.i", f"{lane}.t")
+        return f"{name}.o"
+
+    def compute(self, at: str, row: str, lane: str) -> None:
+        """A tile and what its windows share, inside the loop `at`. row: the loop over its results,
+        "" for one."""
+        self._stage(self.buffer, at, row, lane)
+        if self.part is not None:
+            self._stage(self.part.buffer, at, "", "")
+
+    def _stage(self, buffer: str, at: str, row: str, lane: str) -> None:
+        plan = self.plan
+        plan.do(ComputeAt(buffer, at, "register"))
+        acc = plan.newest_buffer()
+        stage_loops = [f"{acc}.{n}" for n in range(len(plan.kernel.buffer(acc).shape))]
+        loops = [n for n in stage_loops if plan.has_loop(n)]
+        depth = [f"{acc}.k{n}" for n in range(16) if plan.has_loop(f"{acc}.k{n}")]
+        plan.do(DecomposeReduction(loops[0]), Reorder((*depth, *loops)))
+        block = 1
+        for n in loops[:-1]:
+            e = plan.loop(n).extent
+            block *= e if isinstance(e, int) else 1
+        for n in reversed(depth):
+            e = plan.loop(n).extent
+            if isinstance(e, int) and e * block <= UNROLLED:
+                plan.do(Unroll(n))
+                block *= e
+            else:
+                break
+        for n in [*loops[:-1], *(f"{x}.s" for x in loops[:-1]), row]:
+            if n and plan.has_loop(n):
+                plan.do(Unroll(n))
+        for n in (f"{loops[-1]}.s", loops[-1], lane):
+            if n:
+                plan.do(Vectorize(n))
+        rolled = [n for n in depth[:-1] if plan.loop(n).kind == "for"]
+        if rolled:
+            plan.attempt(Unswitch(rolled[-1]))
+
+
+def _rows(size: int, most: int) -> int:
     """Outputs per tile for an axis of `size`: a divisor near `most` where there is one."""
-    if size is None:
-        return min(4, most)
     for r in range(most, max(1, most // 2 - 1), -1):
         if size % r == 0:
             return r
     return min(size, most)
-
-
-def _shared(plan: Plan, part: Part | None, at: str, column: int) -> None:
-    """Computes what the windows of a tile share, in registers."""
-    if part is not None:
-        _compute(plan, part.buffer, at, "", "", column)
-
-
-def _compute(plan: Plan, buffer: str, at: str, row: str, lane: str, column: int) -> None:
-    plan.do(ComputeAt(buffer, at, "register"))
-    acc = plan.newest_buffer()
-    stage_loops = [f"{acc}.{n}" for n in range(len(plan.kernel.buffer(acc).shape))]
-    loops = [n for n in stage_loops if plan.has_loop(n)]
-    depth = [f"{acc}.k{n}" for n in range(16) if plan.has_loop(f"{acc}.k{n}")]
-    plan.do(DecomposeReduction(loops[0]), Reorder((*depth, *loops)))
-    block = 1
-    for n in loops[:-1]:
-        e = plan.loop(n).extent
-        block *= e if isinstance(e, int) else 1
-    for n in reversed(depth):
-        e = plan.loop(n).extent
-        if isinstance(e, int) and e * block <= UNROLLED:
-            plan.do(Unroll(n))
-            block *= e
-        else:
-            break
-    for n in [*loops[:-1], *(f"{x}.s" for x in loops[:-1]), row]:
-        if n and plan.has_loop(n):
-            plan.do(Unroll(n))
-    for n in (f"{loops[-1]}.s", loops[-1], lane):
-        if n:
-            plan.do(Vectorize(n))
