@@ -1,8 +1,9 @@
 """Loads and stores: scalars, contiguous vectors, gathers and scatters, and masks.
 
 An access is decided by the stride of its address in the vector variable: 0 is a scalar access, 1 a
-contiguous vector, anything else a gather or scatter. An element that a mask leaves out is neither
-read nor written, not even speculatively.
+contiguous vector, anything else a gather or scatter, or in a local buffer, where the places are
+known, some shuffles. An element of a parameter that a mask leaves out is neither read nor written,
+not even speculatively.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, s
 from aicc.codegen.target import Target
 from aicc.codegen.writer import ZEROS, FunctionWriter
 from aicc.dtypes import nbytes
-from aicc.symbolic import Size, opaques, substitute
+from aicc.symbolic import Size, opaques, product, substitute
 from aicc.tensor_ir.ir import Buffer, Kernel
+
+PICKED = 8
+"""Vectors that the lanes of one are picked from, at most; from more, they are gathered."""
 
 
 class Memory(Addressing):
@@ -68,6 +72,8 @@ class Memory(Addressing):
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
             else:
                 raw = self._load_masked(buffer, pointer)
+        elif (picked := self._picked(buffer, offset)) is not None:
+            raw = picked
         else:
             pointers = self.pointer_vector(buffer, offset)
             raw = self.fn.call(
@@ -81,6 +87,34 @@ class Memory(Addressing):
                 ],
             )
         return self.from_memory(raw, buffer.dtype, self.lanes)
+
+    def _picked(self, buffer: Buffer, offset: Size) -> str | None:
+        """Lanes at known places of a local buffer, from a few vectors by shuffles: what the lanes
+        of a tile are where they alternate between its vectors. None for other places."""
+        count, vector = product(buffer.shape), self.vector
+        private = buffer.scope in ("stack", "register")
+        if not private or not isinstance(count, int) or vector is None:
+            return None
+        lanes: list[int] = []
+        for n in range(self.lanes):
+            place = substitute(offset, {vector: n})
+            if not isinstance(place, int) or place < 0:
+                return None
+            lanes.append(place)
+        parts = sorted({place // self.lanes for place in lanes})
+        if len(parts) > PICKED or (parts[-1] + 1) * self.lanes > count:
+            return None
+        t, raw, have = memory_type(buffer.dtype, self.lanes), "poison", [-1] * self.lanes
+        for part in parts:
+            first = part * self.lanes
+            pointer = self.address(buffer, first)
+            wide = self.fn.value(f"load {t}, ptr {pointer}, align {nbytes(buffer.dtype)}")
+            for n, place in enumerate(lanes):
+                if place // self.lanes == part:
+                    have[n] = self.lanes + place - first
+            raw = self.fn.value(f"shufflevector {t} {raw}, {t} {wide}, {shuffle_mask(have)}")
+            have = [-1 if h < 0 else n for n, h in enumerate(have)]
+        return raw
 
     def _whole_or_none(self, buffer: Buffer) -> bool:
         """True where the mask is one for all lanes and the target has no registers for masks:

@@ -23,6 +23,7 @@ from aicc.symbolic import (
     loop_var,
     maximum,
     minimum,
+    opaques,
     proves_le,
     substitute,
     sym,
@@ -338,7 +339,8 @@ class Reorder(Step):
 class Unroll(Step):
     """for i in 0..n: S   ->   unroll i in 0..n: S, one copy of S per iteration in the code.
 
-    Precondition: n is a number, and no loop inside is parallel.
+    Precondition: n is a number, in each iteration of unrolled loops around, and no loop inside is
+    parallel.
     """
 
     loop: str
@@ -346,7 +348,9 @@ class Unroll(Step):
 
     def apply(self, kernel: Kernel) -> Kernel:
         f = require_loop(self, kernel, self.loop)
-        if not isinstance(f.extent, int):
+        around = enclosing(kernel, f)
+        known = {s.var for s in around if isinstance(s, For) and s.kind == "unroll"}
+        if opaques(f.extent) or not symbols(f.extent) <= known:
             raise self.fail(kernel, f"the extent {f.extent} is not a number")
         if any(isinstance(s, For) and s.kind == "parallel" for s in walk_stmts(f.body)):
             raise self.fail(kernel, "only serial loops are around a parallel loop")

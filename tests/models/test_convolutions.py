@@ -46,6 +46,19 @@ TRANSPOSED = {
     "unstrided": ((1, 16, 7, 8), (16, 24, 3, 3), {"pads": [1, 0, 2, 1]}),
     "unstrided_groups": ((1, 16, 7, 8), (16, 6, 3, 3), {"group": 4, "dilations": [2, 1]}),
     "dilated": ((1, 16, 7, 8), (16, 24, 3, 3), {"strides": [2, 3], "dilations": [2, 2]}),
+    "one_filter": ((1, 16, 7, 18), (16, 1, 2, 2), {"strides": [2, 2]}),
+    "few_filters": (
+        (2, 16, 17, 35),
+        (16, 3, 9, 9),
+        {"strides": [3, 3], "pads": [4] * 4, "output_padding": [2, 2]},
+    ),
+    "few_filters_odd": ((1, 16, 7, 18), (16, 2, 3, 3), {"strides": [2, 2], "pads": [1] * 4}),
+    "few_filters_audio": ((1, 16, 50), (16, 1, 11), {"strides": [5], "pads": [3, 3]}),
+    "few_filters_volume": (
+        (1, 8, 3, 4, 17),
+        (8, 2, 4, 4, 4),
+        {"strides": [2] * 3, "pads": [1] * 6},
+    ),
 }
 POOLING = {
     "maximum": ("MaxPool", (1, 24, 14, 14), {"kernel_shape": [3, 3], "strides": [2, 2]}),
@@ -109,6 +122,14 @@ def test_convolutions(name):
 def test_transposed_convolutions(name):
     shape, weights, attrs = TRANSPOSED[name]
     check(one("ConvTranspose", shape, weights, **attrs), shape)
+
+
+def test_lanes_run_along_pixels_where_filters_are_few():
+    for filters, last in ((1, False), (3, False), (64, True)):
+        model = one("ConvTranspose", (1, 16, 9, 40), (16, filters, 4, 4), strides=[2, 2])
+        graph = aicc.compile(model, stop_after="layout")
+        (node,) = (n for n in graph.nodes if n.op == "ConvTranspose")
+        assert bool(node.attr("channels_last", 0)) is last
 
 
 @pytest.mark.parametrize("name", POOLING)

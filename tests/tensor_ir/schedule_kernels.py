@@ -99,3 +99,11 @@ kernel @k(n: 1..)
     for j in 0..n + 2:
       y[i, j] = select({inside}, x[i - 1, j - 1], 0.0)
 """.format(inside="index(i) >= 1:i64 and index(j - 1) >= 0:i64 and index(j - 1) < index(n)")
+UNEVEN = """
+kernel @k()
+  in x: f32[3, 4]
+  out y: f32[3, 4]
+  for i in 0..3:
+    for j in 0..i + 1:
+      for k in 0..4: y[i, k] += x[j, k]
+"""

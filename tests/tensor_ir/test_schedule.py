@@ -15,6 +15,7 @@ from schedule_kernels import (
     SUM,
     TRIANGLE,
     TWO,
+    UNEVEN,
     WINDOW,
 )
 
@@ -302,6 +303,26 @@ CASES = [
       for i in 0..4: r[i, j] += a[i, k]*b[k, j]
   for u in 0..4:
     for v in 0..6: y[u, v] = max(r[u, v], 0.0)
+""",
+    ),
+    (
+        "unroll_extents_that_unrolled_loops_give",
+        UNEVEN,
+        "unroll(i); unroll(j)",
+        """
+  unroll i in 0..3:
+    unroll j in 0..i + 1:
+      for k in 0..4: y[i, k] += x[j, k]
+""",
+    ),
+    (
+        "reorder_with_extents_of_outer_loops",
+        UNEVEN,
+        "reorder(k, i, j)",
+        """
+  for k in 0..4:
+    for i in 0..3:
+      for j in 0..i + 1: y[i, k] += x[j, k]
 """,
     ),
     (

@@ -183,6 +183,52 @@ class Pointwise(ChannelsLast):
         return super().build(ed, label, inputs)
 
 
+class EitherOrder(ChannelsLast):
+    """A convolution whose results are few per element, or many: lanes run along the pixels, where
+    channels come first, or along the channels; along neither where there is only one."""
+
+    fixed = False
+    alike = False
+
+    def __init__(
+        self,
+        node: Node,
+        x: Sequence[TensorType | None],
+        y: Sequence[TensorType],
+        filters_last: bool = False,
+    ) -> None:
+        super().__init__(node, x, y, filters_last)
+        assert x[0] is not None
+        self.orders: list[Layout] = []
+        if y[0].shape[1] != 1 or x[0].shape[-1] == 1:
+            self.orders.append(channels_last(y[0].rank))
+        if x[0].shape[-1] != 1:
+            self.orders.append(identity(y[0].rank))
+
+    @property
+    def default(self) -> Layout:
+        return self.orders[0]
+
+    def operands(self, label: Layout) -> list[Layout] | None:
+        if label not in self.orders:
+            return None
+        return self._own() if label == identity(len(label)) else super().operands(label)
+
+    def results(self, label: Layout) -> list[Layout]:
+        return [label]
+
+    def from_operand(self, i: int, layout: Layout) -> Layout | None:
+        return self.from_result(layout) if i == 0 else None
+
+    def from_result(self, layout: Layout) -> Layout | None:
+        return layout if layout in self.orders else self.default
+
+    def build(self, ed: Editor, label: Layout, inputs: Sequence[str]) -> Node | str:
+        if label == identity(len(label)):
+            return replace(self.node, inputs=tuple(inputs))
+        return super().build(ed, label, inputs)
+
+
 class Elementwise(Freedom):
     """Axes stay; operands of lower rank align at the last axis, and are unsqueezed where axes that
     they do not have come between."""

@@ -10,6 +10,7 @@ from aicc.graph_ir.passes.axes import (
     AlongAxis,
     AxesOperand,
     ChannelsLast,
+    EitherOrder,
     Elementwise,
     Fixed,
     Freedom,
@@ -161,6 +162,8 @@ TABLE: dict[str, Maker] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
 }
 """Operators that name axes. Elementwise ones are found by what they lower to."""
+EITHER_ORDER = ("ConvTranspose",)
+"""Operators with channels that have tiles for both orders of axes."""
 
 
 def freedom(ed: Editor, node: Node) -> Freedom:
@@ -177,7 +180,8 @@ def freedom(ed: Editor, node: Node) -> Freedom:
         pointwise = is_pointwise(node, x[1] if len(x) > 1 else None)
         computed = len(x) > 1 and ed.constant_of(node.inputs[1]) is None
         last = "filters_last" in op.attributes and computed
-        return (Pointwise if pointwise else ChannelsLast)(node, x, y, last)
+        either = EitherOrder if node.op in EITHER_ORDER else ChannelsLast
+        return (Pointwise if pointwise else either)(node, x, y, last)
     maker = TABLE.get(node.op)
     if maker is not None:
         made = maker(ed, node, x, y)

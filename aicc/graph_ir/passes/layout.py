@@ -255,11 +255,15 @@ class _Choice:
         plain = identity(len(chosen))
         seconds: dict[bool, float] = {}
         for label in dict.fromkeys((plain, f.default, chosen)):
+            if f.operands(label) is None:
+                continue
             self._set(n, label)
             around = {v for v in (*node.inputs, *node.outputs) if v}
             cost = self.node_cost(n, label) + sum(self.value_cost(v) for v in around)
             seconds[label == plain] = min(cost, seconds.get(label == plain, cost))
         self._set(n, chosen)
+        if len(seconds) < 2:
+            return
         what = f"{node.op} with channels first"
         note(Decision("layout", what, chosen == plain, seconds[True], seconds[False], node.origin))
 

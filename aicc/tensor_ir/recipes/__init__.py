@@ -11,6 +11,7 @@ from aicc.tensor_ir.recipes.blocks import blocks, has_blocks
 from aicc.tensor_ir.recipes.chained import chained, has_chain
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
+from aicc.tensor_ir.recipes.interleaved import interleaved
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.plan import Plan
@@ -71,6 +72,7 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         if dots(plan.kernel, stage):
             found.append(rows)
         if roles(stage) is not None:
+            found.append(_applied(interleaved, buffer))
             found.append(_applied(contraction, buffer))
         if column_axis(plan, stage) is not None:
             found.append(_applied(window, buffer))

@@ -57,11 +57,12 @@ def inline_movements(plan: Plan) -> None:
             plan.do(Inline(stage.buffer))
 
 
-def with_epilogue(plan: Plan, buffer: str) -> tuple[str, str]:
+def with_epilogue(plan: Plan, buffer: str, whole: bool = False) -> tuple[str, str]:
     """Makes the reduction's buffer local and what follows it one stage: (accumulator, result).
 
     The result's stage reads the accumulator at the element it writes, its axes in any order; where
-    it splits an index (`acc[i // 2, i % 2]`), its axis is split alike.
+    it splits an index (`acc[i // 2, i % 2]`), its axis is split alike; not the last one where that
+    is to stay `whole`.
     """
     if plan.kernel.buffer(buffer).scope == "out":
         plan.do(CacheWrite(buffer))
@@ -75,15 +76,16 @@ def with_epilogue(plan: Plan, buffer: str) -> tuple[str, str]:
         raise ScheduleError(f"{buffer} has {len(after)} stages after it\n{plan.kernel}")
     out = after[0].buffer
     while True:
-        found = _split_index(plan, out, buffer)
+        found = _split_index(plan, out, buffer, whole)
         if found is None:
             break
         plan.do(SplitAxis(out, *found))
-    own_axes(plan, out, buffer)
+    if not whole:
+        own_axes(plan, out, buffer)
     return buffer, out
 
 
-def _accumulator_load(plan: Plan, out: str, buffer: str) -> Load:
+def accumulator_load(plan: Plan, out: str, buffer: str) -> Load:
     """The one way in which the result's stage reads the accumulator."""
     value = plan.stage(out).value
     loads = [x for x in walk_expr(value) if isinstance(x, Load) and x.buffer == buffer]
@@ -92,10 +94,12 @@ def _accumulator_load(plan: Plan, out: str, buffer: str) -> Load:
     return loads[0]
 
 
-def _split_index(plan: Plan, out: str, buffer: str) -> tuple[int, int] | None:
+def _split_index(plan: Plan, out: str, buffer: str, whole: bool) -> tuple[int, int] | None:
     """An axis of the result, and the factor to split it by, so that an index becomes plain."""
-    load = _accumulator_load(plan, out, buffer)
+    load = accumulator_load(plan, out, buffer)
     axes = {v: n for n, (v, _) in enumerate(plan.stage(out).axes) if v is not None}
+    if whole:
+        axes.pop(plan.stage(out).axes[-1][0] or Sym(""), None)
     for index in load.indices:
         if isinstance(index, Dim) and index.const == 0 and len(index.terms) == 1:
             (monomial, coef) = index.terms[0]
@@ -110,7 +114,7 @@ def _split_index(plan: Plan, out: str, buffer: str) -> tuple[int, int] | None:
 
 def own_axes(plan: Plan, out: str, buffer: str) -> list[Sym | None]:
     """For each axis of the accumulator, the loop variable of the result that runs over it."""
-    load = _accumulator_load(plan, out, buffer)
+    load = accumulator_load(plan, out, buffer)
     axes = {v: e for v, e in plan.stage(out).axes if v is not None}
     found: list[Sym | None] = []
     for index, extent in zip(load.indices, plan.kernel.buffer(buffer).shape, strict=True):
@@ -219,8 +223,11 @@ def as_number(s: Size) -> int | None:
 
 
 def nominal(s: Size) -> int:
-    """A size where symbols count as `NOMINAL`."""
-    return s if isinstance(s, int) else evaluate(s, {v.name: NOMINAL for v in symbols(s)})
+    """A size where symbols count as `NOMINAL`, or as many as they are at most."""
+    if isinstance(s, int):
+        return s
+    values = {v.name: NOMINAL if v.hi is None else min(NOMINAL, v.hi) for v in symbols(s)}
+    return evaluate(s, values)
 
 
 def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = "mask") -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size, Sym, divides, product, symbols
+from aicc.symbolic import Size, Sym, divides, product, symbols, value_range
 from aicc.tensor_ir.analysis import Stage, stage_of
 from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
@@ -426,7 +426,8 @@ class Tiling:
                     plan.do(Split(name, factor), Unroll(f"{name}.i"))
                     break
             else:
-                if room >= 4 and not isinstance(extent, int):
+                most = value_range(extent)[1]
+                if room >= 4 and not isinstance(extent, int) and (most is None or most >= 4):
                     plan.do(Split(name, 4, "peel"), Unroll(f"{name}.i"))
             return
 

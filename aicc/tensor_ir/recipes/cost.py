@@ -22,10 +22,18 @@ from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Sto
 from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
 from aicc.tensor_ir.recipes.common import COSTLY, NOMINAL, divisors, is_costly, nominal, stride_in
-from aicc.tensor_ir.recipes.contraction import product_of, roles
+from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
+from aicc.tensor_ir.recipes.interleaved import (
+    NOMINAL_PIXELS,
+    Problem,
+    alternates,
+    choose_block,
+    problem_of,
+)
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
-from aicc.tensor_ir.recipes.tiles import Problem, choose_tile, tile_cost
+from aicc.tensor_ir.recipes.tiles import Problem as Tiled
+from aicc.tensor_ir.recipes.tiles import choose_tile, tile_cost
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, walk_expr
 
@@ -38,6 +46,8 @@ EXPANDED = 12.0
 TURNED = 3.0
 """Instructions more for a load whose lanes are side by side along another axis: blocks turn in
 registers."""
+IN_TURN = 1.0
+"""Instructions more for a load whose lanes alternate between vectors that are in registers."""
 GATHERED = 24.0
 """Instructions more for a load whose lanes are apart."""
 SCATTERED = 100.0
@@ -173,6 +183,13 @@ def product_cycles(kernel: Kernel, stage: Stage, machine: Machine) -> float | No
     if found is None:
         return None
     dtype = kernel.buffer(stage.buffer).dtype
+    in_turn = _phases(kernel, stage, found)
+    if in_turn is not None:
+        choice = choose_block(machine, machine.lanes(dtype), in_turn)
+        if choice is not None:
+            pixels = in_turn.pixels or NOMINAL_PIXELS
+            count = math.prod(in_turn.rows) * in_turn.phases * pixels * in_turn.window
+            return choice[0] * machine.lanes(dtype) / max(1, count * in_turn.depth)
     rows, _ = _joined(kernel, stage, found.left, found.right)
     columns, _ = _joined(kernel, stage, found.right, found.left)
     depth = _count(tuple(e for _, e in stage.reduce))
@@ -181,10 +198,35 @@ def product_cycles(kernel: Kernel, stage: Stage, machine: Machine) -> float | No
         step = stride_in(kernel, found.right, v)
         if isinstance(step, int) and kernel.buffer(found.right.buffer).scope != "const":
             apart = max(apart, step * nbytes(dtype)) if extent != 1 else apart
-    problem = Problem(rows, columns, depth, right_stride=apart)
+    problem = Tiled(rows, columns, depth, right_stride=apart)
     tile = choose_tile(machine, dtype, problem)
     cycles = tile_cost(machine, tile, problem) * rows
     return cycles * machine.lanes(dtype) / max(1, rows * columns * depth)
+
+
+def _phases(kernel: Kernel, stage: Stage, found: Roles) -> Problem | None:
+    """A product whose results are taken in turn from phases, over contiguous data; else None."""
+    v = stage.axes[-1][0]
+    if found.column != len(stage.axes) - 1 or v is None:
+        return None
+    if stride_in(kernel, found.right, v) != 1:
+        return None
+    for n in readers(kernel, stage.buffer):
+        for loops, load in _places(kernel.body[n]):
+            if load.buffer == stage.buffer and loops:
+                stride = alternates(load, loops[-1])
+                return None if stride is None else problem_of(stage, found, stride)
+    return None
+
+
+def _places(s: Stmt, loops: tuple[Sym, ...] = ()) -> Iterator[tuple[tuple[Sym, ...], Load]]:
+    """The loads in a statement, with the variables of the loops around them."""
+    if isinstance(s, For):
+        loops = (*loops, s.var)
+    if isinstance(s, Store | Reduce):
+        yield from ((loops, x) for x in walk_expr(s.value) if isinstance(x, Load))
+    for c in children(s):
+        yield from _places(c, loops)
 
 
 def _joined(kernel: Kernel, stage: Stage, own: Load, other: Load) -> tuple[int, int]:
@@ -242,7 +284,9 @@ def _gathers(kernel: Kernel, s: Store | Reduce, loops: tuple[Sym, ...]) -> float
             return 0.0
         total = 0.0
         for x in loads:
-            if not _side_by_side(kernel, x, v):
+            if kernel.buffer(x.buffer).scope == "temp" and alternates(x, v):
+                total += IN_TURN
+            elif not _side_by_side(kernel, x, v):
                 turns = any(stride_in(kernel, x, w) == 1 for w in loops if w != v)
                 total += TURNED if turns else GATHERED
         return total
