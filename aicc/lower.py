@@ -21,6 +21,7 @@ from aicc.graph_ir.passes.fuse import Access, Description, Fuser, Kind
 from aicc.graph_ir.places import Places, takes_no_kernel
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
+from aicc.shared_layouts import share_layouts
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.analysis import reads as buffers_read
@@ -479,11 +480,17 @@ def _name(nodes: Sequence[Node], taken: Mapping[str, Kernel]) -> str:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Module -> Module: each kernel as its recipe schedules it for `machine`."""
+    """Module -> Module: each kernel as its recipe schedules it for `machine`. Constants that it
+    packs are read by others in that layout too, where little time is lost (`share_layouts`)."""
 
     machine: Machine
     name: ClassVar[str] = "schedule"
 
     def __call__(self, module: Module) -> Module:
-        kernels = {n: scheduled(k, self.machine)[0] for n, k in module.kernels.items()}
-        return Module(module.graph, kernels)
+        def schedule(kernel: Kernel) -> Kernel:
+            return scheduled(kernel, self.machine)[0]
+
+        kernels = {name: schedule(k) for name, k in module.kernels.items()}
+        size = sum(data.nbytes for data in module.graph.constants.values())
+        cold = not constants_stay(size, self.machine)
+        return share_layouts(module, kernels, schedule, lambda k: estimate(k, self.machine, cold))

@@ -79,6 +79,18 @@ def work(kernel: Kernel) -> Work:
     )
 
 
+def touched(kernel: Kernel, buffer: str) -> Size:
+    """The elements of a parameter that an unscheduled kernel reads, each once; counted as for
+    `work`."""
+    count = _Count(kernel)
+    count.visit(kernel.body, 1, 1, {})
+    total: Size = 0
+    for (name, passes), times in count.touched.items():
+        if name == buffer:
+            total = total + times * passes
+    return minimum(product(kernel.buffer(buffer).shape), total)
+
+
 def loop_cycles(kernel: Kernel, loop: For, lanes: int) -> Size:
     """The cycles that one core takes for a loop, roughly: its arithmetic, or the bytes that it can
     touch. It depends on the kernel's symbols, and on variables of loops around where extents depend
