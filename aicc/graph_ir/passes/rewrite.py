@@ -259,11 +259,16 @@ class Editor(GraphRewriter):
             node = replace(node, inputs=inputs, regions=regions)
         return node
 
+    def adopt_constants(self, region: Graph) -> None:
+        """Makes a region's constants this graph's own."""
+        self.new.constants.update(region.constants)
+        self.new.types.update({n: region.types[n] for n in region.constants})
+        self._own.update(region.constants)
+
     def inline(self, region: Graph) -> list[str]:
         """The results of a region without inputs, whose nodes become part of this graph."""
-        self.new.constants.update(region.constants)
+        self.adopt_constants(region)
         self.new.types.update(region.types)
-        self._own.update(region.constants)
         for node in region.nodes:
             node = self.renamed(node)
             for o, v in zip(node.outputs, self.offer(node), strict=True):

@@ -48,6 +48,7 @@ from aicc.graph_ir.passes.simplify_shapes import (
     zero_pad,
 )
 from aicc.graph_ir.passes.simplify_windows import padding_inside
+from aicc.graph_ir.passes.unroll import unroll_loop, unroll_scan
 from aicc.ops import registry
 
 Array = np.ndarray[Any, Any]
@@ -88,8 +89,8 @@ class _Simplifier:
         folded = self.fold(ed, node)
         if folded is not None:
             return folded
-        if node.op == "If":
-            return inline_if(ed, node)
+        if node.op in CONTROL:
+            return CONTROL[node.op](ed, node)
         if sum(1 for o in node.outputs if o) == 1 and node.outputs[0]:
             for rule in RULES.get(node.op, ()):
                 value = rule(ed, node)
@@ -120,6 +121,12 @@ def inline_if(ed: Editor, node: Node) -> list[str] | None:
     chosen = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
     return ed.inline(node.regions[names.index(chosen)])
 
+
+CONTROL: dict[str, Callable[[Editor, Node], list[str] | None]] = {
+    "If": inline_if,
+    "Loop": unroll_loop,
+    "Scan": unroll_scan,
+}
 
 # --- the table ----------------------------------------------------------------------------------
 
