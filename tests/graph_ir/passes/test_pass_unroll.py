@@ -12,7 +12,7 @@ from aicc.graph_ir.passes import unroll
 from aicc.graph_ir.passes.fold import Fold
 from aicc.graph_ir.passes.simplify import Simplify
 
-F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+F, I64, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 value = helper.make_tensor_value_info
 node = helper.make_node
 
@@ -29,7 +29,7 @@ def loop(nodes, trips, again="go", start=True):
     body = helper.make_graph(
         nodes,
         "body",
-        [value("i", I, []), value("go", B, []), value("s_in", F, [3])],
+        [value("i", I64, []), value("go", B, []), value("s_in", F, [3])],
         [value(again, B, []), value("s_out", F, [3]), value("row", F, [3])],
     )
     return model(
@@ -102,7 +102,7 @@ def test_loops_in_loops():
     inner = helper.make_graph(
         [node("Mul", ["a", "w"], ["b"]), node("Identity", ["on"], ["on_"])],
         "inner",
-        [value("j", I, []), value("on", B, []), value("a", F, [3])],
+        [value("j", I64, []), value("on", B, []), value("a", F, [3])],
         [value("on_", B, []), value("b", F, [3])],
     )
     nodes = [
@@ -119,11 +119,15 @@ def test_loops_in_loops():
 @pytest.mark.parametrize("axis, backward, out_axis, reverse", [(0, 0, 0, 0), (1, 1, -1, 1)])
 def test_a_scan_becomes_its_iterations(axis, backward, out_axis, reverse):
     body = helper.make_graph(
-        [node("Mul", ["h", "w"], ["t"]), node("Add", ["t", "x_t"], ["h_"]), node("Abs", ["h_"], ["o"])],
+        [
+            node("Mul", ["h", "w"], ["t"]),
+            node("Add", ["t", "x_t"], ["h_"]),
+            node("Abs", ["h_"], ["o"]),
+        ],
         "body",
         [value("h", F, [2]), value("x_t", F, [2])],
         [value("h_", F, [2]), value("o", F, [2])],
-    )  # fmt: skip
+    )
     scan = node(
         "Scan", ["h0", "x"], ["y", "outs"], body=body, num_scan_inputs=1,
         scan_input_axes=[axis], scan_input_directions=[backward],
