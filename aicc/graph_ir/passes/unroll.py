@@ -15,7 +15,7 @@ from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.symbolic import symbols
 
-UNROLLED_NODES = 800
+UNROLLED_NODES = 1500
 """Nodes that a loop may become: what compiles in seconds."""
 
 
@@ -56,11 +56,11 @@ def unroll_scan(ed: Editor, node: Node) -> list[str] | None:
         return None
     ed.adopt_constants(body)
     backward = _each(node, "scan_input_directions", scans)
+    parts = [_elements(ed, x, axis, count) for x, axis in zip(sequences, axes, strict=True)]
+    parts = [p[::-1] if b else p for p, b in zip(parts, backward, strict=True)]
     carried = list(node.inputs[:states])
     stacks: list[list[str]] = []
-    for trip in range(count):
-        places = [count - 1 - trip if b else trip for b in backward]
-        given = [_element(ed, *at) for at in zip(sequences, axes, places, strict=True)]
+    for given in zip(*parts, strict=True):
         results = iteration(ed, body, [*carried, *given])
         carried, elements = results[:states], results[states:]
         stacks.append(elements)
@@ -106,10 +106,14 @@ def iteration(ed: Editor, body: Graph, given: Sequence[str]) -> list[str]:
     return [value(o) for o in body.outputs]
 
 
-def _element(ed: Editor, sequence: str, axis: int, place: int) -> str:
-    bounds = (ed.constant(np.array([v], np.int64)) for v in (place, place + 1, axis, 1))
-    row = ed.op("Slice", sequence, *bounds)
-    return str(ed.op("Squeeze", row, ed.constant(np.array([axis], np.int64))))
+def _elements(ed: Editor, sequence: str, axis: int, count: int) -> list[str]:
+    """What a sequence has along an axis, without that axis."""
+    at = ed.constant(np.array([axis], np.int64))
+    if count == 1:
+        return [str(ed.op("Squeeze", sequence, at))]
+    sizes = ed.constant(np.ones(count, np.int64))
+    rows = ed.op("Split", sequence, sizes, n_outputs=count, axis=axis)
+    return [str(ed.op("Squeeze", row, at)) for row in rows]
 
 
 def _stack(ed: Editor, parts: Sequence[str], axis: int) -> str:
