@@ -35,6 +35,8 @@ SMALLER = 1.05
 MORE = 10 << 20
 """Bytes. Transformed weights take up to twice those of the original ones; a third of these more, up
 to so many. Tiles of 2 are possible everywhere, whose weights are 16/9 of the size."""
+FEW = 4
+"""Channels. Vectors of fewer are mostly empty."""
 SMALL = 24 << 20
 """Bytes. Models whose weights are fewer may come to so many: a process holds more without any."""
 
@@ -248,7 +250,8 @@ def _sketch(ed: Editor, types: Mapping[str, TensorType], weights: tuple[int, ...
 
 def _fits(ed: Editor, node: Node) -> bool:
     """True for a 3x3 convolution of float32 data, channels last, with constant weights, in one
-    group, without gaps, bias or strides; of several filters, or its products are of vectors."""
+    group, without gaps, bias or strides; of several filters, or its products are of vectors; of
+    some channels, of which the vectors of its transforms are."""
     if not node.attr("channels_last", 0) or node.attr("group", 1) != 1:
         return False
     if node.attr("filters_last", 0):
@@ -259,7 +262,7 @@ def _fits(ed: Editor, node: Node) -> bool:
         return False
     weights = ed.constant_of(node.inputs[1])
     x = ed.type_of(node.inputs[0])
-    if weights is None or weights.shape[0] == 1:
+    if weights is None or weights.shape[0] == 1 or weights.shape[1] < FEW:
         return False
     return weights.shape[2:] == (3, 3) and x.dtype == "f32"
 

@@ -77,8 +77,8 @@ def test_sizes_that_a_run_tells():
     from aicc.symbolic import sym
 
     b = Build()
-    x = b.input("x", sym("n"), sym("h", lo=1), sym("w", lo=1), 3)
-    y = b("Conv", x, b.weights(4, 3, 3, 3), pads=(1, 1, 1, 1), channels_last=1)
+    x = b.input("x", sym("n"), sym("h", lo=1), sym("w", lo=1), 4)
+    y = b("Conv", x, b.weights(4, 4, 3, 3), pads=(1, 1, 1, 1), channels_last=1)
     assert ops(applied(b.done(y), Winograd(by_tile(4)))) == THREE
 
 
@@ -103,8 +103,9 @@ def test_what_is_no_3x3_convolution_of_constant_weights_stays():
     biased = b("Conv", x, b.weights(4, 4, 3, 3), b.weights(4), channels_last=1)
     free = b("Conv", x, b.input("w", 4, 4, 3, 3), channels_last=1)
     first = b("Conv", b.input("z", 1, 4, 8, 8), b.weights(4, 4, 3, 3))
-    graph = b.done(grouped, larger, biased, free, first)
-    assert ops(applied(graph, Winograd(by_tile(4)))) == ["Conv"] * 5
+    picture = b("Conv", b.input("p", 1, 8, 8, 3), b.weights(4, 3, 3, 3), channels_last=1)
+    graph = b.done(grouped, larger, biased, free, first, picture)
+    assert ops(applied(graph, Winograd(by_tile(4)))) == ["Conv"] * 6
 
 
 def test_the_direct_sum_stays_where_it_is_faster_and_where_no_tile_is_allowed():
