@@ -1,21 +1,21 @@
 """Element types: one table shared by every level.
 
 Names follow the text forms: f64 f32 f16 bf16, i8..i64, u8..u64, bool, str (host only). A bool is
-one byte, 0 or 1. numpy has no bf16 of its own; `ml_dtypes`, which onnx depends on, provides it.
+one byte, 0 or 1. numpy has no bf16 of its own; `ml_dtypes`, which onnx depends on, provides it, and
+is imported where there are such data.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 _NUMPY: dict[str, Any] = {
     "f64": np.float64,
     "f32": np.float32,
     "f16": np.float16,
-    "bf16": ml_dtypes.bfloat16,
     "i64": np.int64,
     "i32": np.int32,
     "i16": np.int16,
@@ -55,7 +55,15 @@ ALL = (*NUMERIC, "bool", "str")
 
 def to_numpy(dtype: str) -> np.dtype[Any]:
     """The numpy dtype of a name."""
-    made: np.dtype[Any] = np.dtype(_NUMPY[dtype])
+    made: np.dtype[Any] = _bf16() if dtype == "bf16" else np.dtype(_NUMPY[dtype])
+    return made
+
+
+@functools.cache
+def _bf16() -> np.dtype[Any]:
+    import ml_dtypes
+
+    made: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return made
 
 
@@ -64,7 +72,7 @@ def from_numpy(dtype: Any) -> str:
     d = np.dtype(dtype)
     if d.kind in "UST":
         return "str"
-    return _NAMES[d]
+    return "bf16" if d.name == "bfloat16" else _NAMES[d]
 
 
 def nbytes(dtype: str) -> int:

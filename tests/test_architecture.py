@@ -18,7 +18,17 @@ ROOT = Path(aicc.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 NAMES = {path: str(path.relative_to(ROOT).with_suffix("")).replace("/", ".") for path in FILES}
 
-COMMON = {"errors", "dtypes", "symbolic", "text", "config", "decisions", "pages", "uniform"}
+COMMON = {
+    "errors",
+    "dtypes",
+    "symbolic",
+    "text",
+    "config",
+    "decisions",
+    "pages",
+    "uniform",
+    "digest",
+}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -36,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codegen": {*COMMON, "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),
     "uniform": set(),
+    "digest": set(),
     "runtime": {*COMMON, "memory"},
     "model": {*COMMON, "runtime"},
     "loading": {

@@ -8,7 +8,6 @@ cannot be read or written is no fault: LLVM is asked.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import json
 import logging
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aicc import config
+from aicc.digest import sha256
 
 log = logging.getLogger("aicc")
 CPUINFO = Path("/proc/cpuinfo")
@@ -45,7 +45,7 @@ def host() -> Host:
     known = processor()
     if not known:
         return ask_llvm()
-    key = hashlib.sha256(f"{llvm_identity()}\n{known}".encode()).hexdigest()[:16]
+    key = sha256(f"{llvm_identity()}\n{known}".encode()).hex()[:16]
     try:
         path = config.cache_folder() / f"host-{key}.json"
     except RuntimeError:  # nobody's home

@@ -364,7 +364,7 @@ print(*sorted(sys.modules))
     own = {m for m in modules if m.startswith("aicc.")}
     packages = {m.split(".")[1] for m in own}
     wanted = {"config", "dtypes", "errors", "loading", "memory", "model", "pages", "runtime"}
-    assert packages == wanted | {"symbolic", "text", "codegen"}
+    assert packages == wanted | {"symbolic", "text", "codegen", "digest"}
     codegen = {m for m in own if m.startswith("aicc.codegen.")}
     assert codegen - {"aicc.codegen.jit"} == {"aicc.codegen.host", "aicc.codegen.target"}
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), mlp()(np.load(tmp_path / "x.npy")))
