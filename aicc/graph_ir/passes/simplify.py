@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from aicc.graph_ir.graph import Graph, Node
+from aicc.graph_ir.passes.control_flow import inline_if, unroll_loop, unroll_scan
 from aicc.graph_ir.passes.fold import Fold, Folder
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.passes.simplify_arithmetic import (
@@ -48,7 +49,6 @@ from aicc.graph_ir.passes.simplify_shapes import (
     zero_pad,
 )
 from aicc.graph_ir.passes.simplify_windows import padding_inside
-from aicc.graph_ir.passes.unroll import unroll_loop, unroll_scan
 from aicc.ops import registry
 
 Array = np.ndarray[Any, Any]
@@ -107,19 +107,6 @@ class _Simplifier:
         key = (node.op, node.inputs, node.attrs, wanted)
         known: tuple[str, ...] | None = ed.memo.setdefault(key, node.outputs)
         return None if known is node.outputs else known
-
-
-# --- control flow -------------------------------------------------------------------------------
-
-
-def inline_if(ed: Editor, node: Node) -> list[str] | None:
-    """If(@condition) -> the nodes of the branch that it chooses"""
-    condition = ed.constant_of(node.inputs[0])
-    if condition is None or condition.size != 1:
-        return None
-    names = list(registry.get("If").attributes)
-    chosen = "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"
-    return ed.inline(node.regions[names.index(chosen)])
 
 
 CONTROL: dict[str, Callable[[Editor, Node], list[str] | None]] = {

@@ -1,4 +1,4 @@
-"""Loops of a known length, through the passes that meet them and as compiled models."""
+"""If, Loop and Scan that need no host: by the pass that makes plain nodes of them, and compiled."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pass_builder import agree, ops
 import aicc
 from aicc.frontend import load_model
 from aicc.graph_ir.evaluate import evaluate
-from aicc.graph_ir.passes import unroll
+from aicc.graph_ir.passes import control_flow
 from aicc.graph_ir.passes.fold import Fold
 from aicc.graph_ir.passes.simplify import Simplify
 
@@ -94,7 +94,7 @@ def test_loops_that_may_end_are_left(again, extra, start):
 def test_no_iteration_and_many_are_left(monkeypatch):
     assert ops(simplified(loop(STEP, 0))) == ["Loop"]
     assert "Loop" not in ops(simplified(loop(STEP, 6)))
-    monkeypatch.setattr(unroll, "UNROLLED_NODES", 6 * len(STEP) - 1)
+    monkeypatch.setattr(control_flow, "UNROLLED_NODES", 6 * len(STEP) - 1)
     assert ops(simplified(loop(STEP, 6))) == ["Loop"]
 
 
@@ -160,3 +160,44 @@ def test_a_scan_of_a_length_that_a_run_tells_is_left():
     assert ops(graph) == ["Scan"]
     feed = {"h0": np.zeros(2, np.float32), "x": np.ones((3, 2), np.float32)}
     np.testing.assert_array_equal(evaluate(graph, feed)["y"], [3, 3])
+
+
+def choice(then, other, sizes=((3,), (3,)), condition=(), **constants):
+    """y = If(c): each branch is the nodes that make `a` of x."""
+    branches = [
+        helper.make_graph(nodes, name, [], [value("a", F, list(size))])
+        for nodes, name, size in zip((then, other), ("then", "other"), sizes)
+    ]
+    return model(
+        [node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1])],
+        [value("c", B, list(condition)), value("x", F, [3]), value("i", I64, [3])],
+        [value("y", F, None)],
+        **constants,
+    )
+
+
+@pytest.mark.parametrize("condition", [(), (1,), (1, 1)])
+def test_both_branches_of_an_if_are_computed_where_neither_can_fail(condition):
+    made = choice([node("Exp", ["x"], ["a"])], [node("Log", ["x"], ["a"])], condition=condition)
+    after = simplified(made)
+    assert sorted(ops(after))[:2] == ["Exp", "Log"] and ops(after)[-1] == "Where"
+    compiled = aicc.compile(made, threads=1)
+    assert not compiled.report().host_ops
+    x = np.array([-1, 1, 2], np.float32)  # a logarithm that is not chosen may be NaN
+    for c in (True, False):
+        feed = {"c": np.full(condition, c), "x": x, "i": np.zeros(3, np.int64)}
+        with np.errstate(invalid="ignore"):
+            expected = np.exp(x) if c else np.log(x)
+        np.testing.assert_allclose(compiled.run(None, feed)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other, size",
+    [
+        ([node("Gather", ["x", "i"], ["a"])], (3,)),  # an index may be none
+        ([node("Concat", ["x", "x"], ["a"], axis=0)], (6,)),
+    ],
+)
+def test_branches_that_may_fail_or_differ_stay_branches(other, size):
+    made = choice([node("Exp", ["x"], ["a"])], other, ((3,), size))
+    assert ops(Simplify()(load_model(made))) == ["If"]

@@ -1,7 +1,8 @@
-"""Loops whose number of iterations is known become their iterations, one behind the other.
+"""Control flow as plain nodes, so that it runs as native code.
 
-So they run as native code, the iterations share their kernels, and sizes that depend on the number
-of the iteration are known.
+An If takes the branch of a known condition; of one that only a run can tell, it takes both branches
+and chooses between their results. Loops whose number of iterations is known become these, one
+behind the other: they share their kernels, and sizes that depend on the number are known.
 """
 
 from __future__ import annotations
@@ -11,12 +12,57 @@ from dataclasses import replace
 
 import numpy as np
 
+from aicc.dtypes import FLOATS
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.passes.rewrite import Editor
+from aicc.graph_ir.types import TensorType
+from aicc.ops import registry
 from aicc.symbolic import symbols
 
 UNROLLED_NODES = 1500
 """Nodes that a loop may become: what compiles in seconds."""
+LOOK_UP = ("Gather", "Scatter", "OneHot")
+"""Beginnings of the names of operators that refuse some data."""
+
+
+def inline_if(ed: Editor, node: Node) -> list[str] | None:
+    """If(@condition) -> the nodes of the branch that it chooses;
+    If(%condition) -> Where(%condition, the results of one branch, those of the other)"""
+    names = list(registry.get("If").attributes)
+    branches = [node.regions[names.index(n)] for n in ("then_branch", "else_branch")]
+    condition = ed.constant_of(node.inputs[0])
+    if condition is not None and condition.size == 1:
+        return ed.inline(branches[0 if bool(condition.reshape(-1)[0]) else 1])
+    if ed.type_of(node.inputs[0]).count != 1 or not all(_never_fails(ed, b) for b in branches):
+        return None
+    types = [[_type_in(ed, b, o) for o in b.outputs] for b in branches]
+    if any(a.dtype != b.dtype or a.shape != b.shape for a, b in zip(*types, strict=True)):
+        return None
+    chosen = str(ed.op("Reshape", node.inputs[0], ed.constant(np.zeros(0, np.int64))))
+    both = [ed.inline(b) for b in branches]
+    return [str(ed.op("Where", chosen, a, b)) for a, b in zip(*both, strict=True)]
+
+
+def _type_in(ed: Editor, region: Graph, value: str) -> TensorType:
+    return region.types.get(value) or ed.type_of(value)
+
+
+def _never_fails(ed: Editor, branch: Graph) -> bool:
+    """True where a branch may run though it is not chosen: it computes floats of known sizes of
+    floats and constants, of which nothing is looked up."""
+    for node in branch.nodes:
+        op = registry.find(node.op)
+        if op is None or not op.deterministic or node.regions or node.op.startswith(LOOK_UP):
+            return False
+        for name in (*node.inputs, *node.outputs):
+            if not name or name in branch.constants or ed.constant_of(ed.resolve(name)) is not None:
+                continue
+            t = _type_in(ed, branch, name)
+            if t.dtype not in (*FLOATS, "bool") or not all(isinstance(d, int) for d in t.shape):
+                return False
+    return all(
+        all(isinstance(d, int) for d in _type_in(ed, branch, o).shape) for o in branch.outputs
+    )
 
 
 def unroll_loop(ed: Editor, node: Node) -> list[str] | None:
