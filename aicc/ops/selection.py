@@ -13,6 +13,7 @@ from aicc.dtypes import NUMERIC, is_float
 from aicc.graph_ir.types import TensorType
 from aicc.ops.heaps import Heap, Item
 from aicc.ops.indexing import loops
+from aicc.ops.ranking import KEYED, all_pairs
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import floats, integers, ints, sample
 from aicc.ops.sizes import axis_in
@@ -107,6 +108,27 @@ class ArgMin(ArgExtreme):
     extreme = "min"
 
 
+def _ahead(largest: bool, x: Expr, y: Expr) -> Expr:
+    """True where a value comes before another. NaN is above all numbers."""
+    ahead = call("gt" if largest else "lt", x, y)
+    if is_float(x.dtype):
+        nan_x, nan_y = call("isnan", x), call("isnan", y)
+        first, second = (nan_x, nan_y) if largest else (nan_y, nan_x)
+        ahead = call("or", ahead, call("and", first, call("not", second)))
+    return ahead
+
+
+def comes_before(largest: bool, x: Expr, m: Expr, y: Expr, n: Expr) -> Expr:
+    """True where element m with value x comes before element n with value y.
+
+    NaN is above all numbers and equal to itself, so that this is an order.
+    """
+    equal = call("eq", x, y)
+    if is_float(x.dtype):
+        equal = call("or", equal, call("and", call("isnan", x), call("isnan", y)))
+    return call("or", _ahead(largest, x, y), call("and", equal, call("lt", m, n)))
+
+
 @operator("TopK", inputs=2, attributes={"axis": -1, "largest": 1, "sorted": 1})
 class TopK(Operator):
     """The k largest (or smallest) elements along `axis` and their indices, in order.
@@ -147,6 +169,22 @@ class TopK(Operator):
         indices = np.moveaxis(order.reshape(*keys.shape[:-1], count), -1, axis)
         return [np.take_along_axis(x, indices, axis), indices.copy()][: ctx.n_outputs]
 
+    def decompose(self, ctx: OpContext, g: Any, *inputs: str) -> list[str] | None:
+        """Short rows: where each element belongs is the number of those before it."""
+        x, axis = ctx.input(0), axis_in(ctx, int(ctx.attrs["axis"]), ctx.input(0).rank)
+        k, extent = ctx.value(1), x.shape[axis]
+        if k is None or not isinstance(k[0], int) or not isinstance(extent, int):
+            return None
+        if x.dtype not in KEYED:
+            return None
+        if not 0 < k[0] <= extent or not all_pairs(extent, k[0]):
+            return None
+        largest = int(ctx.attrs["largest"])
+        keys = g.op("aicc::OrderKeys", inputs[0], largest=largest)
+        ranks = g.op("aicc::Ranks", keys, axis=axis)
+        made = g.op("aicc::Ranked", inputs[0], ranks, axis=axis, k=k[0], n_outputs=2)
+        return list(made)[: ctx.n_outputs]
+
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         x = inputs[0]
         assert x is not None
@@ -160,7 +198,7 @@ class TopK(Operator):
             return [b.compute(shape, lambda *i, t=t: const(0, t.dtype)) for t in ctx.outputs]
 
         def ahead(a: Item, c: Item) -> Expr:
-            return self._before(ctx, *a, *c)
+            return comes_before(bool(ctx.attrs["largest"]), *a, *c)
 
         heap = Heap.make(b, x.dtype, shape, axis, (), ahead, _last(k))
         with ExitStack() as stack:
@@ -181,29 +219,10 @@ class TopK(Operator):
                 behind = call("le" if ctx.attrs["largest"] else "ge", value, root)
                 scan.enter_context(b.when(call("not", behind)))
                 if is_float(x.dtype):
-                    scan.enter_context(b.when(self._ahead(ctx, value, root)))
+                    scan.enter_context(b.when(_ahead(bool(ctx.attrs["largest"]), value, root)))
                 heap.replace(own(c), k)
             heap.sort(k)
         return [heap.values, heap.places][: ctx.n_outputs]
-
-    def _ahead(self, ctx: OpContext, x: Expr, y: Expr) -> Expr:
-        """True where a value comes before another. NaN is above all numbers."""
-        ahead = call("gt" if ctx.attrs["largest"] else "lt", x, y)
-        if is_float(x.dtype):
-            nan_x, nan_y = call("isnan", x), call("isnan", y)
-            first, second = (nan_x, nan_y) if ctx.attrs["largest"] else (nan_y, nan_x)
-            ahead = call("or", ahead, call("and", first, call("not", second)))
-        return ahead
-
-    def _before(self, ctx: OpContext, x: Expr, m: Expr, y: Expr, n: Expr) -> Expr:
-        """True where element m with value x comes before element n with value y.
-
-        NaN is above all numbers and equal to itself, so that this is an order.
-        """
-        equal = call("eq", x, y)
-        if is_float(x.dtype):
-            equal = call("or", equal, call("and", call("isnan", x), call("isnan", y)))
-        return call("or", self._ahead(ctx, x, y), call("and", equal, call("lt", m, n)))
 
     def cases(self) -> Iterable[Case]:
         x = floats(3, 7, 4)
