@@ -136,9 +136,8 @@ class Ranked(Operator):
         x, ranks = inputs
         assert x is not None and ranks is not None
         axis, k = int(ctx.attrs["axis"]), int(ctx.attrs["k"])
-        values, places = (
-            b.temp(n, t.dtype, t.shape) for n, t in zip(("values", "places"), ctx.outputs)
-        )
+        shape = ctx.outputs[0].shape
+        values, places = b.temp("values", x.dtype, shape), b.temp("places", "i64", shape)
         with ExitStack() as stack:
             i = loops(b, stack, "i", (*x.shape[:axis], *x.shape[axis + 1 :]))
             n = stack.enter_context(b.loop("n", 0, x.shape[axis]))
