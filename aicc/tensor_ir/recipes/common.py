@@ -259,22 +259,27 @@ BANDS = 12
 """Bands of rows that a loop is cut into at least, so that threads have equal shares."""
 
 
+FEW = 4
+"""Rows of a band at most where only a run knows how many rows there are."""
+
+
 def compute_rows(plan: Plan, buffer: str, at: str, leading: list[str]) -> list[str]:
     """Computes a copy with a halo (a padded input) for the rows that iterations of `at` read: for
     several iterations together where the copy stays in cache, since their halos overlap.
 
     The loops around a tile, `at` replaced by the two that it was split into.
     """
-    extent = as_number(plan.loop(at).extent) or 0
+    extent = plan.loop(at).extent
 
     def near(kernel: Kernel) -> bool:
         made = kernel.buffers[-1]
-        size = as_number(product(made.shape))
-        return size is not None and size * nbytes(made.dtype) <= plan.target.l2 // 4
+        return nominal(product(made.shape)) * nbytes(made.dtype) <= plan.target.l2 // 4
 
     for factor in (8, 4, 2):
-        if extent % factor == 0 and extent // factor >= BANDS:
-            steps = (Split(at, factor), ComputeAt(buffer, f"{at}.o", "stack"))
+        even = isinstance(extent, int) and extent % factor == 0 and extent // factor >= BANDS
+        if even or (factor <= FEW and not isinstance(extent, int)):
+            split = Split(at, factor, "exact" if even else "short")
+            steps = (split, ComputeAt(buffer, f"{at}.o", "stack"))
             if plan.attempt_if(near, *steps):
                 vectorise_stage(plan, plan.newest_buffer())
                 place = leading.index(at)
