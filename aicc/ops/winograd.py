@@ -33,6 +33,9 @@ from aicc.tensor_ir.ir import Expr, as_expr, call, const, select
 WINDOW = 3
 """Extent of the window."""
 
+ODD = -1
+"""For a number of rows that only a run knows: it is odd."""
+
 SLAB = 1 << 18
 """Elements of transformed filters that are computed at a time where they are constants."""
 
@@ -172,6 +175,8 @@ def rows_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, ...]:
     if not count:
         return tiles
     total = product(tiles)
+    if count == ODD:
+        return (total // 2 * 2 + 1,)
     if not isinstance(total, int) or count < total:
         ctx.fail(f"{count} rows do not hold {total} tiles")
     return (count,)
@@ -235,7 +240,8 @@ def results(
 ATTRIBUTES = {"tile": REQUIRED, "pads": (0, 0, 0, 0)}
 BETWEEN = {**ATTRIBUTES, "rows": 0}
 """rows: 0 for axes [N, tiles, tiles]; else they are one axis of so many rows, of which those beyond
-the tiles repeat the last: so that the (m+2)^2 matrices are not a power of two apart."""
+the tiles repeat the last: so that the (m+2)^2 matrices are not a power of two apart. `ODD`: as many
+as there are tiles, or one more."""
 
 
 @operator("WinogradInput", domain="aicc", inputs=1, attributes=BETWEEN)
@@ -265,9 +271,8 @@ class WinogradInput(Operator):
         if not ctx.attrs.get("rows", 0):
             return [made.reshape(a * a, *made.shape[2:])]
         flat = made.reshape(a * a, -1, x.shape[3])
-        return [
-            np.pad(flat, ((0, 0), (0, ctx.attrs.get("rows", 0) - flat.shape[1]), (0, 0)), "edge")
-        ]
+        (count,) = rows_of(ctx, x.shape)
+        return [np.pad(flat, ((0, 0), (0, int(count) - flat.shape[1]), (0, 0)), "edge")]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         (x,) = inputs
@@ -303,6 +308,11 @@ class WinogradInput(Operator):
             attrs = {"tile": 4, "pads": (1, 1, 1, 1), "rows": rows}
             x = sample(batch, 7, 9, 16)
             yield Case(f"rows_{rows}", (x,), attrs, rtol=1e-4, atol=1e-4)
+        for batch, height in ((1, 7), (2, 5), (3, 8)):
+            attrs = {"tile": 4, "pads": (1, 1, 1, 1), "rows": ODD}
+            x = sample(batch, height, 9, 16)
+            name = f"odd_{batch}_{height}"
+            yield Case(name, (x,), attrs, symbolic=symbolic, rtol=1e-4, atol=1e-4)
 
 
 @operator("WinogradWeights", domain="aicc", inputs=1, attributes={"tile": REQUIRED})
@@ -413,6 +423,15 @@ class WinogradOutput(Operator):
                 f"{name}_rows",
                 (flat, sample(*shape)),
                 {"tile": tile, "pads": pads, "rows": flat.shape[1]},
+                rtol=1e-4,
+                atol=1e-4,
+            )
+            count = math.prod((shape[0], *tiles)) // 2 * 2 + 1
+            yield Case(
+                f"{name}_odd",
+                (sample((tile + 2) ** 2, count, filters), sample(*shape)),
+                {"tile": tile, "pads": pads, "rows": ODD},
+                symbolic={(0, 1): "r", (1, 0): "n", (1, 1): "h", (1, 2): "w"},
                 rtol=1e-4,
                 atol=1e-4,
             )

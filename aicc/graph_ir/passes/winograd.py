@@ -16,9 +16,13 @@ from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Size, ceildiv, product
+from aicc.symbolic import Size, Sym, ceildiv, maximum, product, substitute, symbols
 from aicc.uniform import held_bytes
 
+PIXELS = 224
+"""What a symbol of a model's input counts as that is no batch."""
+ODD = -1
+"""The attribute `rows` where only a run knows how many there are: an odd number."""
 SETS = 4096
 """Bytes after which the sets of the first cache repeat, on common machines."""
 CROWD = 6
@@ -83,13 +87,12 @@ class _Layer:
     held: int
     nodes: list[Node] = field(default_factory=list)
     tiles: list[dict[int, tuple[float, bool]]] = field(default_factory=list)
-    flat: list[bool] = field(default_factory=list)
 
     def form(self, tile: int) -> Form:
         seconds = sum(tiles[tile][0] for tiles in self.tiles)
         if not tile:
             return Form(0, seconds, self.held)
-        forms = {flat and not tiles[tile][1] for tiles, flat in zip(self.tiles, self.flat)}
+        forms = {tiles[tile][1] for tiles in self.tiles}
         return Form(tile, seconds, len(forms) * self.bytes * (tile + 2) ** 2 // 9)
 
     def forms(self, tiles: Sequence[int]) -> list[Form]:
@@ -171,29 +174,35 @@ class Winograd:
         """Estimates a convolution, directly and in tiles."""
         data = ed.constant_of(node.inputs[1])
         assert data is not None
-        tiles = {0: (self.cost(ed.new, [node]), False)}
+        sizes = _typical(ed.new)
+        types = {v: _pinned(ed.type_of(v), sizes) for v in (*node.inputs[:2], node.outputs[0])}
+        direct = Graph("winograd", types=types, constants=ed.new.constants)
+        tiles = {0: (self.cost(direct, [node]), False)}
+        x, y = types[node.inputs[0]], types[node.outputs[0]]
+        counted = ed.type_of(node.outputs[0]) == y
         for tile in self.tiles:
-            parts, whole = self._seconds(ed, node, tile, pads)
+            parts, whole = self._seconds(ed, (x, data.shape, y), tile, pads)
+            if not counted:
+                whole = math.inf
             together = whole <= SMALLER * parts
             tiles[tile] = whole if together else parts, together
         layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes, held_bytes(data)))
         layer.nodes.append(node)
         layer.tiles.append(tiles)
-        layer.flat.append(bool(_rows(ed, node, self.tiles[0])))
 
     def _seconds(
-        self, ed: Editor, node: Node, tile: int, pads: tuple[int, ...]
+        self,
+        ed: Editor,
+        shapes: tuple[TensorType, tuple[int, ...], TensorType],
+        tile: int,
+        pads: tuple[int, ...],
     ) -> tuple[float, float]:
-        """Estimated times for a convolution: of three kernels, and of one."""
-        x, data = ed.type_of(node.inputs[0]), ed.constant_of(node.inputs[1])
-        assert data is not None
-        result = ed.type_of(node.outputs[0])
-        filters, channels = data.shape[:2]
+        """Estimated times for a convolution: of three kernels, and of one. shapes: those of its
+        data, weights and result."""
+        x, (filters, channels, *_), result = shapes
         square = (tile + 2) ** 2
-        rows = _rows(ed, node, tile)
+        rows = _rows(x, result, tile)
         places: tuple[Size, ...] = (rows,)
-        if not rows:
-            places = (x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3]))
         types = {
             "x": x,
             "v": TensorType(x.dtype, (square, *places, channels)),
@@ -209,17 +218,18 @@ class Winograd:
             Node("aicc::WinogradOutput", ("m", "x"), ("y",), between),
         )
         whole = Node("aicc::WinogradConv", ("x", "u"), ("y",), attrs)
-        three = _sketch(ed, types, flat if rows else wide)
+        three = _sketch(ed, types, flat)
         one = _sketch(ed, types, wide)
         return sum(self.cost(three, [n]) for n in parts), self.cost(one, [whole])
 
     def _transformed(self, ed: Editor, node: Node, tile: int, together: bool) -> list[str]:
         """The new nodes, and the transformed weights as a constant."""
-        (x, w), pads, rows = node.inputs[:2], _pads(node), _rows(ed, node, tile)
+        (x, w), pads = node.inputs[:2], _pads(node)
+        rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
         if together:
             u = self._weights(ed, w, tile, False)
             return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
-        u = self._weights(ed, w, tile, bool(rows))
+        u = self._weights(ed, w, tile, True)
         v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
         products = ed.op("MatMul", v, u)
         return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads, rows=rows)]
@@ -276,18 +286,34 @@ def _pads(node: Node) -> tuple[int, ...] | None:
     return {"VALID": (0,) * 4, "SAME_UPPER": (1,) * 4, "SAME_LOWER": (1,) * 4}.get(mode)
 
 
-def _rows(ed: Editor, node: Node, tile: int) -> int:
-    """Rows of the matrices between the transforms; 0 where only a run tells the number of tiles.
+def _typical(graph: Graph) -> dict[Sym, int]:
+    """Sizes that estimates are made with: of one image, or one sequence."""
+    found: dict[Sym, int] = {}
+    for v in graph.inputs:
+        for axis, d in enumerate(graph.types[v].shape):
+            for s in symbols(d):
+                found.setdefault(s, PIXELS if axis else 1)
+    return found
+
+
+def _pinned(t: TensorType, sizes: Mapping[Sym, int]) -> TensorType:
+    """The type with numbers for symbols."""
+    rest = {s: PIXELS for d in t.shape for s in symbols(d)}
+    pinned = (substitute(d, {**rest, **sizes}) for d in t.shape)
+    return TensorType(t.dtype, tuple(maximum(1, d) for d in pinned))
+
+
+def _rows(x: TensorType, result: TensorType, tile: int) -> int:
+    """Rows of the matrices between the transforms.
 
     A tile is written to all matrices at one place, and read from all of them. A few rows more keep
     these places from falling into one set of the cache.
     """
-    x, result = ed.type_of(node.inputs[0]), ed.type_of(node.outputs[0])
     square = (tile + 2) ** 2
     least = product((x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3])))
     sizes = (x.shape[3], result.shape[3])
     if not isinstance(least, int):
-        return 0
+        return ODD
 
     def crowd(rows: int) -> int:
         apart = (rows * c * 4 for c in sizes if isinstance(c, int))
