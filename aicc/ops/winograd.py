@@ -6,17 +6,13 @@ transformed, multiplied element by element, summed over channels, and transforme
     y = A' [ (B' d B) * (G w G') ] A        (m + 2)^2 products for m^2 outputs, instead of 9 m^2
 
 For all tiles at once the sums over channels are (m + 2)^2 matrix products [tiles, C] x [C, O].
-The matrices are those of Toom and Cook for interpolation at `POINTS` and at infinity (Lavin and
-Gray, "Fast algorithms for convolutional neural networks", 2016). Which points are chosen decides
-the error: see `POINTS`.
+The matrices are in `aicc.ops.winograd_matrices`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,119 +21,25 @@ from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operat
 from aicc.ops.samples import sample
 from aicc.ops.sizes import agree, check_agree
 from aicc.ops.windows import Layout, pad_stage
+from aicc.ops.winograd_matrices import (
+    POINTS,
+    WINDOW,
+    as_array,
+    choose,
+    even_odd,
+    matrices,
+    paired,
+)
 from aicc.pages import loose_array
 from aicc.symbolic import Size, ceildiv, minimum, product
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, as_expr, call, const, select
-
-WINDOW = 3
-"""Extent of the window."""
+from aicc.tensor_ir.ir import Expr, const
 
 ODD = -1
 """For a number of rows that only a run knows: it is odd."""
 
 SLAB = 1 << 18
 """Elements of transformed filters that are computed at a time where they are constants."""
-
-POINTS: Mapping[int, tuple[Fraction, ...]] = {
-    2: (Fraction(0), Fraction(1), Fraction(-1)),
-    4: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
-}
-"""Interpolation points for each extent of a tile.
-
-Pairs +-p share the even and the odd parts of their transforms, and fractions over powers of two are
-exact. Root mean square error against float64, as a multiple of that of the direct sum in float32
-(normal data through a ReLU, C = 16 to 512): 0.8 to 0.7 for tiles of 2; for tiles of 4 it is 2.6 to
-1.7 with these points, 5.9 to 3.7 with the usual 0, +-1, +-2, and 3.0 to 1.9 with 0, +-3/4, +-3/2.
-"""
-
-Row = tuple[Fraction, ...]
-Matrix = tuple[Row, ...]
-
-
-@cache
-def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
-    """A' [m, m+2], G [m+2, 3] and B' [m+2, m+2]: A' ((G w) * (B' d)) is d correlated with w."""
-    points = POINTS[m]
-
-    def times(a: Sequence[Fraction], root: Fraction) -> list[Fraction]:
-        """The polynomial a, lowest power first, times (x - root)."""
-        return [
-            (a[n - 1] if n else Fraction(0)) - root * (a[n] if n < len(a) else 0)
-            for n in range(len(a) + 1)
-        ]
-
-    after = [(*(p**n for p in points), Fraction(int(n == m - 1))) for n in range(m)]
-    weights: list[Row] = []
-    before: list[Row] = []
-    for p in points:
-        scale, basis = Fraction(1), [Fraction(1)]
-        for q in points:
-            if q != p:
-                scale, basis = scale * (p - q), times(basis, q)
-        weights.append(tuple(p**n / scale for n in range(WINDOW)))
-        before.append((*basis, Fraction(0)))
-    basis = [Fraction(1)]
-    for p in points:
-        basis = times(basis, p)
-    weights.append((Fraction(0),) * (WINDOW - 1) + (Fraction(1),))
-    before.append(tuple(basis))
-    return tuple(after), tuple(weights), tuple(before)
-
-
-def _array(m: Matrix) -> Array:
-    return np.array([[float(v) for v in row] for row in m])
-
-
-def _sum(terms: Sequence[tuple[Fraction, Expr]]) -> Expr:
-    """A sum of products with constants; the first term's factor is 1 where one is."""
-    ordered = sorted(terms, key=lambda t: t[0] != 1)
-    factor, total = ordered[0]
-    if factor != 1:
-        total = total * float(factor)
-    for factor, e in ordered[1:]:
-        if factor == 1:
-            total = total + e
-        elif factor == -1:
-            total = total - e
-        else:
-            total = call("fma", e, float(factor), total)
-    return total
-
-
-def even_odd(row: Row, values: Sequence[Expr]) -> Expr:
-    """The row times the values; rows for p and -p share their even and odd parts."""
-    parts: list[tuple[Fraction, Expr]] = []
-    for start in (0, 1):
-        terms = [(row[n], values[n]) for n in range(start, len(row), 2) if row[n]]
-        if terms:
-            lead = terms[-1][0]
-            parts.append((lead, _sum([(c / lead, e) for c, e in reversed(terms)])))
-    return _sum(parts)
-
-
-def paired(points: Sequence[Fraction], row: Row, values: Sequence[Expr]) -> Expr:
-    """The row times the values; rows share sums and differences of the values for p and -p."""
-    terms: list[tuple[Fraction, Expr]] = []
-    for n, factor in enumerate(row):
-        mirror = points.index(-points[n]) if n < len(points) and -points[n] in points else n
-        if mirror > n:
-            other = row[mirror]
-            pair = values[n] + values[mirror] if other == factor else values[n] - values[mirror]
-            terms.append((factor, pair))
-        elif mirror == n and factor:
-            terms.append((factor, values[n]))
-    return _sum(terms)
-
-
-def choose(index: Size, options: Sequence[Expr]) -> Expr:
-    """The option with the number `index`."""
-    if isinstance(index, int):
-        return options[index]
-    made = options[-1]
-    for n in reversed(range(len(options) - 1)):
-        made = select(call("eq", as_expr(index), n), options[n], made)
-    return made
 
 
 def tile_of(ctx: OpContext) -> int:
@@ -266,7 +168,7 @@ class WinogradInput(Operator):
         inside = big[:, top : top + x.shape[1], left : left + x.shape[2]]
         inside[...] = x[:, : inside.shape[1], : inside.shape[2]]
         tiles = np.lib.stride_tricks.sliding_window_view(big, (a, a), (1, 2))[:, ::m, ::m]
-        before = _array(matrices(m)[2])
+        before = as_array(matrices(m)[2])
         made = np.einsum("ip,jq,nhwcpq->ijnhwc", before, before, tiles).astype(x.dtype)
         if not ctx.attrs.get("rows", 0):
             return [made.reshape(a * a, *made.shape[2:])]
@@ -329,7 +231,7 @@ class WinogradWeights(Operator):
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         (w,) = inputs
         assert w is not None
-        weights = _array(matrices(tile_of(ctx))[1])
+        weights = as_array(matrices(tile_of(ctx))[1])
         matrix = np.kron(weights, weights)
         outputs, channels = w.shape[:2]
         # Filter by filter in memory, as panels of them are packed.
@@ -384,7 +286,7 @@ class WinogradOutput(Operator):
         t, x = inputs
         assert t is not None and x is not None
         m = tile_of(ctx)
-        after = _array(matrices(m)[0])
+        after = as_array(matrices(m)[0])
         height, width = (int(n) for n in outputs_of(ctx, x.shape))
         tiles = (x.shape[0], -(-height // m), -(-width // m))
         t = t.reshape((m + 2) ** 2, -1, t.shape[-1])[:, : math.prod(tiles)]
@@ -504,7 +406,7 @@ class WinogradConv(Operator):
                 (sample(*shape), filters_),
                 {"tile": tile, "pads": pads},
                 constant=(1,),
-                symbolic={(0, 0): "n"},
+                symbolic={(0, 0): "n", (0, 1): "h", (0, 2): "w"},
                 rtol=1e-4,
                 atol=1e-3,
             )

@@ -255,7 +255,7 @@ def _extreme(s: Size, v: Sym, low: Size, high: Size, largest: bool) -> Size | No
 def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
     """True where `a <= b` for all variables of `loops` in their bounds (False: not proven)."""
     gap = add(b, mul(a, -1))
-    if proves_le(0, gap):
+    if _never_negative(gap, CASES):
         return True
     found = bounds(gap, loops)
     return found is not None and _never_negative(found[0], CASES)

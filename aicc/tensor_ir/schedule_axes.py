@@ -18,7 +18,7 @@ from aicc.symbolic import (
 )
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Reduce, Stmt, Store, const, select
-from aicc.tensor_ir.schedule import Step, below, fresh_variable, provably_inside, unused_names
+from aicc.tensor_ir.schedule import Step, below, fresh_variable, unused_names
 from aicc.tensor_ir.walk import map_expr, map_exprs
 
 
@@ -197,7 +197,7 @@ class PadAxis(Step):
             for i, extent in zip(moved.indices, buffer.shape, strict=True):
                 found = bounds(i, ranges) if wide in symbols(i) else (0, 0)
                 if found is None or not (
-                    provably_inside(found[0], extent) and provably_inside(found[1], extent)
+                    proves_le(0, found[0]) and proves_le(found[1] + 1, extent)
                 ):
                     inside = inside and wide not in symbols(i)
             if inside:

@@ -66,7 +66,10 @@ def redirect(
         if isinstance(e, Load) and e.buffer == buffer:
             inner = map_expr(e, lambda x: one(x) if x is not e else None, lambda s: s)
             assert isinstance(inner, Load)
-            moved = tuple(add(i, mul(s, -1)) for i, s in zip(inner.indices, shift, strict=True))
+            moved = tuple(
+                add(recombine(i), mul(s, -1)) if s != 0 else i
+                for i, s in zip(inner.indices, shift, strict=True)
+            )
             return Load(target, moved, e.dtype)
         return None
 
@@ -190,7 +193,7 @@ class ComputeAt(Step):
             lo: Size | None = None
             hi: Size | None = None
             for a in loads:
-                ends = bounds(a.indices[axis], a.ranges)
+                ends = bounds(recombine(a.indices[axis]), a.ranges)
                 if ends is None:
                     raise self.fail(kernel, f"the index {a.indices[axis]} is too complex")
                 lo = ends[0] if lo is None else _least(lo, ends[0], outer)
@@ -208,7 +211,9 @@ class ComputeAt(Step):
                     raise self.fail(kernel, f"{lo} cannot be known at the beginning of the loop")
             extent = add(add(hi, mul(lo, -1)), 1)
             linear = all(
-                coefficient(a.indices[axis], v) is not None for a in loads for v in a.ranges
+                coefficient(recombine(a.indices[axis]), v) is not None
+                for a in loads
+                for v in a.ranges
             )
             fits = (exact and linear) or (
                 _not_negative(lo, whole, outer) and surely_le(add(lo, extent), whole, outer)

@@ -98,6 +98,16 @@ def test_products_between_blocks_run_in_bands(n, channels, filters):
     assert np.isfinite(estimate(kernel, TARGET))
 
 
+@pytest.mark.parametrize("n", [1, 5, 64, 200])
+def test_bands_of_sizes_that_a_run_knows(n):
+    kernel = mixed(sym("n", lo=1), 16, 16)
+    assert np.isfinite(estimate(kernel, TARGET))
+    steps, made = check(kernel, {"n": n})
+    assert "parallel" in steps
+    stacks = [b for b in made.buffers if b.scope == "stack"]
+    assert stacks and all(isinstance(d, int) for b in stacks for d in b.shape)
+
+
 def test_matrices_of_a_band_are_not_a_power_of_two_apart():
     _, made = check(mixed(512, 16, 16))
     rows = {b.shape[1] for b in made.buffers if b.scope == "stack"}

@@ -130,7 +130,7 @@ class Winograd:
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
     sketch: the transformed weights have their types alone, for who only wants to know what comes.
     The data have to be float32 and the weights constant; results differ from those of the direct
-    sum in rounding, see `aicc.ops.winograd.POINTS`.
+    sum in rounding, see `aicc.ops.winograd_matrices.POINTS`.
     """
 
     cost: Cost
@@ -179,11 +179,8 @@ class Winograd:
         direct = Graph("winograd", types=types, constants=ed.new.constants)
         tiles = {0: (self.cost(direct, [node]), False)}
         x, y = types[node.inputs[0]], types[node.outputs[0]]
-        counted = ed.type_of(node.outputs[0]) == y
         for tile in self.tiles:
             parts, whole = self._seconds(ed, (x, data.shape, y), tile, pads)
-            if not counted:
-                whole = math.inf
             together = whole <= SMALLER * parts
             tiles[tile] = whole if together else parts, together
         layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes, held_bytes(data)))

@@ -8,7 +8,8 @@
 
 The product's left operand is computed by maps of which the elements of a block share values, and
 its result is read by such maps (`blocks`). A band is as many rows of the product as fit into half
-of the second cache, with their results.
+of the second cache, with their results: whole rows of blocks, or where only a run knows how long
+these are, so many blocks one after the other.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from aicc.tensor_ir.recipes.blocks import (
     shared,
     tiled,
 )
-from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise
+from aicc.tensor_ir.recipes.common import as_number, lanes_of, nominal, parallelise
 from aicc.tensor_ir.recipes.contraction import Roles, Tiling, right_operand, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, choose_tile
-from aicc.tensor_ir.schedule import Reorder, Split
+from aicc.tensor_ir.schedule import Fuse, Reorder, Split
 from aicc.tensor_ir.schedule_axes import PadAxis, Widen
 from aicc.tensor_ir.schedule_compute_at import ComputeAt
 from aicc.tensor_ir.schedule_stages import CacheWrite, Inline
@@ -46,6 +47,11 @@ CROWD = 6
 """Lines of one set that may be written to in turn: it holds 8 to 16."""
 BANDS = 8
 """Bands that there should be at least, for threads to share."""
+LEAST = 12
+"""Rows of a band at least where only a run knows how many there are, and what they are a multiple
+of: of the rows of most tiles."""
+MOST = 96
+"""Rows of a band at most where only a run knows how many there are."""
 
 
 def has_staged(kernel: Kernel) -> bool:
@@ -65,7 +71,8 @@ def has_staged(kernel: Kernel) -> bool:
 
 @dataclass(frozen=True)
 class Band:
-    """blocks: along the outermost axis that numbers rows. rows: of the product. count: of bands."""
+    """blocks: along the outermost axis that numbers rows; 0 where only a run knows how many rows
+    there are, and a band goes on in the next block. rows: of the product. count: of bands."""
 
     blocks: int
     rows: int
@@ -116,7 +123,10 @@ def band_of(kernel: Kernel, machine: Machine) -> Band | None:
     """The bands of a kernel that `has_staged`; None where the recipe does not fit it."""
     plan = Plan(kernel, machine)
     try:
-        return _band(plan, _parts(plan))
+        band = _band(plan, _parts(plan))
+        if not band.blocks:
+            staged(Plan(kernel, machine))  # not all of its steps are provable for all sizes
+        return band
     except ScheduleError:
         return None
 
@@ -129,11 +139,14 @@ def _band(plan: Plan, parts: Parts) -> Band:
     loads = loads_from(reader.value, product.buffer)
     inside = symbols(loads[0].indices[operands.row]) if loads else frozenset()
     extents = [as_number(e) for v, e in reader.axes if v in inside]
+    room = plan.target.l2 // 2 // max(1, _row_bytes(plan, product, operands))
+    if not isinstance(total, int) and room >= LEAST:
+        rows = min(room, MOST) // LEAST * LEAST
+        return Band(0, rows, max(1, nominal(total) // rows))
     if not extents or extents[0] is None or not isinstance(total, int):
         raise ScheduleError(f"rows of {product.buffer} are no number of blocks\n{plan.kernel}")
     each = total // extents[0]
-    room = plan.target.l2 // 2 // max(1, _row_bytes(plan, product, operands) * each)
-    most = max(1, min(room, extents[0] // BANDS))
+    most = max(1, min(room // each, extents[0] // BANDS))
     blocks = max(d for d in range(1, most + 1) if extents[0] % d == 0)
     if blocks * each < 2:
         raise ScheduleError(f"a band of {product.buffer} has one row\n{plan.kernel}")
@@ -176,15 +189,22 @@ class _Bands:
             raise ScheduleError(
                 f"the right operand of {self.product} is no constant\n{plan.kernel}"
             )
-        self._pad(operands.column)
+        self._pad(operands.column, row)
         loops = {v: v.name for v in final.variables}
         chain = [plan.stage(b) for b in self.after]
         nest = tiled(plan, plan.stage(self.out), chain, loops, self.lanes)
         for b in reversed(self.after):
             compute_block(plan, b, nest.over[-1])
-        band = self._band_loop(nest, row)
+        numbering = self._band_loops(nest, row)
+        band = numbering[0]
         leading = nest.over[: nest.over.index(band)]
-        if self.band.blocks > 1:
+        if self.band.blocks == 0:
+            for inner in numbering[1:]:
+                plan.do(Fuse(band, inner))
+                band = f"{band}.{inner}"
+            plan.do(Split(band, self.band.rows, "guard"))
+            band = f"{band}.o"
+        elif self.band.blocks > 1:
             plan.do(Split(band, self.band.blocks, "exact"))
             band = f"{band}.o"
         nest.finish(plan)
@@ -192,8 +212,12 @@ class _Bands:
         self._left(band)
         parallelise(plan, *leading, band)
 
-    def _pad(self, column: int) -> None:
+    def _pad(self, column: int, row: int) -> None:
         plan = self.plan
+        if self.band.blocks == 0:
+            # Rows beyond the last are computed from the last, and read by nobody.
+            for b, axis in ((self.left, self.row), (self.acc, row), (self.product, row)):
+                plan.do(PadAxis(b, axis, self.band.rows, "clamp"))
         for b in (*self.before, self.left):
             plan.do(PadAxis(b, len(plan.kernel.buffer(b).shape) - 1, self.lanes))
         plan.do(PadAxis(self.acc, column, self.tile.columns))
@@ -201,8 +225,8 @@ class _Bands:
         for b in self.after:
             plan.do(PadAxis(b, len(plan.kernel.buffer(b).shape) - 1, self.lanes))
 
-    def _band_loop(self, nest: Nest, row: int) -> str:
-        """The outermost loop that rows of the product are numbered by."""
+    def _band_loops(self, nest: Nest, row: int) -> list[str]:
+        """The loops that rows of the product are numbered by, outermost first."""
         plan = self.plan
         inside: set[str] = set()
         for load in loads_of(plan.loop(nest.over[-1])):
@@ -211,7 +235,7 @@ class _Bands:
         found = [n for n in nest.over[:-1] if n in inside]
         if not found:
             raise ScheduleError(f"{self.product} has one row\n{plan.kernel}")
-        return found[0]
+        return found
 
     def _product(self, band: str, row: int) -> None:
         """The rows of the product for one band, in register tiles."""
