@@ -120,6 +120,68 @@ class Strided(Operator):
         yield Case("empty", (x,), {"shape": (0, 100), "strides": (60, 1)})
 
 
+@operator(
+    "Windows",
+    domain="aicc",
+    inputs=1,
+    attributes={"axis": REQUIRED, "begin": REQUIRED, "shape": REQUIRED, "strides": REQUIRED},
+)
+class Windows(Operator):
+    """y[..., i, j, ..., :] = x[..., begin + i*strides[0] + j*strides[1] + ..., :] along `axis`, in
+    whose place the axes of `shape` are: windows that may overlap, or the elements backwards."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        x, axis, shape = ctx.input(0), int(ctx.attrs["axis"]), _shape(ctx)
+        begin, strides = self._steps(ctx)
+        if len(shape) != len(strides) or not 0 <= axis < x.rank:
+            ctx.fail(f"{len(strides)} strides for the shape {list(shape)} in place of axis {axis}")
+        steps = [(d - 1) * s for d, s in zip(shape, strides, strict=True)]
+        first, last = (begin + sum(f(0, v) for v in steps) for f in (min, max))
+        if 0 not in shape and (first < 0 or proves_lt(x.shape[axis], last + 1)):
+            ctx.fail(f"elements {first} to {last} are not inside {x.shape[axis]}")
+        return [TensorType(x.dtype, (*x.shape[:axis], *shape, *x.shape[axis + 1 :]))]
+
+    @staticmethod
+    def _steps(ctx: OpContext) -> tuple[int, tuple[int, ...]]:
+        return int(ctx.attrs["begin"]), tuple(int(s) for s in ctx.attrs["strides"])
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (x,) = inputs
+        assert x is not None
+        begin, strides = self._steps(ctx)
+        index = np.full((), begin)
+        for d, s in zip(_shape(ctx), strides, strict=True):
+            index = index[..., None] + np.arange(d) * s
+        return [np.asarray(np.take(x, index, int(ctx.attrs["axis"])))]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (x,) = inputs
+        assert x is not None
+        axis = int(ctx.attrs["axis"])
+        begin, strides = self._steps(ctx)
+        after = axis + len(strides)
+
+        def element(*i: Size) -> Expr:
+            at: Size = begin
+            for index, s in zip(i[axis:after], strides, strict=True):
+                at = at + index * s
+            return x[(*i[:axis], at, *i[after:])]
+
+        return [b.compute(ctx.outputs[0].shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        x = floats(3, 11, 4)
+        for name, axis, begin, shape, strides in (
+            ("overlapping", 1, 0, (5, 3), (2, 1)),
+            ("backwards", 1, 10, (11,), (-1,)),
+            ("both", 1, 4, (3, 2, 2), (1, -3, 4)),
+            ("first", 0, 0, (2, 2), (1, 1)),
+            ("last", 2, 3, (2, 2), (-2, 0)),
+        ):
+            attrs = {"axis": axis, "begin": begin, "shape": shape, "strides": strides}
+            yield Case(name, (x,), attrs, symbolic={(0, 0 if axis else 2): "n"})
+
+
 @operator("Copy", domain="aicc", inputs=1)
 class Copy(Operator):
     """x in memory of its own, so that what x lies in may end."""

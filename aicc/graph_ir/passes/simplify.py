@@ -34,6 +34,7 @@ from aicc.graph_ir.passes.simplify_arithmetic import (
 )
 from aicc.graph_ir.passes.simplify_shapes import (
     expanded_operand,
+    gather_in_steps,
     identity,
     no_reduction,
     product_of_rows,
@@ -164,6 +165,7 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "Split": (same_shape,),
     "Transpose": (transposes_together, transpose_as_reshape),
     "Slice": (whole_slice,),
+    "Gather": (gather_in_steps,),
     "Pad": (zero_pad,),
     **dict.fromkeys(("Conv", "AveragePool", "MaxPool"), (padding_inside,)),
     "Tile": (single_repeat,),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from aicc.errors import OperatorError
 from aicc.graph_ir.graph import Node
 from aicc.graph_ir.infer import result_types
@@ -229,3 +231,33 @@ def no_reduction(ed: Editor, node: Node) -> str | None:
     if kept != [d for d in result.shape if d != 1] or 0 in kept:
         return None
     return reshape(ed, node.inputs[0], result)
+
+
+def gather_in_steps(ed: Editor, node: Node) -> str | None:
+    """Gather(x, @indices) -> Slice(x) or Windows(x), where the indices are b + i*s + j*t + ..."""
+    x, at = node.inputs
+    indices, rank = ed.constant_of(at), ed.type_of(x).rank
+    axis = int(node.attr("axis", 0)) % max(rank, 1)
+    if indices is None or indices.ndim == 0 or indices.size < 2 or rank == 0:
+        return None
+    extent = ed.type_of(x).shape[axis]
+    if not isinstance(extent, int):
+        return None
+    places = np.where(indices < 0, indices.astype(np.int64) + extent, indices)
+    if places.min() < 0 or places.max() >= extent:
+        return None  # an error, of Gather
+    begin = int(places.flat[0])
+    line = np.full((), begin)
+    strides: list[int] = []
+    for a, d in enumerate(places.shape):
+        second = tuple(int(n == a) for n in range(places.ndim))
+        strides.append(int(places[second]) - begin if d > 1 else 0)
+        line = line[..., None] + np.arange(d) * strides[-1]
+    if not any(strides) or not np.array_equal(line, places):
+        return None
+    if places.ndim == 1 and strides[0] > 0:
+        bounds = (begin, begin + (places.size - 1) * strides[0] + 1, axis, strides[0])
+        return str(ed.op("Slice", x, *(ed.constant(np.array([v])) for v in bounds)))
+    shape = places.shape
+    made = ed.op("aicc::Windows", x, axis=axis, begin=begin, shape=shape, strides=tuple(strides))
+    return str(made)

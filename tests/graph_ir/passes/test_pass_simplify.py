@@ -243,7 +243,7 @@ def test_regions_are_simplified_and_follow_renamed_values():
     b.input("x", 2)
     cond = b.input("cond", dtype="bool")
     source = b("Identity", "x")
-    at = b.const(np.array([1, 0]), "at")
+    at = b.const(np.array([1, 1]), "at")
     nodes = [
         make_node("Identity", [source], ["u"]),
         make_node("Gather", ["u", at], ["t"], {"axis": 0}),
@@ -263,3 +263,26 @@ def test_every_rule_says_before_and_after():
     for rules in RULES.values():
         for rule in rules:
             assert "->" in (rule.__doc__ or ""), rule.__name__
+
+
+@pytest.mark.parametrize(
+    "indices, axis, op",
+    [
+        (np.arange(2, 9), 1, "Slice"),
+        (np.arange(0, 11, 3), 1, "Slice"),
+        (np.array([-2, -1]), 1, "Slice"),
+        (np.arange(11)[::-1], 1, "aicc::Windows"),
+        (np.arange(4)[:, None] * 2 + np.arange(3), 1, "aicc::Windows"),
+        (np.add.outer(np.arange(2), np.arange(3)), -1, "aicc::Windows"),
+        (np.array([0, 1, 3]), 1, "Gather"),  # not evenly spaced
+        (np.array([[0, 1], [1, 3]]), 1, "Gather"),
+        (np.array([4, 4]), 1, "Gather"),  # one element again and again
+        (np.array(3), 1, "Gather"),
+    ],
+)
+def test_what_is_looked_up_at_even_steps_is_read_there(indices, axis, op):
+    b = Build()
+    x = b.input("x", 3, 11, 4)
+    y = b("Gather", x, b.const(indices), axis=axis)
+    graph = b.done(b("Neg", y))
+    assert ops(applied(graph, Simplify())) == [op, "Neg"]
