@@ -130,15 +130,17 @@ class PadAxis(Step):
     """B[i] for i in 0..n   ->   B[i] for i in 0..ceil(n/m)*m, so that tiles of m are always whole
 
     What is computed beyond n is read by nobody. A load of the stage that might leave its buffer for
-    i >= n becomes zero there (how = "zero"), or repeats the last element (how = "clamp").
-    Precondition: B is a local buffer computed by one canonical stage, whose reduction has the same
-    extents all along the axis.
+    i >= n becomes zero there (how = "zero"), or repeats the last element (how = "clamp"). `halo`
+    elements are what n has more than it has tiles: n := ceil((n - halo)/m)*m + halo, for what
+    windows in whole tiles read. Precondition: B is a local buffer computed by one canonical stage,
+    whose reduction has the same extents all along the axis; the halo is not negative.
     """
 
     buffer: str
     axis: int
     multiple: int
     how: str = "zero"
+    halo: int = 0
     name = "pad_axis"
 
     def apply(self, kernel: Kernel) -> Kernel:
@@ -148,10 +150,12 @@ class PadAxis(Step):
             raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
         if not 0 <= self.axis < len(stage.axes) or self.multiple < 1 or self.how not in _HOW:
             raise self.fail(kernel, f"no axis, no positive multiple, or not one of {_HOW}")
+        if self.halo < 0:
+            raise self.fail(kernel, "the halo is negative")
         v, n = stage.axes[self.axis]
         if any(v in symbols(extent) for _, extent in stage.reduce):
             raise self.fail(kernel, f"the extents of the reduction depend on {v}")
-        padded = ceildiv(n, self.multiple) * self.multiple
+        padded = ceildiv(n - self.halo, self.multiple) * self.multiple + self.halo
         if padded == n:
             return kernel
         axes = list(stage.axes)

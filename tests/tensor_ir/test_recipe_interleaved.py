@@ -68,10 +68,10 @@ def test_lanes_are_picked_by_shuffles_and_none_is_gathered():
 
 def test_blocks_fit_the_registers_and_waste_no_vectors():
     for rows in ((1,), (3,), (16,), (4, 2)):
-        for pixels in (8, 28, 64, None):
+        for pixels in ((8,), (28,), (64,), (8, 64, 200)):
             _, block = choose_block(TARGET, 16, Problem(rows, 2, pixels, 2, 64))
             tile = int(np.prod(block.rows)) * 2 * block.vectors
             assert tile + 2 * block.vectors + 2 <= TARGET.vector_registers
             assert all(n % r == 0 for n, r in zip(rows, block.rows, strict=True))
-    assert choose_block(TARGET, 16, Problem((1,), 2, 28, 2, 64))[1].vectors == 2
-    assert choose_block(TARGET, 16, Problem((1,), 40, 28, 2, 64)) is None
+    assert choose_block(TARGET, 16, Problem((1,), 2, (28,), 2, 64))[1].vectors == 2
+    assert choose_block(TARGET, 16, Problem((1,), 40, (28,), 2, 64)) is None

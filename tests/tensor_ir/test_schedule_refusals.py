@@ -291,6 +291,7 @@ REFUSED = [
     (PRODUCT, 'pack(b, "1 0"); split_axis(b, 0, 2)', "b has a layout already"),
     (PRODUCT, "pad_axis(y, 0, 3)", "y is not a local buffer"),
     (PRODUCT, "pad_axis(r, 2, 3)", "no axis"),
+    (PRODUCT, "pad_axis(r, 0, 3, zero, -1)", "the halo is negative"),
     (PRODUCT, "pad_axis(r, 0, 3, wrap)", "not one of ('zero', 'clamp')"),
     (TRIANGLE, "cache_write(y); pad_axis(y.acc, 0, 4)", "extents of the reduction depend on i"),
     (PRODUCT, "permute_axes(y, [1, 0])", "y is not a local buffer computed by one stage"),

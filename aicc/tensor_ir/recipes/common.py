@@ -289,6 +289,13 @@ def compute_rows(plan: Plan, buffer: str, at: str, leading: list[str]) -> list[s
     return leading
 
 
+def copy_whole(plan: Plan, stage: Stage, lanes: int) -> None:
+    """Vectorises the nest of a local map where it stands, ahead of what reads it."""
+    names = [v.name for v in stage.variables]
+    vector_loop(plan, names[-1], lanes, 2)
+    parallelise(plan, *names[:-1][:2])
+
+
 def vectorise_stage(plan: Plan, buffer: str, unroll: int = 2) -> None:
     """Vectorises the nest that computes a local map at some loop: over its last axis, or where that
     is shorter than a vector over one in which the loads are contiguous."""

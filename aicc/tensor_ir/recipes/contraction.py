@@ -19,14 +19,17 @@ from aicc.symbolic import Size, Sym, divides, product, symbols, value_range
 from aicc.tensor_ir.analysis import Stage, stage_of
 from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
+    BANDS,
     all_linear,
     as_number,
     compute_rows,
     copy_loops,
+    copy_whole,
     divisors,
     flatten_inputs,
     is_costly,
     is_movement,
+    nominal,
     own_axes,
     parallelise,
     stride_in,
@@ -42,7 +45,8 @@ from aicc.tensor_ir.walk import walk_expr
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""
 
-
+OFTEN = 4
+"""How often a copy would be computed anew, from which on it is made once, ahead of the product."""
 MAX_REDUCTIONS = 16
 """Reduction loops that a contraction may have."""
 
@@ -443,8 +447,28 @@ class Tiling:
                 if not found:
                     raise ScheduleError(f"no loop to compute {stage.buffer} in\n{plan.kernel}")
                 at = found[0]
-                leading = compute_rows(plan, stage.buffer, at, leading)
-        parallelise(plan, *leading[:2])
+                if self._often(stage, leading[: leading.index(at)]):
+                    copy_whole(plan, stage, self.tile.lanes)
+                else:
+                    leading = compute_rows(plan, stage.buffer, at, leading)
+        shared, count = 0, 1
+        for name in leading:
+            if shared >= 2 and count >= BANDS:
+                break
+            shared += 1
+            count *= nominal(plan.loop(name).extent) if plan.has_loop(name) else 1
+        parallelise(plan, *leading[:shared])
+
+    def _often(self, copy: Stage, around: list[str]) -> bool:
+        """True for a copy that stays in L2 as a whole, and that the loops `around` its rows would
+        compute anew for each phase or panel of columns."""
+        plan = self.plan
+        size = as_number(product(e for _, e in copy.axes))
+        again = as_number(product(plan.loop(n).extent for n in around if n not in self.row_axes))
+        if size is None or again is None or not self.row_axes:
+            return False
+        small = size * nbytes(plan.kernel.buffer(copy.buffer).dtype) <= plan.target.l2 // 2
+        return small and again >= OFTEN
 
     def _copy_panels(self, leading: list[str]) -> None:
         plan = self.plan

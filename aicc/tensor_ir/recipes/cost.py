@@ -24,7 +24,6 @@ from aicc.tensor_ir.recipes.chained import block_of, has_chain
 from aicc.tensor_ir.recipes.common import COSTLY, NOMINAL, divisors, is_costly, nominal, stride_in
 from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
 from aicc.tensor_ir.recipes.interleaved import (
-    NOMINAL_PIXELS,
     Problem,
     alternates,
     choose_block,
@@ -187,8 +186,7 @@ def product_cycles(kernel: Kernel, stage: Stage, machine: Machine) -> float | No
     if in_turn is not None:
         choice = choose_block(machine, machine.lanes(dtype), in_turn)
         if choice is not None:
-            pixels = in_turn.pixels or NOMINAL_PIXELS
-            count = math.prod(in_turn.rows) * in_turn.phases * pixels * in_turn.window
+            count = math.prod(in_turn.rows) * in_turn.phases * in_turn.window
             return choice[0] * machine.lanes(dtype) / max(1, count * in_turn.depth)
     rows, _ = _joined(kernel, stage, found.left, found.right)
     columns, _ = _joined(kernel, stage, found.right, found.left)

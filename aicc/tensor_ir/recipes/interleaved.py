@@ -43,7 +43,7 @@ CHAINS = 8
 """Accumulators from which on the latency of the multiply-adds is hidden."""
 FINISH = 6.0
 """Cycles per vector of results for interleaving and writing them."""
-NOMINAL_PIXELS = 1000
+NOMINAL_PIXELS = (8, 16, 32, 64, 128, 256)
 """Pixels of a row that a block is judged by where only a run knows how many there are."""
 NOMINAL_TAPS = 2
 """Steps of a reduction that has more of them for some phases than for others."""
@@ -83,11 +83,12 @@ def interleaved(plan: Plan, buffer: str) -> None:
 @dataclass(frozen=True)
 class Problem:
     """A product of `rows` (filters, and phases of other axes that read the same data), `phases`
-    along the pixels with `window` taps each, and `depth` steps; None: not known at compile time."""
+    along the pixels with `window` taps each, and `depth` steps. pixels: of a row, several numbers
+    where only a run knows."""
 
     rows: tuple[int, ...]
     phases: int
-    pixels: int | None
+    pixels: tuple[int, ...]
     window: int
     depth: int
 
@@ -101,7 +102,7 @@ class Block:
 
 
 def choose_block(machine: Machine, lanes: int, problem: Problem) -> tuple[float, Block] | None:
-    """The block that takes least, and its estimated cycles for the whole product. What is needed at
+    """The block that takes least, and its estimated cycles for each pixel. What is needed at
     once has to fit the registers: accumulators, and the vectors of pixels that taps share."""
     best: tuple[float, Block] | None = None
     choices = [[d for d in range(1, n + 1) if n % d == 0] for n in problem.rows]
@@ -111,12 +112,13 @@ def choose_block(machine: Machine, lanes: int, problem: Problem) -> tuple[float,
             sums = tiled * problem.phases * v
             if sums + 2 * v + 2 > machine.vector_registers:
                 break
-            if v > 1 and problem.pixels is not None and problem.pixels <= (v - 1) * lanes:
+            if v > 1 and max(problem.pixels) <= (v - 1) * lanes:
                 break
             steps = sums * problem.window * max(1.0, CHAINS / sums)
             loads = UNALIGNED * v * (problem.window + 1)
             each = max(steps, loads) * problem.depth + FINISH * sums
-            cost = -(-(problem.pixels or NOMINAL_PIXELS) // (v * lanes)) * each * tiles
+            blocks = sum(-(-n // (v * lanes)) / n for n in problem.pixels) / len(problem.pixels)
+            cost = blocks * each * tiles
             if best is None or cost < best[0] * 0.999:
                 best = cost, Block(rows, v)
     return best
@@ -131,7 +133,8 @@ def problem_of(stage: Stage, found: Roles, phases: int) -> Problem:
         window, depth = (window * size, depth) if n in taps else (window, depth * size)
     rows = [stage.axes[n][1] for n in rows_of(stage, found)]
     pixels = as_number(stage.axes[found.column][1])
-    return Problem(tuple(as_number(n) or 1 for n in rows), phases, pixels, window, depth)
+    widths = NOMINAL_PIXELS if pixels is None else (pixels,)
+    return Problem(tuple(as_number(n) or 1 for n in rows), phases, widths, window, depth)
 
 
 def rows_of(stage: Stage, found: Roles) -> list[int]:
@@ -219,10 +222,12 @@ class Interleaving:
         """Gives a copy of the data (padded) the pixels that whole tiles read."""
         plan = self.plan
         copy = next((s for s in plan.stages() if s.buffer == found.right.buffer), None)
-        pixels = as_number(plan.stage(self.buffer).axes[-1][1])
-        have = None if copy is None else as_number(copy.axes[-1][1])
-        if copy is not None and pixels is not None and have is not None:
-            plan.do(PadAxis(copy.buffer, len(copy.axes) - 1, have + -pixels % width))
+        if copy is None:
+            return
+        last = len(copy.axes) - 1
+        halo = copy.axes[last][1] - plan.stage(self.buffer).axes[-1][1]
+        if isinstance(halo, int) and halo >= 0:
+            plan.do(PadAxis(copy.buffer, last, width, halo=halo))
 
     def _pack(self, stage: Stage, found: Roles) -> None:
         """Puts the weights of a tile side by side: rows last, what runs outside first."""
