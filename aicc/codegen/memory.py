@@ -1,9 +1,9 @@
 """Loads and stores: scalars, contiguous vectors, gathers and scatters, and masks.
 
 An access is decided by the stride of its address in the vector variable: 0 is a scalar access, 1 a
-contiguous vector, anything else a gather or scatter, or in a local buffer, where the places are
-known, some shuffles. An element of a parameter that a mask leaves out is neither read nor written,
-not even speculatively.
+contiguous vector, anything else an access for each lane, a gather or scatter under a mask, or in a
+local buffer, where the places are known, some shuffles. An element of a parameter that a mask
+leaves out is neither read nor written, not even speculatively.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Memory(Addressing):
             known = self._known_mask()
             if self.mask is None or (known and all(known)):
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
-            elif known is not None:
+            elif known is not None and not self._narrow(buffer, known):
                 raw = self._load_runs(buffer, pointer, known)
             elif self._whole_or_none(buffer):
                 pointer = self._guarded(pointer, self.fn.module.zeros())
@@ -74,13 +74,18 @@ class Memory(Addressing):
                 raw = self._load_masked(buffer, pointer)
         elif (picked := self._picked(buffer, offset)) is not None:
             raw = picked
+        elif (places := self._places(buffer, offset, stride)) is not None:
+            raw = "zeroinitializer" if len(places) < self.lanes else "poison"
+            for n, at in places:
+                one = memory_type(buffer.dtype)
+                part = self.fn.value(f"load {one}, ptr {at}, align {align}")
+                raw = self.fn.value(f"insertelement {t} {raw}, {one} {part}, i64 {n}")
         else:
-            pointers = self.pointer_vector(buffer, offset)
             raw = self.fn.call(
                 t,
                 f"llvm.masked.gather.{name}.v{self.lanes}p0",
                 [
-                    (f"<{self.lanes} x ptr>", pointers),
+                    (f"<{self.lanes} x ptr>", self.pointer_vector(buffer, offset)),
                     ("i32", str(align)),
                     (f"<{self.lanes} x i1>", self.vector_mask()),
                     (t, "zeroinitializer"),
@@ -116,6 +121,26 @@ class Memory(Addressing):
             have = [-1 if h < 0 else n for n, h in enumerate(have)]
         return raw
 
+    def _places(
+        self, buffer: Buffer, offset: Size, stride: Size | None
+    ) -> list[tuple[int, str]] | None:
+        """The lanes that take part in an access that is not contiguous, and where the element of
+        each is; None where only a run can tell which lanes do.
+
+        Accesses to one element each: the instructions for all of them at once are microcode that
+        takes longer, up to ten times where memory is far, as one waits for the other.
+        """
+        known = self._known_mask()
+        if self.mask is not None and known is None:
+            return None
+        lanes = [n for n in range(self.lanes) if known is None or known[n]]
+        if isinstance(stride, int):
+            first = self.address(buffer, self._at_lane_zero(offset))
+            return [(n, self._behind(buffer, first, n * stride)) for n in lanes]
+        pointers = self.pointer_vector(buffer, offset)
+        of = f"extractelement <{self.lanes} x ptr> {pointers}"
+        return [(n, self.fn.value(f"{of}, i64 {n}")) for n in lanes]
+
     def _whole_or_none(self, buffer: Buffer) -> bool:
         """True where the mask is one for all lanes and the target has no registers for masks:
         choosing an address takes less then."""
@@ -130,6 +155,12 @@ class Memory(Addressing):
         one, where a mask is a constant with one lane.
         """
         return None if self.mask is None else known_flags(self.mask.text)
+
+    def _narrow(self, buffer: Buffer, known: Sequence[bool]) -> bool:
+        """True for some of many small elements where the target has masks for them: in parts that
+        are powers of two they would take several accesses, and moves to put them together."""
+        masks = "avx512bw" in self.target.feature_set
+        return masks and nbytes(buffer.dtype) < 4 and sum(known) not in (0, 1, 2, 4, 8, 16, 32)
 
     def _load_masked(self, buffer: Buffer, pointer: str) -> str:
         """The lanes of the mask from consecutive elements at `pointer`, the others zero.
@@ -289,7 +320,7 @@ class Memory(Addressing):
             if self.mask is None or (known and all(known)):
                 self.fn.emit(f"store {t} {text}, ptr {pointer}, align {align}")
                 return
-            if known is not None:
+            if known is not None and not self._narrow(buffer, known):
                 self._store_runs(buffer, pointer, text, known)
                 return
             self.fn.call(
@@ -302,6 +333,12 @@ class Memory(Addressing):
                     (f"<{self.lanes} x i1>", self.vector_mask()),
                 ],
             )
+            return
+        places = self._places(buffer, offset, stride)
+        if places is not None:
+            for n, at in places:
+                part = self.fn.value(f"extractelement {t} {text}, i64 {n}")
+                self.fn.emit(f"store {memory_type(buffer.dtype)} {part}, ptr {at}, align {align}")
             return
         self.fn.call(
             "void",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from aicc.symbolic import (
     Max,
     Min,
+    Mod,
     Size,
     Sym,
     add,
@@ -56,6 +57,8 @@ from aicc.tensor_ir.walk import (
 )
 
 Ranges = Mapping[Sym, tuple[Size, Size]]
+STARTS = 4
+"""How often a remainder may start again in a loop that is cut there."""
 _COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -323,8 +326,9 @@ def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
 
 
 def corners(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
-    """Where inside 0..extent a minimum or maximum in an index that a nest loads from becomes its
-    other operand as `v` grows, in no order: what reflects or clamps is linear between them."""
+    """Where inside 0..extent an index that a nest loads from turns as `v` grows, in no order: where
+    a minimum or maximum becomes its other operand, or a remainder starts again. What reflects,
+    clamps or wraps is linear between them."""
     found: dict[Size, None] = {}
     for s in walk_stmts((nest,)):
         if not isinstance(s, Store):
@@ -336,7 +340,19 @@ def corners(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
                         point = _turn(a.a - a.b, v, extent, _inner(nest))
                         if point is not None:
                             found[point] = None
+                    elif isinstance(a, Mod):
+                        found.update(dict.fromkeys(_starts(a, v, extent)))
     return list(found)
+
+
+def _starts(a: Mod, v: Sym, extent: Size) -> list[Size]:
+    """Where inside 0..extent a remainder is 0; none where these are many."""
+    base = substitute(a.num, {v: 0})
+    if not (isinstance(base, int) and isinstance(a.den, int) and isinstance(extent, int)):
+        return []
+    if coefficient(a.num, v) != 1 or extent // a.den > STARTS:
+        return []
+    return [n for n in range(-base % a.den, extent, a.den) if n]
 
 
 def _inner(nest: Stmt) -> set[Sym]:

@@ -7,8 +7,9 @@ from recipe_check import TARGET, check
 
 from aicc.symbolic import maximum, minimum
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import as_index, call, select
+from aicc.tensor_ir.ir import Check, For, as_index, call, select
 from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.walk import walk_stmts
 
 
 @pytest.mark.parametrize("shape", [(6, 26), (1, 7, 5, 13), (3, 4, 5, 6), (2, 1, 5, 2, 3)])
@@ -73,3 +74,35 @@ def test_checks_of_indices_leave_a_gather_in_vectors():
     b.mark_output(b.compute((6, 64), element))
     made, _ = scheduled(b.build(), TARGET)
     assert "vector " in str(made) and "check " in str(made)
+    assert all(f.kind == "vector" for f in inner_loops(made) if any_check(f)), made
+
+
+def any_check(s):
+    return any(isinstance(x, Check) for x in walk_stmts((s,)))
+
+
+def inner_loops(made):
+    loops = [s for s in walk_stmts(made.body) if isinstance(s, For)]
+    return [f for f in loops if not any(isinstance(x, For) for x in walk_stmts(f.body))]
+
+
+def test_axes_behind_one_that_data_choose_are_one_row():
+    b = KernelBuilder("k")
+    x, at = b.input("x", "f32", (20, 7, 11)), b.input("at", "i64", (6,))
+
+    def element(i, j, k):
+        return x[as_index(at[i], 0, 19), j, k]
+
+    b.mark_output(b.compute((6, 7, 11), element))
+    made, _ = scheduled(b.build(), TARGET)
+    assert made.buffer("x").shape == (20, 77), made
+    assert all(f.kind == "vector" for f in inner_loops(made)), made
+
+
+def test_reads_that_start_again_are_cut_there():
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (4, 100))
+    b.mark_output(b.compute((4, 104), lambda i, j: x[i, (j + 98) % 100]))
+    steps, made = check(b.build())
+    assert "partition(i1, 2); partition(i1.p, 100)" in steps, steps
+    assert "%" not in str(made)

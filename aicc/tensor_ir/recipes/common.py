@@ -147,6 +147,11 @@ def stride_in(kernel: Kernel, load: Load, v: Sym) -> Size | None:
 def all_linear(kernel: Kernel, names: set[str]) -> bool:
     """True where every load inside nests writing `names` is at an offset linear in all loops, and
     every condition compares such indices."""
+    return linear_in(kernel, names, None)
+
+
+def linear_in(kernel: Kernel, names: set[str], variables: set[Sym] | None) -> bool:
+    """As `all_linear`, in some variables."""
     for s in kernel.body:
         if not names & set(writes(s)):
             continue
@@ -156,7 +161,8 @@ def all_linear(kernel: Kernel, names: set[str]) -> bool:
                     if not isinstance(x, Load | Index):
                         continue
                     offset = x.size if isinstance(x, Index) else offset_of(kernel, x)
-                    if any(coefficient(offset, v) is None for v in symbols(offset)):
+                    used = symbols(offset) if variables is None else symbols(offset) & variables
+                    if any(coefficient(offset, v) is None for v in used):
                         return False
     return True
 
@@ -365,7 +371,10 @@ def parallelise(plan: Plan, *fusable: str) -> None:
 
 
 def lanes_of(plan: Plan, stage: Stage) -> int:
-    """Lanes of the widest element type that a stage handles: every vector fits a register."""
+    """Lanes of the widest element type of which a stage handles neighbours: every vector fits a
+    register."""
+    last = next((v for v, _ in reversed(stage.axes) if v is not None), None)
+    loads = loads_of(plan.kernel.body[stage.position])
     dtypes = {plan.kernel.buffer(stage.buffer).dtype}
-    dtypes |= {x.dtype for x in loads_of(plan.kernel.body[stage.position])}
-    return min(plan.target.lanes(d) for d in dtypes if d != "bool") if dtypes - {"bool"} else 16
+    dtypes |= {x.dtype for x in loads if last in x.size_symbols()}
+    return min(plan.target.lanes(d) for d in dtypes - {"bool"} or {"u8"})

@@ -5,20 +5,24 @@ parallel chunk: for vector: y = f(x...)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Mod, Size, atoms, coefficient, divides, proves_le, symbols
-from aicc.tensor_ir.ir import Check, For, If, Load, Stmt, Store
+from aicc.tensor_ir.analysis import stage_of
+from aicc.tensor_ir.ir import Check, For, If, Kernel, Load, Stmt, Store
 from aicc.tensor_ir.recipes.common import (
-    all_linear,
     flatten_inputs,
     is_costly,
     lanes_of,
+    linear_in,
     parallelise,
     stride_in,
     vector_loop,
 )
 from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.recurrence import innermost, vectorise_run
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_partition import Partition, breakpoints, corners
@@ -46,6 +50,11 @@ def maps(plan: Plan) -> None:
         raise ScheduleError(f"not all nests are maps\n{plan.kernel}")
     for stage in finals:
         _one(plan, stage.buffer)
+    for nest in [s for s in plan.kernel.body if isinstance(s, For) and _only_checks(s)]:
+        for name in innermost((nest,)):
+            vectorise_run(plan, name)
+        if plan.has_loop(nest.var.name):
+            parallelise(plan, nest.var.name)
 
 
 def _only_checks(nest: Stmt) -> bool:
@@ -56,8 +65,7 @@ def _only_checks(nest: Stmt) -> bool:
 def _one(plan: Plan, out: str) -> None:
     axis = 0
     while axis < len(plan.stage(out).axes) - 1:
-        fused = plan.attempt_if(lambda k: all_linear(k, {out}), FuseAxes(out, axis))
-        if not fused:
+        if not plan.attempt_if(_joined_well(out, axis), FuseAxes(out, axis)):
             axis += 1
     flatten_inputs(plan)
     stage = plan.stage(out)
@@ -72,6 +80,18 @@ def _one(plan: Plan, out: str) -> None:
         _vectors(plan, nest, lanes)
 
 
+def _joined_well(out: str, axis: int) -> Callable[[Kernel], bool]:
+    """True where loads are at offsets that are linear in one axis of a result, as conditions are:
+    what lies side by side is then read side by side."""
+
+    def check(kernel: Kernel) -> bool:
+        stage = stage_of(kernel, out)
+        v = None if stage is None else stage.axes[axis][0]
+        return v is None or linear_in(kernel, {out}, {v})
+
+    return check
+
+
 def _periods(plan: Plan, names: list[str], lanes: int) -> list[str]:
     """The loops, the innermost one split where what it reads starts again (a tile that is repeated,
     a row of an array seen as flat): inside, indices are linear."""
@@ -82,7 +102,7 @@ def _periods(plan: Plan, names: list[str], lanes: int) -> list[str]:
             if isinstance(a, Mod) and isinstance(a.den, int) and coefficient(a.num, loop.var) == 1:
                 found.add(a.den)
     period = min(found, default=0)
-    if period < lanes or not divides(period, loop.extent) or loop.extent == period:
+    if 2 * period <= lanes or not divides(period, loop.extent) or loop.extent == period:
         return names
     plan.do(Split(names[-1], period))
     return [*names[:-1], f"{names[-1]}.o", f"{names[-1]}.i"]

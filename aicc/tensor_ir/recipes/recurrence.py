@@ -336,9 +336,7 @@ def vectorise_run(plan: Plan, name: str) -> None:
     if any(stride_in(plan.kernel, x, v) != 1 for x in loads):
         return
     dtypes = {plan.kernel.buffer(x.buffer).dtype for x in loads} or {"f32"}
-    if dtypes == {"bool"}:
-        return
-    lanes = min(plan.target.lanes(d) for d in dtypes if d != "bool")
+    lanes = min(plan.target.lanes(d) for d in dtypes - {"bool"} or {"u8"})
     kernel, n = plan.kernel, len(plan.steps)
     try:
         vector_loop(plan, name, lanes, 2)
