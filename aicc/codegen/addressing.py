@@ -270,12 +270,17 @@ class Addressing:
         return pointer
 
     def pointer_vector(self, buffer: Buffer, offset: Size) -> str:
-        """A vector of pointers, one per lane."""
-        index = self.size_vector(offset)
+        """A vector of pointers, one per lane: what all lanes have in common is one base."""
+        offset = self.resolve(offset)
+        own: Size = 0
+        if isinstance(offset, Dim):
+            for monomial, coef in offset.terms:
+                term = Dim(((monomial, coef),), 0)
+                own = own + (term if self.varies(term) else 0)
+        base = self.address(buffer, offset - own)
         t = memory_type(buffer.dtype)
-        return self.fn.value(
-            f"getelementptr {t}, ptr {self.pointers[buffer.name]}, <{self.lanes} x i64> {index}"
-        )
+        index = self.size_vector(own)
+        return self.fn.value(f"getelementptr {t}, ptr {base}, <{self.lanes} x i64> {index}")
 
     def stride(self, offset: Size) -> Size | None:
         """Elements between neighbouring lanes; None where they are not evenly spaced."""

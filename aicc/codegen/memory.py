@@ -1,9 +1,10 @@
 """Loads and stores: scalars, contiguous vectors, gathers and scatters, and masks.
 
 An access is decided by the stride of its address in the vector variable: 0 is a scalar access, 1 a
-contiguous vector, anything else an access for each lane, a gather or scatter under a mask, or in a
-local buffer, where the places are known, some shuffles. An element of a parameter that a mask
-leaves out is neither read nor written, not even speculatively.
+contiguous vector, anything else an access for each lane, a gather or scatter under a mask; but
+lanes at known places near each other (every second element, each element twice), or in a local
+buffer, are picked from contiguous vectors. An element of a parameter that a mask leaves out is
+neither read nor written, not even speculatively.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from aicc.tensor_ir.ir import Buffer, Kernel
 
 PICKED = 8
 """Vectors that the lanes of one are picked from, at most; from more, they are gathered."""
+WINDOW = 4
+"""Vectors that the elements of one are picked from at most: fewer loads than a gather does."""
 
 
 class Memory(Addressing):
@@ -74,6 +77,8 @@ class Memory(Addressing):
                 raw = self._load_masked(buffer, pointer)
         elif (picked := self._picked(buffer, offset)) is not None:
             raw = picked
+        elif (near := self._near(offset)) is not None:
+            raw = self._load_near(buffer, offset, near)
         elif (places := self._places(buffer, offset, stride)) is not None:
             raw = "zeroinitializer" if len(places) < self.lanes else "poison"
             for n, at in places:
@@ -140,6 +145,57 @@ class Memory(Addressing):
         pointers = self.pointer_vector(buffer, offset)
         of = f"extractelement <{self.lanes} x ptr> {pointers}"
         return [(n, self.fn.value(f"{of}, i64 {n}")) for n in lanes]
+
+    def _near(self, offset: Size) -> dict[int, int] | None:
+        """Where lanes are behind the first, where those that take part are known, and all at known
+        places in a window of a few vectors; else None."""
+        assert self.vector is not None
+        known = self._known_mask()
+        if opaques(offset) or (self.mask is not None and known is None):
+            return None
+        first = self._at_lane_zero(offset)
+        places: dict[int, int] = {}
+        for n in range(self.lanes):
+            if known is None or known[n]:
+                place = substitute(offset, {self.vector: n}) - first
+                if not isinstance(place, int) or abs(place) >= WINDOW * self.lanes:
+                    return None
+                places[n] = place
+        if not places or max(places.values()) - min(places.values()) >= WINDOW * self.lanes:
+            return None
+        return places
+
+    def _load_near(self, buffer: Buffer, offset: Size, places: dict[int, int]) -> str:
+        """The elements at `places` from the first lane's, picked from contiguous vectors, of which
+        the last ends at the last element; zero in other lanes."""
+        low, span = min(places.values()), max(places.values()) - min(places.values()) + 1
+        size = min(1 << (self.lanes.bit_length() - 1), 1 << (span.bit_length() - 1))
+        t = memory_type(buffer.dtype, size)
+        first = self._behind(buffer, self.address(buffer, self._at_lane_zero(offset)), low)
+        starts = [*range(0, span - size, size), span - size]
+        parts: list[tuple[str, dict[int, int]]] = []
+        left = {n: place - low for n, place in places.items()}
+        for start in starts:
+            mine = {n: p - start for n, p in left.items() if p < start + size}
+            left = {n: p for n, p in left.items() if n not in mine}
+            if mine:
+                at = self._behind(buffer, first, start)
+                raw = self.fn.value(f"load {t}, ptr {at}, align {nbytes(buffer.dtype)}")
+                parts.append((raw, mine))
+        (text, mine), *more = parts
+        other, theirs = more.pop(0) if more else ("poison", {})
+        lanes = [mine.get(n, size + theirs[n] if n in theirs else -1) for n in range(self.lanes)]
+        text = self.fn.value(f"shufflevector {t} {text}, {t} {other}, {shuffle_mask(lanes)}")
+        wide = memory_type(buffer.dtype, self.lanes)
+        for raw, mine in more:
+            picked = shuffle_mask([mine.get(n, -1) for n in range(self.lanes)])
+            part = self.fn.value(f"shufflevector {t} {raw}, {t} poison, {picked}")
+            both = shuffle_mask([self.lanes + n if n in mine else n for n in range(self.lanes)])
+            text = self.fn.value(f"shufflevector {wide} {text}, {wide} {part}, {both}")
+        if len(places) < self.lanes:
+            kept = shuffle_mask([n if n in places else self.lanes for n in range(self.lanes)])
+            text = self.fn.value(f"shufflevector {wide} {text}, {wide} zeroinitializer, {kept}")
+        return text
 
     def _whole_or_none(self, buffer: Buffer) -> bool:
         """True where the mask is one for all lanes and the target has no registers for masks:

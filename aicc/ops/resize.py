@@ -103,7 +103,11 @@ class Resize(Operator):
             return [self._nearest(ctx, b, x, self._shape(x.shape, scales), samplers)]
         inner = accumulator(x.dtype) if is_float(x.dtype) else "f32"
         value = x
-        for sampler in samplers:
+        # What shrinks comes first, what grows last. Elements of the last axis take the most work:
+        # it comes where there are fewest, last of those that shrink and first of those that grow.
+        for sampler in sorted(
+            samplers, key=lambda s: (s.growth, s.s.axis if s.growth < 1 else -s.s.axis)
+        ):
             value = self._interpolate(ctx, b, value, sampler, inner)
         if value.dtype != x.dtype:
             last = value
@@ -142,9 +146,11 @@ class Resize(Operator):
         def element(*index: Size) -> Expr:
             o = index[axis]
             total: Expr | None = None
-            for p, w in zip(s.positions(o), s.weights(o)):
+            weights = s.weights(o)
+            for k, p in enumerate(s.positions(o)):
                 at = tuple(p if n == axis else i for n, i in enumerate(index))
-                term = cast(x[at], dtype) * cast(w, dtype)
+                term = cast(x[at], dtype)
+                term = term * cast(weights[k], dtype) if weights else term
                 total = term if total is None else total + term
             assert total is not None
             outside = s.outside(o)

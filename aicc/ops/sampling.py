@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -110,8 +112,19 @@ def scales_of(ctx: OpContext, shape: Sequence[Size], factors: Any, sizes: Any) -
     return found
 
 
+LAST = 2**31 - 128
+"""The last position that is an i32 and an f32: f32 arithmetic finds none near the end of an axis
+that is longer."""
+PERIOD = 8
+"""Results of an axis after which weights repeat, at most, for them to be worth no table."""
+
+
 class Sampler:
-    """Where the elements of one resized axis come from: coordinates, and taps with weights."""
+    """Where the elements of one resized axis come from: coordinates, and taps with weights.
+
+    Positions are index arithmetic where that is exact. Positions along the last axis and weights
+    that do not repeat soon are tables, computed once for the axis.
+    """
 
     def __init__(self, ctx: OpContext, b: KernelBuilder, s: Scale, roi: tuple[Expr, Expr] | None):
         self.s, self.b, self.roi = s, b, roi
@@ -119,7 +132,15 @@ class Sampler:
         self.rounding = text(ctx.attrs["nearest_mode"])
         self.cubic_a = float(ctx.attrs["cubic_coeff_a"])
         self.exclude_outside = bool(ctx.attrs["exclude_outside"])
+        self._last = s.axis == ctx.input(0).rank - 1
         self._tables: dict[str, Tensor] = {}
+        self._weights: Callable[[Size], list[Expr]] = lambda o: []
+
+    @property
+    def growth(self) -> float:
+        """How many results an element of the axis has; 1 where that depends on symbols, which
+        mostly are kept or grow."""
+        return 1.0 if self.s.factor is None else self.s.factor
 
     # coordinates
 
@@ -188,75 +209,106 @@ class Sampler:
             index = maximum(index, 0)
         return index if proves_le(most, last) else minimum(index, last)
 
-    def table(self, name: str, value: Expr, var: Size) -> Tensor:
-        """`value`, an expression of the result's index `var`, computed once for the axis."""
-        if name not in self._tables:
-            self._tables[name] = self.b.compute(
-                (self.s.result,),
-                lambda i: value if isinstance(var, int) else value.substitute_sizes(_bind(var, i)),
-                name=f"{name}{self.s.axis}",
-            )
-        return self._tables[name]
+    def _table(self, name: str, value: Callable[[Size], Expr]) -> None:
+        """`value`, of a result's index, computed once for the axis."""
+        name = f"{name}{self.s.axis}"
+        self._tables[name] = self.b.compute((self.s.result,), value, name=name)
+
+    def _entry(self, name: str, o: Size) -> Expr:
+        return self._tables[f"{name}{self.s.axis}"][o]
 
     def _index(self, value: Expr) -> Expr:
         """A float coordinate as a position inside the data."""
-        last = cast(as_expr(self.s.size - 1, "i64"), "f32")
-        return cast(call("max", call("min", value, last), 0.0), "i64")
+        last = cast(as_expr(minimum(self.s.size - 1, LAST), "i64"), "f32")
+        return cast(call("max", call("min", value, last), 0.0), "i32")
 
-    def _load(self, table: Tensor, o: Size) -> Size:
+    def _load(self, name: str, o: Size) -> Size:
         hi = self.s.size - 1 if isinstance(self.s.size, int) else None
-        return as_index(table[o], 0, hi)
+        return as_index(self._entry(name, o), 0, hi)
+
+    @property
+    def _repeats(self) -> bool:
+        """True where positions and weights are cheap: the coordinate's fraction has few values."""
+        if self.s.size == 1:
+            return True
+        exact = self.exact(sym("o", 0))
+        if exact is None:
+            return False
+        num, den = exact
+        factor = num.terms[0][1] if isinstance(num, Dim) and num.terms else 0
+        return den // math.gcd(factor, den) <= PERIOD
 
     def prepare(self, taps: int) -> None:
-        """Computes what does not depend on the other axes: tables of positions and weights, where
-        exact index arithmetic does not do. taps: 1 for nearest, 2 for linear, 4 for cubic."""
-        self.taps = taps
-        o = sym("o", 0)
-        if taps == 1:
-            if self.exact(o) is None:
-                self.table("nearest", self._index(self._rounded(self.coordinate(o))), o)
+        """Computes tables. taps: 1 for nearest, 2 for linear, 4 for cubic."""
+        self.taps = 1 if self.s.size == 1 else taps
+        self._tabled = not self._repeats and (self._last or self.exact(sym("o", 0)) is None)
+        if self._tabled:
+            for k in range(self.taps):
+                self._table(f"tap{k}_", functools.partial(self._position, k))
+        if self.taps == 1:
             return
+        if self._repeats:
+            self._weights = self._weigh
+            return
+        for k in range(taps):
+            self._table(f"weight{k}_", functools.partial(self._weight, k))
+        self._weights = lambda o: [self._entry(f"weight{k}_", o) for k in range(taps)]
+
+    def _weigh(self, o: Size) -> list[Expr]:
+        """The weights of the taps of result `o`."""
         exact = self.exact(o)
-        first = 0 if taps == 2 else -1
         if exact is None:
             base = call("floor", self.coordinate(o))
-            for k in range(taps):
-                self.table(f"tap{k}_", self._index(base + float(first + k)), o)
             fraction = self.coordinate(o) - base
         else:
             num, den = exact
-            rest = cast(as_expr(num % den, "i64"), "f32")
-            fraction = rest * (1.0 / den)
+            fraction = cast(as_expr(num % den, "i64"), "f32") * (1.0 / den)
             base = cast(as_expr(num // den, "i64"), "f32")
-        weights = self._linear(fraction) if taps == 2 else self._cubic(fraction)
-        if taps == 4 and self.exclude_outside:
+        weights = self._linear(fraction) if self.taps == 2 else self._cubic(fraction)
+        if self.taps == 4 and self.exclude_outside:
             last = cast(as_expr(self.s.size - 1, "i64"), "f32")
             zero = const(0, "f32")
             kept = []
             for k, w in enumerate(weights):
-                at = base + float(first + k)
+                at = base + float(k - 1)
                 gone = call("or", call("lt", at, 0.0), call("gt", at, last))
                 kept.append(select(gone, zero, w))
             total = kept[0] + kept[1] + kept[2] + kept[3]
             weights = [w / total for w in kept]
-        for k, w in enumerate(weights):
-            self.table(f"weight{k}_", w, o)
+        return weights
+
+    def _weight(self, k: int, o: Size) -> Expr:
+        return self._weigh(o)[k]
+
+    def _position(self, k: int, o: Size) -> Expr:
+        """The position of tap `k`, for a table."""
+        exact = self.exact(o)
+        if exact is not None:
+            narrow = "i32" if proves_le(self.s.size, 2**31) else "i64"
+            return cast(as_expr(self._exactly(exact, k, o), "i64"), narrow)
+        if self.taps == 1:
+            return self._index(self._rounded(self.coordinate(o)))
+        first = 0 if self.taps == 2 else -1
+        return self._index(call("floor", self.coordinate(o)) + float(first + k))
+
+    def _exactly(self, exact: tuple[Size, int], k: int, o: Size) -> Size:
+        if self.taps == 1:
+            return self.clamp(self._rounded_exactly(*exact), o)
+        num, den = exact
+        return self.clamp(num // den + (k if self.taps == 2 else k - 1), o)
 
     def positions(self, o: Size) -> list[Size]:
         """The source positions of result `o`."""
+        if self.s.size == 1:
+            return [0]
         exact = self.exact(o)
-        if self.taps == 1:
-            if exact is None:
-                return [self._load(self._tables["nearest"], o)]
-            return [self.clamp(self._rounded_exactly(*exact), o)]
-        if exact is None:
-            return [self._load(self._tables[f"tap{k}_"], o) for k in range(self.taps)]
-        num, den = exact
-        first = 0 if self.taps == 2 else -1
-        return [self.clamp(num // den + (first + k), o) for k in range(self.taps)]
+        if self._tabled or exact is None:
+            return [self._load(f"tap{k}_", o) for k in range(self.taps)]
+        return [self._exactly(exact, k, o) for k in range(self.taps)]
 
     def weights(self, o: Size) -> list[Expr]:
-        return [self._tables[f"weight{k}_"][o] for k in range(self.taps)]
+        """The weights of the source positions of result `o`; none for a single one."""
+        return self._weights(o)
 
     def _rounded(self, x: Expr) -> Expr:
         rounding = self._rounding()
@@ -294,8 +346,3 @@ class Sampler:
             return ((t * a - 5 * a) * t + 8 * a) * t - 4 * a
 
         return [far(r + 1.0), near(r), near(1.0 - r), far(2.0 - r)]
-
-
-def _bind(var: Size, value: Size) -> dict[Any, Size]:
-    (symbol,) = symbols(var)
-    return {symbol: value}

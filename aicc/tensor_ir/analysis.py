@@ -258,7 +258,12 @@ def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
     if _never_negative(gap, CASES):
         return True
     found = bounds(gap, loops)
-    return found is not None and _never_negative(found[0], CASES)
+    if found is None:
+        return False
+    if _never_negative(found[0], CASES):
+        return True
+    either = _either(gap, Min, Max)
+    return either is not None and all(surely_le(0, g, loops) for g in either)
 
 
 def _never_negative(s: Size, cases: int) -> bool:
@@ -274,6 +279,40 @@ def _never_negative(s: Size, cases: int) -> bool:
                     return True
                 break
     return False
+
+
+def _either(s: Size, positive: type[Min | Max], negative: type[Min | Max]) -> list[Size] | None:
+    """The two sizes of which `s` is one: with one of the operands for a minimum or maximum that is
+    added, of type `positive`, or subtracted. None where there is none."""
+    for monomial, c in s.terms if isinstance(s, Dim) else ():
+        a = monomial[0]
+        if len(monomial) == 1 and isinstance(a, positive if c > 0 else negative):
+            assert isinstance(a, Min | Max)
+            rest = add(s, mul(Dim(((monomial, c),), 0), -1))
+            return [add(rest, mul(part, c)) for part in (a.a, a.b)]
+    return None
+
+
+def upper_bounds(s: Size) -> list[Size]:
+    """Sizes that `s` is not more than: with either operand for a minimum, and without what two
+    quotients by one number have in common, which `bounds` would take apart."""
+    either = _either(s, Min, Max)
+    if either is not None:
+        return [x for part in either for x in upper_bounds(part)]
+    if isinstance(s, int):
+        return [s]
+    for plus, c in s.terms:
+        for minus, d in s.terms:
+            a, b = plus[0], minus[0]
+            if (c, d) != (1, -1) or len(plus) != 1 or len(minus) != 1:
+                continue
+            if isinstance(a, FloorDiv) and isinstance(b, FloorDiv) and a.den == b.den:
+                gap = add(a.num, mul(b.num, -1))
+                if isinstance(gap, int) and isinstance(a.den, int) and gap >= 0:
+                    rest = add(s, Dim(((minus, 1),), 0))
+                    rest = add(rest, mul(Dim(((plus, 1),), 0), -1))
+                    return [s, *upper_bounds(add(rest, -(-gap // a.den)))]
+    return [s]
 
 
 def _at_least(s: Size) -> Iterator[Size]:

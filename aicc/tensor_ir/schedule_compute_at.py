@@ -29,6 +29,7 @@ from aicc.tensor_ir.analysis import (
     reads,
     stage_of,
     surely_le,
+    upper_bounds,
     writes,
 )
 from aicc.tensor_ir.dependence import Ranges, accesses, loaded_by
@@ -115,11 +116,11 @@ class ComputeAt(Step):
     ->  for j: { B'[i'] = f(lo(j) + i') for i' in 0..extent(j);  y[j] = g(B'[.. - lo(j)]) }
 
     lo and extent come from the indices of the loads inside the loop (region inference); halos of a
-    window and rows of a reduction follow; an axis in which loads are at unrelated indices is
-    computed as a whole, unless that were all of B. B' has `scope`; loops of the new nest are named
-    `B'.0`, `B'.1`, ... for the axes and `B'.k0`, ... for the reduction. The old stage goes once
-    nothing reads it. Elements that may be outside of B, because a load runs only under a condition
-    or the region is wider than what is read, are computed under a condition.
+    window and rows of a reduction follow; an axis in which loads are at unrelated indices, or at
+    indices from data, is computed as a whole, unless that were all of B. B' has `scope`; loops of
+    the new nest are named `B'.0`, `B'.1`, ... for the axes and `B'.k0`, ... for the reduction. The
+    old stage goes once nothing reads it. Elements that may be outside of B, because a load runs
+    only under a condition or the region is wider than what is read, are computed under a condition.
     Precondition: B is a buffer computed by one stage before the loop; what f reads does not change
     in between; the indices are monotone in the loops inside, and their ranges can be compared; the
     largest extent is known from the kernel's sizes (as a number for a register buffer); the loop is
@@ -194,6 +195,9 @@ class ComputeAt(Step):
             hi: Size | None = None
             for a in loads:
                 ends = bounds(recombine(a.indices[axis]), a.ranges)
+                if ends is None and opaques(a.indices[axis]):
+                    lo = hi = None  # a table of positions: they may be anywhere
+                    break
                 if ends is None:
                     raise self.fail(kernel, f"the index {a.indices[axis]} is too complex")
                 lo = ends[0] if lo is None else _least(lo, ends[0], outer)
@@ -235,12 +239,14 @@ class ComputeAt(Step):
         outer = {f.var: (f.lo, f.hi) for f in around}
         shape: list[Size] = []
         for _, extent in region:
-            ends = None if opaques(extent) else bounds(extent, outer)
-            if ends is None or not symbols(ends[1]) <= set(kernel.sizes):
+            ends = [bounds(e, outer) for e in ([] if opaques(extent) else upper_bounds(extent))]
+            tops = [e[1] for e in ends if e is not None and symbols(e[1]) <= set(kernel.sizes)]
+            if not tops:
                 raise self.fail(kernel, f"the extent {extent} has no bound in the kernel's sizes")
-            if self.scope == "register" and not isinstance(ends[1], int):
-                raise self.fail(kernel, f"a register buffer has a constant shape, not {ends[1]}")
-            shape.append(maximum(0, ends[1]))
+            top = min((t for t in tops if isinstance(t, int)), default=tops[0])
+            if self.scope == "register" and not isinstance(top, int):
+                raise self.fail(kernel, f"a register buffer has a constant shape, not {top}")
+            shape.append(maximum(0, top))
         return tuple(shape)
 
     def _nest(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from aicc.symbolic import (
+    FloorDiv,
     Max,
     Min,
     Mod,
@@ -336,12 +337,17 @@ def corners(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
         for e in walk_expr(s.value):
             for index in e.indices if isinstance(e, Load) else ():
                 for a in atoms(index):
-                    if isinstance(a, Min | Max):
-                        point = _turn(a.a - a.b, v, extent, _inner(nest))
-                        if point is not None:
-                            found[point] = None
-                    elif isinstance(a, Mod):
+                    if isinstance(a, Mod):
                         found.update(dict.fromkeys(_starts(a, v, extent)))
+                    if not isinstance(a, Min | Max):
+                        continue
+                    # Where both are equal either will do: the part that is clamped is short.
+                    gaps = (a.a - a.b, a.b - a.a)
+                    ends = [p for g in gaps if (p := _turn(g, v, extent, _inner(nest))) is not None]
+                    if ends:
+                        low = ends[0] if proves_le(ends[0], ends[-1]) else ends[-1]
+                        high = ends[0] if low is ends[-1] else ends[-1]
+                        found[low if isinstance(a, Max) else high] = None
     return list(found)
 
 
@@ -362,6 +368,7 @@ def _inner(nest: Stmt) -> set[Sym]:
 def _turn(gap: Size, v: Sym, extent: Size, inner: set[Sym]) -> Size | None:
     """The first value of `v` for which `gap >= 0` is not what it is for 0; None where that is not
     inside 0..extent."""
+    gap = _undivided(gap)
     coef = coefficient(gap, v)
     if not isinstance(coef, int) or coef == 0 or (symbols(gap) - {v}) & inner:
         return None
@@ -371,3 +378,18 @@ def _turn(gap: Size, v: Sym, extent: Size, inner: set[Sym]) -> Size | None:
     point = ceildiv(-base, coef) if coef > 0 else base // -coef + 1
     inside = proves_lt(0, point) and proves_le(point, extent) and point != extent
     return point if inside and value_range(point)[0] is not None else None
+
+
+def _undivided(gap: Size) -> Size:
+    """What is not negative where `gap` is: for c + n // d with whole d, n + c*d, and for
+    c - n // d, c*d + d - 1 - n."""
+    if isinstance(gap, int) or len(gap.terms) != 1:
+        return gap
+    ((monomial, coef),) = gap.terms
+    a = monomial[0]
+    if len(monomial) != 1 or not isinstance(a, FloorDiv) or not isinstance(a.den, int):
+        return gap
+    if a.den < 1 or abs(coef) != 1:
+        return gap
+    rest = gap.const * a.den
+    return a.num + rest if coef == 1 else (a.den - 1 + rest) - a.num

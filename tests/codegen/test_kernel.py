@@ -56,6 +56,45 @@ def test_any_number_of_lanes(lanes: int, target: Target) -> None:
 
 
 @all_targets
+@pytest.mark.parametrize("lanes", [3, 4, 8, 16])
+@pytest.mark.parametrize("dtype", ["f32", "f64", "u8", "bool"])
+def test_lanes_near_each_other_read_only_what_lies_between(
+    dtype: str, lanes: int, target: Target
+) -> None:
+    """Picked from contiguous vectors that begin and end at elements that are read."""
+    count = 2 * lanes
+    for where in (
+        lambda v: v // 2,
+        lambda v: (v + 1) // 2,
+        lambda v: v // 3 * 2,
+        lambda v: v * 2,
+        lambda v: v * 3,
+        lambda v: v * 4,
+        lambda v: count - 1 - v,
+        lambda v: (count - 1 - v) * 2,
+        lambda v: v % 2 * (lanes + 1),
+        lambda v: v * 5,
+    ):
+        last = max(where(v) for v in range(count))
+        b = KernelBuilder("k")
+        x = b.input("x", dtype, (3, last + 1))
+        b.mark_output(b.compute((3, count), lambda i, v, at=where, x=x: x[i, at(v)]))
+        kernel = b.build()
+        check(vectors(kernel, lanes, "exact"), target, original=kernel)
+
+
+@all_targets
+def test_elements_in_order_are_not_gathered(target: Target) -> None:
+    """Every second element, and each element twice, comes from contiguous loads."""
+    for up, down, lanes in ((2, 1, 16), (1, 2, 16), (3, 1, 12)):
+        b = KernelBuilder("k")
+        x = b.input("x", "f32", (48 * down,))
+        b.mark_output(b.compute((48 * up,), lambda v, u=up, d=down, x=x: x[v // u * d]))
+        text = lower_kernel(vectors(b.build(), lanes, "exact"), target)
+        assert "shufflevector" in text and "gather" not in text
+
+
+@all_targets
 def test_what_a_condition_has_read_needs_no_mask(target: Target) -> None:
     """Both sides of a selection may use what its condition loaded."""
     b = KernelBuilder("k")

@@ -49,7 +49,7 @@ def test_reads_that_reflect_are_cut_where_they_turn():
 
     b.mark_output(b.compute((4, 116), reflected))
     steps, made = check(b.build())
-    assert "partition(i1, 3); partition(i1.p, 111)" in steps, steps
+    assert "partition(i1, 2); partition(i1.p, 112)" in steps, steps
     assert "max(" not in str(made) and "min(" not in str(made)
 
 
@@ -106,3 +106,14 @@ def test_reads_that_start_again_are_cut_there():
     steps, made = check(b.build())
     assert "partition(i1, 2); partition(i1.p, 100)" in steps, steps
     assert "%" not in str(made)
+
+
+def test_quotients_that_are_clamped_are_cut_where_they_turn():
+    """Linear in between: every element twice, but for the ends."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (40,))
+    b.mark_output(
+        b.compute((80,), lambda i: x[maximum((i + 1) // 2 - 1, 0)] + x[minimum((i + 1) // 2, 39)])
+    )
+    _, made = check(b.build())
+    assert "max" not in str(made) and "min" not in str(made)

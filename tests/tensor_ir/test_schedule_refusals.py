@@ -259,7 +259,7 @@ REFUSED = [
     (SOURCE, "compute_at(b, p)", "s is not seen inside a parallel loop"),
     (STAGES, "compute_at(d, y0)", "loads of d at unrelated indices"),
     (REGION, "compute_at(t, a)", "loads of t at unrelated indices"),
-    (REGION, "compute_at(t, b)", "the index int(at[b + c], 0..0) is too complex"),
+    (REGION, "compute_at(t, b)", "loads of t at unrelated indices"),
     (REGION, "compute_at(t, d)", "int(at[d]) cannot be known at the beginning of the loop"),
     (REGION, "compute_at(t, e, register)", "a register buffer has a constant shape, not n"),
     (REGION, "compute_at(t, g)", "has no bound in the kernel's sizes"),

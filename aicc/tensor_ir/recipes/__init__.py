@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.ir import For, Kernel
-from aicc.tensor_ir.recipes.blocks import blocks, has_blocks
+from aicc.tensor_ir.recipes.blocks import blocks, has_blocks, lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import chained, has_chain
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
@@ -21,6 +21,7 @@ from aicc.tensor_ir.recipes.recurrence import (
     serial_loops,
     vectorise_run,
 )
+from aicc.tensor_ir.recipes.resampled import has_resampled, resampled
 from aicc.tensor_ir.recipes.rows import dots, rows
 from aicc.tensor_ir.recipes.staged import has_staged, staged
 from aicc.tensor_ir.recipes.window import column_axis, window
@@ -64,6 +65,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         found.append(chained)
     if serial_loops(plan.kernel):
         found.append(recurrence)
+    if not reductions and has_resampled(kernel) and lanes_in_blocks(kernel) is None:
+        found.append(resampled)
     if not reductions:
         found += [blocks, maps] if has_blocks(plan.kernel) else [maps]
     if len(reductions) == 1:

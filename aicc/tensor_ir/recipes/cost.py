@@ -16,12 +16,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from aicc.dtypes import nbytes
-from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.symbolic import Dim, Size, Sym, opaques, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
-from aicc.tensor_ir.recipes.common import COSTLY, NOMINAL, divisors, is_costly, nominal, stride_in
+from aicc.tensor_ir.recipes.common import (
+    COSTLY,
+    NOMINAL,
+    divisors,
+    is_costly,
+    nominal,
+    offset_of,
+    stride_in,
+)
 from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
 from aicc.tensor_ir.recipes.interleaved import (
     Problem,
@@ -30,6 +38,7 @@ from aicc.tensor_ir.recipes.interleaved import (
     problem_of,
 )
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.resampled import has_resampled, is_shared, is_table
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
 from aicc.tensor_ir.recipes.tiles import Problem as Tiled
 from aicc.tensor_ir.recipes.tiles import choose_tile, tile_cost
@@ -47,6 +56,10 @@ TURNED = 3.0
 registers."""
 IN_TURN = 1.0
 """Instructions more for a load whose lanes alternate between vectors that are in registers."""
+PERIOD = 64
+"""Lanes after which positions repeat, at most, for them to be known."""
+NEAR = 4
+"""Vectors that lanes are picked from, at most."""
 GATHERED = 24.0
 """Instructions more for a load whose lanes are apart."""
 SCATTERED = 100.0
@@ -87,10 +100,14 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
         return math.inf
     blocks = lanes_in_blocks(kernel)
     keeps = blocks is not None or any(s.op is not None for s in stages(kernel))
+    resamples = not keeps and has_resampled(kernel)
     for stage in reversed(stages(kernel)):
         if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
             value = stage_of(kernel, stage.buffer)
-            if value is not None and not (keeps and _kept(kernel, value)):
+            stays = keeps and value is not None and _kept(kernel, value)
+            if resamples and value is not None:
+                stays = is_table(kernel, value) or is_shared(kernel, value)
+            if value is not None and not stays:
                 kernel = Inline(stage.buffer).apply(kernel)
     lanes = machine.lanes("f32")
     products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
@@ -286,11 +303,22 @@ def _gathers(kernel: Kernel, s: Store | Reduce, loops: tuple[Sym, ...]) -> float
                 total += IN_TURN
             elif not _side_by_side(kernel, x, v):
                 turns = any(stride_in(kernel, x, w) == 1 for w in loops if w != v)
-                total += TURNED if turns else GATHERED
+                total += TURNED if turns or _picked(kernel, x, v) else GATHERED
         return total
 
     loads = {x for x in walk_expr(s.value) if isinstance(x, Load)}
     return min(apart(v, loads) for v in ways)
+
+
+def _picked(kernel: Kernel, load: Load, v: Sym) -> bool:
+    """True where lanes along `v` are at known places in a few vectors: every second element, or
+    each element twice."""
+    offset = offset_of(kernel, load)
+    period = math.lcm(1, *(d for i in load.indices for d in divisors(i, v)))
+    if opaques(offset) or period > PERIOD:
+        return False
+    moved = substitute(offset, {v: Dim((((v,), 1),), period)}) - offset
+    return isinstance(moved, int) and abs(moved) <= NEAR * period
 
 
 def _side_by_side(kernel: Kernel, load: Load, v: Sym) -> bool:

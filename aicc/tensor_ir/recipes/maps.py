@@ -116,7 +116,7 @@ def _cut(plan: Plan, names: list[str]) -> None:
         found = breakpoints(loop, loop.var, loop.hi)
         if name == names[-1]:
             found = list(dict.fromkeys([*found, *corners(loop, loop.var, loop.hi)]))
-        points = _ordered(found)
+        points = ordered(found)
         done: Size = 0
         parts: list[str] = []
         for point in points:
@@ -131,7 +131,7 @@ def _cut(plan: Plan, names: list[str]) -> None:
                 _cut(plan, [part])  # what turned was inside what turns next: both borders of a row
 
 
-def _ordered(points: list[Size]) -> list[Size]:
+def ordered(points: list[Size]) -> list[Size]:
     """Points in ascending order, as far as that is provable; few enough to be worth it."""
     if len(points) >= PARTS:
         return []
