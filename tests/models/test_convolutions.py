@@ -22,6 +22,8 @@ CONVOLUTIONS = {
     "audio": ((1, 16, 120), (24, 16, 15), {"pads": [7, 7]}),
     "audio_frames": ((1, 1, 400), (24, 1, 40), {"strides": [16]}),
     "volume": ((1, 8, 4, 7, 8), (16, 8, 3, 3, 3), {"pads": [1] * 6}),
+    "few_filters": ((2, 24, 11, 37), (3, 24, 9, 9), {"pads": [4] * 4}),
+    "one_filter": ((1, 24, 11, 37), (1, 24, 3, 3), {"pads": [1] * 4}),
     "depthwise": ((2, 24, 9, 14), (24, 1, 3, 3), {"group": 24, "pads": [1] * 4}),
     "depthwise_strided": (
         (1, 24, 14, 14),
@@ -124,12 +126,14 @@ def test_transposed_convolutions(name):
     check(one("ConvTranspose", shape, weights, **attrs), shape)
 
 
-def test_lanes_run_along_pixels_where_filters_are_few():
-    for filters, last in ((1, False), (3, False), (64, True)):
-        model = one("ConvTranspose", (1, 16, 9, 40), (16, filters, 4, 4), strides=[2, 2])
-        graph = aicc.compile(model, stop_after="layout")
-        (node,) = (n for n in graph.nodes if n.op == "ConvTranspose")
-        assert bool(node.attr("channels_last", 0)) is last
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("filters, last", [(1, False), (3, False), (64, True)])
+def test_lanes_run_along_pixels_where_filters_are_few(op, filters, last):
+    weights = (filters, 16, 4, 4) if op == "Conv" else (16, filters, 4, 4)
+    model = one(op, (1, 16, 9, 40), weights, strides=[1, 1] if op == "Conv" else [2, 2])
+    graph = aicc.compile(model, stop_after="layout")
+    (node,) = (n for n in graph.nodes if n.op == op)
+    assert bool(node.attr("channels_last", 0)) is last
 
 
 @pytest.mark.parametrize("name", POOLING)

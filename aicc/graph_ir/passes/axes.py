@@ -195,14 +195,16 @@ class EitherOrder(ChannelsLast):
         node: Node,
         x: Sequence[TensorType | None],
         y: Sequence[TensorType],
-        filters_last: bool = False,
+        needs_lanes: bool,
     ) -> None:
-        super().__init__(node, x, y, filters_last)
+        """needs_lanes: it has no tiles for sums along the channels of one filter."""
+        super().__init__(node, x, y)
         assert x[0] is not None
+        pixels = x[0].shape[-1] != 1
         self.orders: list[Layout] = []
-        if y[0].shape[1] != 1 or x[0].shape[-1] == 1:
+        if not (needs_lanes and pixels and y[0].shape[1] == 1):
             self.orders.append(channels_last(y[0].rank))
-        if x[0].shape[-1] != 1:
+        if pixels:
             self.orders.append(identity(y[0].rank))
 
     @property

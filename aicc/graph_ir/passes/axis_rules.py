@@ -162,8 +162,17 @@ TABLE: dict[str, Maker] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
 }
 """Operators that name axes. Elementwise ones are found by what they lower to."""
-EITHER_ORDER = ("ConvTranspose",)
-"""Operators with channels that have tiles for both orders of axes."""
+FEW_FILTERS = 3
+"""Filters that leave most of the lanes empty which run along them."""
+
+
+def _may_be_first(node: Node, y: TensorType) -> bool:
+    """True for an operator with channels that has tiles also for lanes along the pixels."""
+    if node.op == "ConvTranspose":
+        return True
+    filters = y.shape[1]
+    few = isinstance(filters, int) and filters <= FEW_FILTERS
+    return node.op == "Conv" and few and node.attr("group", 1) == 1
 
 
 def freedom(ed: Editor, node: Node) -> Freedom:
@@ -180,8 +189,11 @@ def freedom(ed: Editor, node: Node) -> Freedom:
         pointwise = is_pointwise(node, x[1] if len(x) > 1 else None)
         computed = len(x) > 1 and ed.constant_of(node.inputs[1]) is None
         last = "filters_last" in op.attributes and computed
-        either = EitherOrder if node.op in EITHER_ORDER else ChannelsLast
-        return (Pointwise if pointwise else either)(node, x, y, last)
+        if pointwise:
+            return Pointwise(node, x, y, last)
+        if not last and _may_be_first(node, y[0]):
+            return EitherOrder(node, x, y, needs_lanes=node.op == "ConvTranspose")
+        return ChannelsLast(node, x, y, last)
     maker = TABLE.get(node.op)
     if maker is not None:
         made = maker(ed, node, x, y)

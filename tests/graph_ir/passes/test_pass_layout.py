@@ -203,10 +203,10 @@ def test_indices_of_maxima_keep_their_layout():
 def test_regions_see_values_in_their_own_layout(monkeypatch):
     monkeypatch.setattr(control_flow, "LOOK_UP", ("Conv",))  # so that they stay regions
     b = Build()
-    x = conv(b, b.input("x", 1, 3, 4, 4), 3, 3)
+    x = conv(b, b.input("x", 1, 3, 4, 4), 3, 8)
     flag = b.input("flag", dtype="bool")
-    t = TensorType("f32", (1, 3, 4, 4))
-    weights = np.ones((3, 3, 3, 3), np.float32)
+    t = TensorType("f32", (1, 8, 4, 4))
+    weights = np.ones((8, 8, 3, 3), np.float32)
     defaults = b.ed.make("Conv", x, x).attrs
     inner = Graph(
         "t",
@@ -222,7 +222,7 @@ def test_regions_see_values_in_their_own_layout(monkeypatch):
     b.ed.new.types["y"] = t
     order = [regions[a] for a in registry.get("If").attributes]
     b.ed.add(make_node("If", [flag], ["y"], regions=order))
-    after = laid_out(b.done(conv(b, "y", 3, 2)))
+    after = laid_out(b.done(conv(b, "y", 8, 8)))
     (node,) = [n for n in after.nodes if n.op == "If"]
     assert sorted(len(r.nodes) for r in node.regions) == [1, 3]
 
