@@ -9,6 +9,7 @@ from aicc.errors import ScheduleError
 from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.recipes.blocks import blocks, has_blocks, lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import chained, has_chain
+from aicc.tensor_ir.recipes.columns import columns, has_columns
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
 from aicc.tensor_ir.recipes.interleaved import interleaved
@@ -79,6 +80,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
             found.append(_applied(contraction, buffer))
         if column_axis(plan, stage) is not None:
             found.append(_applied(window, buffer))
+    if has_columns(plan):
+        found.append(columns)
     if reductions:
         found.append(rows)
     return [*found, plain]
