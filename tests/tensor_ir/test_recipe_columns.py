@@ -22,7 +22,9 @@ def places(shape, rows):
     best = b.reduce(shape, (rows,), lambda *ik: own(ik), "max")
 
     def place(*ik):
-        return select(call("eq", own(ik), best[ik[:-1]]), as_expr(ik[-1], "f32"), const(99.0, "f32"))
+        return select(
+            call("eq", own(ik), best[ik[:-1]]), as_expr(ik[-1], "f32"), const(99.0, "f32")
+        )
 
     b.mark_output(b.reduce(shape, (rows,), place, "min"))
     return b.build()
