@@ -18,6 +18,7 @@ from aicc.symbolic import (
     proves_le,
     recombine,
     substitute,
+    sym,
     symbols,
     value_range,
 )
@@ -307,6 +308,16 @@ def _not_negative(index: Size, extent: Size, loops: Ranges) -> bool:
         return True
     if isinstance(index, int):
         return False
+    least = _least_symbol(extent, 0)
+    if least is not None:
+        s, low = least
+        if s.lo is None or s.lo < low:
+            narrow = {s: sym(s.name, low, s.hi)}
+            ranges = {
+                v: (substitute(x, narrow), substitute(y, narrow)) for v, (x, y) in loops.items()
+            }
+            if surely_le(0, substitute(index, narrow), ranges):
+                return True
     for monomial, c in index.terms:
         a = monomial[0]
         if c > 0 and len(monomial) == 1 and isinstance(a, FloorDiv) and proves_le(1, a.den):
@@ -314,6 +325,20 @@ def _not_negative(index: Size, extent: Size, loops: Ranges) -> bool:
             if isinstance(quotient, Dim) and (monomial, 1) in quotient.terms:
                 return surely_le(0, add(index, mul(quotient, -c)), loops)
     return False
+
+
+def _least_symbol(s: Size, least: int) -> tuple[Sym, int] | None:
+    """The symbol that `s` grows with and the least value for which `s >= least`, where it grows
+    with one."""
+    if isinstance(s, int) or len(s.terms) != 1:
+        return None
+    (monomial, c) = s.terms[0]
+    a, bound = monomial[0], -((s.const - least) // c) if c > 0 else 0
+    if c < 1 or len(monomial) != 1:
+        return None
+    if isinstance(a, FloorDiv) and isinstance(a.den, int):
+        return _least_symbol(a.num, bound * a.den)
+    return (a, bound) if isinstance(a, Sym) else None
 
 
 def _least(a: Size, b: Size, loops: Ranges) -> Size | None:

@@ -222,3 +222,14 @@ def test_a_padded_copy_keeps_the_order_of_axes_of_its_source(length):
     b.mark_output(y)
     steps, _ = check(b.build(), {"n": 21})
     assert "permute" in str(steps)
+
+
+@pytest.mark.parametrize("rows", [1, 6, 15, 29])
+def test_windows_of_sizes_that_a_run_knows_leave_few_rows_over(rows):
+    n = sym("n", lo=1)
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (n, 32)), b.constant("w", "f32", (5, 32, 40))
+    y = b.reduce((n - 4, 40), (5, 32), lambda i, o, k, c: x[i + k, c] * w[k, c, o])
+    b.mark_output(y)
+    steps, _ = check(b.build(), {"n": rows + 4})
+    assert "even" in steps
