@@ -233,3 +233,27 @@ def test_windows_of_sizes_that_a_run_knows_leave_few_rows_over(rows):
     b.mark_output(y)
     steps, _ = check(b.build(), {"n": rows + 4})
     assert "even" in steps
+
+
+def transposed(batch, time):
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (batch, time, 32)), b.constant("w", "f32", (32, 48))
+    t = b.compute((time, batch, 32), lambda i, n, c: x[n, i, c])
+    y = b.reduce((time, batch, 48), (32,), lambda i, n, o, c: t[i, n, c] * w[c, o])
+    b.mark_output(y)
+    return b.build()
+
+
+@pytest.mark.parametrize("batch, time", [(1, 20), (3, 17), (9, 2)])
+def test_rows_run_along_the_axis_whose_steps_are_known(batch, time):
+    sizes = {"batch": batch, "time": time}
+    _, made = check(transposed(sym("batch", lo=1), sym("time", lo=1)), sizes)
+    tiles = [b.shape for b in made.buffers if b.scope == "register"]
+    assert max(shape[0] for shape in tiles) > 4 and {shape[1] for shape in tiles} == {1}
+
+
+def test_few_rows_are_taken_along_a_longer_axis():
+    _, made = check(transposed(2, 40))
+    assert max(b.shape[0] for b in made.buffers if b.scope == "register") > 4
+    _, made = check(transposed(16, 40))
+    assert {b.shape[0] for b in made.buffers if b.scope == "register"} == {1}

@@ -20,11 +20,11 @@ from aicc.symbolic import (
     recombine,
     symbols,
 )
-from aicc.tensor_ir.analysis import Stage, writes
+from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.ir import Expr, Index, Kernel, Load, Op
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
-from aicc.tensor_ir.schedule_axes import FuseAxes, SplitAxis
+from aicc.tensor_ir.schedule_axes import FuseAxes, PermuteAxes, SplitAxis
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
 from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
@@ -193,6 +193,31 @@ def flatten_inputs(plan: Plan) -> None:
                 axis += 1
 
 
+def order_copy(plan: Plan, left: Load) -> None:
+    """Gives a copy that a product reads by `left` (padded data) the order of axes that its source
+    has: its elements are read one by one anyway, and so it is written in vectors, not scattered."""
+    made = stage_of(plan.kernel, left.buffer)
+    if made is None or made.op is not None or plan.kernel.buffer(made.buffer).scope != "temp":
+        return
+    loads = [x for x in walk_expr(made.value) if isinstance(x, Load)]
+
+    def place(v: Sym | None) -> int | None:
+        """The one axis of the source along which `v` steps: the earlier, the further apart."""
+        if v is None or len(loads) != 1 or stride_in(plan.kernel, loads[0], v) is None:
+            return None
+        found = [n for n, i in enumerate(loads[0].indices) if v in symbols(i)]
+        return found[0] if len(found) == 1 else None
+
+    places = [place(v) for v, _ in made.axes]
+    moving = [n for n, (v, _) in enumerate(made.axes) if v is not None]
+    if any(places[n] is None for n in moving):
+        return
+    sorted_ = sorted(moving, key=lambda n: places[n] or 0)
+    if sorted_ != moving:
+        still = [n for n in range(len(made.axes)) if n not in moving]
+        plan.attempt(PermuteAxes(made.buffer, (*still, *sorted_)))
+
+
 def divisors(index: Size, v: Sym) -> set[int]:
     """The numbers that an index divides the plain variable `v` by."""
     if isinstance(index, int):
@@ -207,6 +232,16 @@ def divisors(index: Size, v: Sym) -> set[int]:
                 else:
                     found |= divisors(a.num, v)
     return found
+
+
+def split_depth(plan: Plan, buffer: str) -> None:
+    """Splits a reduction that reads at quotients and remainders of its index (joined heads), so
+    that every load is linear in the loops."""
+    for v, extent in plan.stage(buffer).reduce:
+        loads = [x for x in walk_expr(plan.stage(buffer).value) if isinstance(x, Load)]
+        factors = {d for x in loads for i in x.indices for d in divisors(i, v)}
+        if len(factors) == 1 and divides(min(factors), extent):
+            plan.attempt(Split(v.name, min(factors)))
 
 
 def _divided(index: Size) -> bool:

@@ -11,7 +11,7 @@ channels, and k runs over the window and the input channels. A is read in place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
@@ -25,28 +25,33 @@ from aicc.tensor_ir.recipes.common import (
     compute_rows,
     copy_loops,
     copy_whole,
-    divisors,
     flatten_inputs,
     is_costly,
     is_movement,
     nominal,
+    order_copy,
     own_axes,
     parallelise,
+    split_depth,
     stride_in,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, row_sizes
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
-from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis, PermuteAxes
+from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
-from aicc.tensor_ir.walk import walk_expr
 
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""
 
 OFTEN = 4
 """How often a copy would be computed anew, from which on it is made once, ahead of the product."""
+
+FEW_ROWS = 8
+"""Rows of which a tile should have as many."""
+MANY = 64
+"""Rows of which more make no better tiles."""
 MAX_REDUCTIONS = 16
 """Reduction loops that a contraction may have."""
 
@@ -98,15 +103,16 @@ def contraction(plan: Plan, buffer: str) -> None:
     buffer, out = with_epilogue(plan, buffer)
     _flatten_rows(plan, buffer, out)
     flatten_inputs(plan)
-    _split_depth(plan, buffer)
+    split_depth(plan, buffer)
     stage = plan.stage(buffer)
     found = roles(stage)
     if found is None:
         raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
-    order_copy(plan, found)
+    order_copy(plan, found.left)
     stage = plan.stage(buffer)
     found = roles(stage)
     assert found is not None
+    found = _best_row(plan, stage, found)
     tile = _tile(plan, stage, found)
     copy = right_operand(plan, stage, found, tile)
     kernel, steps = plan.kernel, len(plan.steps)
@@ -144,6 +150,30 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
             axis += 1
 
 
+def _best_row(plan: Plan, stage: Stage, found: Roles) -> Roles:
+    """The rows of a tile along another axis, where those along the innermost one are few, or so far
+    apart as only a run knows: sequences of a batch, time by time."""
+    a, b = found.left, found.right
+
+    def rows(n: int) -> tuple[int, bool]:
+        v, extent = stage.axes[n]
+        step = None if v is None else stride_in(plan.kernel, a, v)
+        count = as_number(extent)
+        return min(MANY, MANY if count is None else count), isinstance(step, int)
+
+    def plain(v: Sym | None) -> bool:
+        mine = v is not None and v in a.size_symbols() and v not in b.size_symbols()
+        return mine and all(symbols(i) == {v} for i in a.indices if v in symbols(i))
+
+    if found.row is None or not plain(stage.axes[found.row][0]):
+        return found
+    others = [n for n, (v, _) in enumerate(stage.axes) if n != found.row and plain(v)]
+    best = max(others, key=rows, default=found.row)
+    (have, steady), (more, known) = rows(found.row), rows(best)
+    better = more >= have if known and not steady else known and have < FEW_ROWS <= more
+    return replace(found, row=best) if better else found
+
+
 def _halo(plan: Plan, stage: Stage, left: Load, v: Sym | None) -> bool:
     """True where a copy (padded data) is read in windows along `v`: for a tile that goes on from
     one value of `v` to the next, whole planes around both would be copied."""
@@ -152,41 +182,6 @@ def _halo(plan: Plan, stage: Stage, left: Load, v: Sym | None) -> bool:
         return False
     inner = {w for w, extent in stage.reduce if extent != 1}
     return any(v in symbols(i) and symbols(i) & inner for i in left.indices)
-
-
-def order_copy(plan: Plan, found: Roles) -> None:
-    """Gives a copy of the left operand (padded data) the order of axes that its source has: its
-    elements are read one by one anyway, and so it is written in vectors, not scattered."""
-    made = stage_of(plan.kernel, found.left.buffer)
-    if made is None or made.op is not None or plan.kernel.buffer(made.buffer).scope != "temp":
-        return
-    loads = [x for x in walk_expr(made.value) if isinstance(x, Load)]
-
-    def place(v: Sym | None) -> int | None:
-        """The one axis of the source along which `v` steps: the earlier, the further apart."""
-        if v is None or len(loads) != 1 or stride_in(plan.kernel, loads[0], v) is None:
-            return None
-        found = [n for n, i in enumerate(loads[0].indices) if v in symbols(i)]
-        return found[0] if len(found) == 1 else None
-
-    places = [place(v) for v, _ in made.axes]
-    moving = [n for n, (v, _) in enumerate(made.axes) if v is not None]
-    if any(places[n] is None for n in moving):
-        return
-    sorted_ = sorted(moving, key=lambda n: places[n] or 0)
-    if sorted_ != moving:
-        still = [n for n in range(len(made.axes)) if n not in moving]
-        plan.attempt(PermuteAxes(made.buffer, (*still, *sorted_)))
-
-
-def _split_depth(plan: Plan, buffer: str) -> None:
-    """Splits a reduction that reads at quotients and remainders of its index (joined heads), so
-    that every load is linear in the loops."""
-    for v, extent in plan.stage(buffer).reduce:
-        loads = [x for x in walk_expr(plan.stage(buffer).value) if isinstance(x, Load)]
-        factors = {d for x in loads for i in x.indices for d in divisors(i, v)}
-        if len(factors) == 1 and divides(min(factors), extent):
-            plan.attempt(Split(v.name, min(factors)))
 
 
 def _adjacent(plan: Plan, buffer: str, out: str, axis: int) -> int | None:
