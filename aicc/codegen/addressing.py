@@ -2,14 +2,19 @@
 
 Addresses are chains of offsets ordered from outer to inner loops, the constant last, so that what
 an outer loop fixes is computed there and the rows of a tile are one base register plus a
-displacement.
+displacement. What depends on loops alone, not on memory, is written once, at the head of the
+innermost of them: LLVM would find out that it need not be computed again and again, but takes more
+time for that than for everything else.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
 from aicc.codegen.llvm_types import llvm_type, memory_type, splat, suffix
+from aicc.codegen.once import Once, Turns
 from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter
 from aicc.symbolic import (
@@ -40,16 +45,14 @@ class Value:
     lanes: int = 0
 
 
-class Addressing:
+class Addressing(Once):
     """The state of emission inside one function, and everything that is integer arithmetic."""
 
     def __init__(self, kernel: Kernel, target: Target, fn: FunctionWriter) -> None:
+        super().__init__(fn)
         self.kernel = kernel
         self.target = target
-        self.fn = fn
         self.pointers: dict[str, str] = {}
-        self.variables: dict[Sym, str] = {}
-        self.depth: dict[Sym, int] = {}
         self.constants: dict[Sym, Size] = {}
         self.vector: Sym | None = None
         self.lanes = 0
@@ -57,23 +60,12 @@ class Addressing:
         self.columns: dict[Load, tuple[Sym, list[str]]] = {}
         """Loads of a block that are there already: the variable that numbers them, and for each of
         its values the vector, as it is in memory."""
-        self.scopes: list[dict[object, object]] = [{}]
+        self.facts: dict[tuple[str, Size], bool] = {}
+        """Comparisons of sizes with 0 that are decided in this part of a loop."""
         self._offsets: dict[tuple[str, tuple[Size, ...]], Size] = {}
 
     def expression(self, e: Expr) -> Value:
         raise NotImplementedError
-
-    # values remembered where they dominate
-
-    def cached(self, key: object) -> str | None:
-        for scope in reversed(self.scopes):
-            if key in scope:
-                return str(scope[key])
-        return None
-
-    def remember(self, key: object, text: str) -> str:
-        self.scopes[-1][key] = text
-        return text
 
     # sizes
 
@@ -90,49 +82,76 @@ class Addressing:
         s = self.resolve(s)
         if isinstance(s, int):
             return str(s)
-        found = self.cached(("size", s))
-        if found is not None:
-            return found
+        key = ("size", s)
+        return self.cached(key) or self.once(key, self.level(s), lambda: self._sum(s))
+
+    def _sum(self, s: Dim) -> str:
         total = ""
         for monomial, coef in self._by_depth(s):
             part = self._monomial(monomial, coef)
             total = self.fn.value(f"add nsw i64 {total}, {part}") if total else part
         if s.const:
             total = self.fn.value(f"add nsw i64 {total}, {s.const}")
-        return self.remember(("size", s), total)
+        return total
 
-    def _by_depth(self, s: Dim) -> list[tuple[tuple[Atom, ...], int]]:
+    def _by_depth(self, s: Dim) -> tuple[tuple[tuple[Atom, ...], int], ...]:
         if len(s.terms) == 1:
-            return list(s.terms)
-        return sorted(s.terms, key=lambda term: self._deepest(term[0]))
+            return s.terms
+        return tuple(sorted(s.terms, key=self._order))
 
-    def _deepest(self, monomial: tuple[Atom, ...]) -> int:
-        """The innermost loop that a product depends on."""
-        deepest = 0
-        for a in monomial:
-            used = (a,) if isinstance(a, Sym) else symbols(Dim((((a,), 1),), 0))
-            deepest = max(deepest, *(self.depth.get(v, 0) for v in used), 0)
-        return deepest
+    def _order(self, term: tuple[tuple[Atom, ...], int]) -> float:
+        """What outer loops fix comes first, what memory tells last."""
+        level = self._term_level(term[0])
+        return math.inf if level is None else level
 
     def _monomial(self, monomial: tuple[Atom, ...], coef: int) -> str:
+        if coef == 1 and len(monomial) == 1:
+            return self._atom(monomial[0])
         key = ("term", monomial, coef)
-        found = self.cached(key)
-        if found is not None:
-            return found
+        level = self._term_level(monomial)
+        return self.cached(key) or self.once(key, level, lambda: self._product(monomial, coef))
+
+    def _product(self, monomial: tuple[Atom, ...], coef: int) -> str:
+        """What outer loops fix first, with the constant, so that it is computed there."""
+        last = self._term_level(monomial)
+        outer = tuple(a for a in monomial if self._atom_level(a) != last)
+        if last and len(outer) == len(monomial) - 1 and self.loops[last - 1].inner:
+            (var,) = (a for a in monomial if a not in outer)
+            if isinstance(var, Sym):
+                return self._added(self.loops[last - 1], outer, coef)
+        if outer:
+            text = self._monomial(outer, coef)
+            for a in monomial:
+                if a not in outer:
+                    text = self.fn.value(f"mul nsw i64 {text}, {self._atom(a)}")
+            return text
+        if coef != 1:
+            return self.fn.value(f"mul nsw i64 {self._monomial(monomial, 1)}, {coef}")
         text = self._atom(monomial[0])
         for a in monomial[1:]:
             text = self.fn.value(f"mul nsw i64 {text}, {self._atom(a)}")
-        if coef != 1:
-            text = self.fn.value(f"mul nsw i64 {text}, {coef}")
-        return self.remember(key, text)
+        return text
+
+    def _added(self, turns: Turns, factors: tuple[Atom, ...], coef: int) -> str:
+        """The variable of an innermost loop times a step: the step is added in each turn.
+
+        Multiples of one another, which products would be, LLVM computes from each other, and orders
+        all uses of the first before the second."""
+        step = self._monomial(factors, coef) if factors else str(coef)
+        start = "0"
+        if turns.low != "0":
+            start = f"%{self.fn.fresh()}"
+            turns.ahead.append(f"  {start} = mul nsw i64 {turns.low}, {step}")
+        text = f"%{self.fn.fresh()}"
+        latch = f"%{turns.name}.latch"
+        turns.phis.append(f"  {text} = phi i64 [ {start}, %{turns.before} ], [ {text}.n, {latch} ]")
+        turns.latch.append(f"  {text}.n = add nsw i64 {text}, {step}")
+        return text
 
     def _atom(self, a: Atom) -> str:
         if isinstance(a, Sym):
             return self.variables[a]
-        found = self.cached(("atom", a))
-        if found is None:
-            found = self.remember(("atom", a), self._compute_atom(a))
-        return found
+        return self.once(("atom", a), self._atom_level(a), lambda: self._compute_atom(a))
 
     def _compute_atom(self, a: Atom) -> str:
         if isinstance(a, Opaque):
@@ -234,7 +253,7 @@ class Addressing:
             found = self.fn.value(
                 f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer"
             )
-            self.remember(key, found)
+            self.keep(key, found)
         return Value(found, v.dtype, lanes)
 
     # addresses
@@ -252,22 +271,33 @@ class Addressing:
 
     def address(self, buffer: Buffer, offset: Size) -> str:
         """A pointer to the element at `offset`, which is equal in all lanes."""
-        t = memory_type(buffer.dtype)
+        if isinstance(offset, int):
+            return self._displaced(buffer, offset, self.pointers[buffer.name])
         pointer = self.pointers[buffer.name]
-        if isinstance(offset, Dim):
-            terms = tuple(self._by_depth(offset))
-            for n, term in enumerate(terms):
-                key = ("pointer", buffer.name, terms[: n + 1])
-                found = self.cached(key)
-                if found is None:
-                    step = self._monomial(*term)
-                    found = self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {step}")
-                    self.remember(key, found)
-                pointer = found
-        const = offset if isinstance(offset, int) else offset.const
-        if const:
-            pointer = self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {const}")
-        return pointer
+        terms = self._by_depth(offset)
+        t = memory_type(buffer.dtype)
+        for n, term in enumerate(terms):
+            level = self._term_level(term[0])
+            pointer = self.once(
+                ("pointer", buffer.name, terms[: n + 1]),
+                level,
+                functools.partial(self._moved, t, pointer, term),
+            )
+        return self._displaced(buffer, offset.const, pointer)
+
+    def _moved(self, t: str, pointer: str, term: tuple[tuple[Atom, ...], int]) -> str:
+        step = self._monomial(*term)
+        return self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {step}")
+
+    def _displaced(self, buffer: Buffer, const: int, pointer: str) -> str:
+        if not const:
+            return pointer
+        key = ("at", pointer, const)
+        found = self._kept.get(key)
+        if found is None:
+            t = memory_type(buffer.dtype)
+            found = self.keep(key, self.fn.value(f"getelementptr {t}, ptr {pointer}, i64 {const}"))
+        return found
 
     def pointer_vector(self, buffer: Buffer, offset: Size) -> str:
         """A vector of pointers, one per lane: what all lanes have in common is one base."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 
 from aicc.codegen.addressing import Value
 from aicc.codegen.blocks import Blocks
 from aicc.codegen.llvm_types import flags, known_flags, literal, llvm_type, splat, suffix
 from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
-from aicc.symbolic import coefficient, opaques, substitute, value_range
+from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
 from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
 from aicc.tensor_ir.walk import as_size
 
@@ -99,7 +100,10 @@ class Expressions(Blocks):
         decided = self.decided(cond)
         if decided is not None:
             return self.expression(e.args[1 if decided else 2])
-        fresh = isinstance(e.args[1], Load) and self._reads_anew(e.args[1])
+        first = e.args[1]
+        fresh = isinstance(first, Load) and self._reads_anew(first)
+        if isinstance(first, Load) and self.is_local(self.kernel.buffer(first.buffer)):
+            fresh = False  # read whole
         a = self._under(cond, e.args[1], negate=False)
         if fresh and _is_zero(e.args[2]) and a.lanes >= cond.lanes:
             return a  # a load gives zeros where its mask does not hold
@@ -152,14 +156,28 @@ class Expressions(Blocks):
         return known.pop() if len(known) == 1 else None
 
     def _compare_numbers(self, e: Op) -> Value | None:
-        """A comparison of indices that unrolled loops have made numbers."""
+        """A comparison of indices that is the same in all lanes."""
         a, b = (as_size(x) for x in e.args)
         if a is None or b is None:
             return None
-        gap = self.resolve(a) - self.resolve(b)
-        if not isinstance(gap, int):
+        a, b = self.resolve(a), self.resolve(b)
+        gap = a - b
+        if isinstance(gap, int):
+            return Value("true" if _COMPARE[e.name](gap, 0) else "false", "bool")
+        fact = self.facts.get((e.name, gap))
+        if fact is None and e.name in ("lt", "le", "gt", "ge"):
+            fact = _always(e.name, gap)
+        if fact is not None:
+            return Value("true" if fact else "false", "bool")
+        first, second = self.level(a), self.level(b)
+        if first is None or second is None or self.varies(a) or self.varies(b):
             return None
-        return Value("true" if _COMPARE[e.name](gap, 0) else "false", "bool")
+        word = e.name if e.name in ("eq", "ne") else f"s{e.name}"
+        make = partial(self._compare, word, a, b)
+        return Value(self.once(("compare", word, a, b), max(first, second), make), "bool")
+
+    def _compare(self, word: str, a: Size, b: Size) -> str:
+        return self.fn.value(f"icmp {word} i64 {self.size(a)}, {self.size(b)}")
 
     def _compare_lanes(self, e: Op) -> Value | None:
         """`index < bound` over consecutive lanes as a narrow comparison with the lane number."""
@@ -177,22 +195,26 @@ class Expressions(Blocks):
             return None
         base = substitute(gap, {self.vector: 0})
         lo = value_range(base)[0]
-        if coef == -1 and lo is not None and lo >= self.lanes:
+        if lo is not None and lo >= (self.lanes if coef == -1 else 1):
             return Value("true", "bool")
-        limit = self.size(base if coef == -1 else -base)
-        if not limit.lstrip("-").isdigit():
-            for name, bound in (("llvm.smin.i64", self.lanes), ("llvm.smax.i64", -1)):
-                limit = self.fn.call("i64", name, [("i64", limit), ("i64", str(bound))])
-            narrow = Value(self.fn.value(f"trunc nsw i64 {limit} to i32"), "i32")
-        else:
-            edge = int(limit)
-            below = [n < edge if coef == -1 else n > edge for n in range(self.lanes)]
+        limit = base if coef == -1 else -base
+        if isinstance(limit, int):
+            below = [n < limit if coef == -1 else n > limit for n in range(self.lanes)]
             return Value(flags(below), "bool", self.lanes)
+        relation = "slt" if coef == -1 else "sgt"
+        key = ("lanes", relation, limit, self.lanes)
+        make = partial(self._compare_lane_numbers, relation, limit)
+        return Value(self.once(key, self.level(limit), make), "bool", self.lanes)
+
+    def _compare_lane_numbers(self, relation: str, limit: Size) -> str:
+        edge = self.size(limit)
+        for name, bound in (("llvm.smin.i64", self.lanes), ("llvm.smax.i64", -1)):
+            edge = self.fn.call("i64", name, [("i64", edge), ("i64", str(bound))])
+        narrow = Value(self.fn.value(f"trunc nsw i64 {edge} to i32"), "i32")
         wide = self.broadcast(narrow, self.lanes)
         iota = "<" + ", ".join(f"i32 {n}" for n in range(self.lanes)) + ">"
-        relation = "slt" if coef == -1 else "sgt"
         t = f"<{self.lanes} x i32>"
-        return Value(self.fn.value(f"icmp {relation} {t} {iota}, {wide.text}"), "bool", self.lanes)
+        return self.fn.value(f"icmp {relation} {t} {iota}, {wide.text}")
 
     # operations on values that have equal lanes
 
@@ -430,6 +452,17 @@ class Expressions(Blocks):
             other = self.broadcast(Value(literal(instead, dtype), dtype), lanes).text
             result = self.fn.value(f"select {flag} {beyond}, {target} {other}, {target} {result}")
         return result
+
+
+def _always(name: str, gap: Size) -> bool | None:
+    """What the comparison of a size with 0 gives for all values of its symbols, if one thing."""
+    lo, hi = value_range(gap)
+    under = 0 if name in ("lt", "ge") else 1  # the least value that is not below
+    if lo is not None and lo >= under:
+        return name in ("gt", "ge")
+    if hi is not None and hi < under:
+        return name in ("lt", "le")
+    return None
 
 
 def _is_number(text: str) -> bool:

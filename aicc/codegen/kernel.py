@@ -15,21 +15,18 @@ from collections.abc import Sequence
 
 from aicc.codegen.addressing import Value
 from aicc.codegen.llvm_types import memory_type
+from aicc.codegen.once import Turns
 from aicc.codegen.reductions import Reductions
+from aicc.codegen.stretches import Stretch, conditions, stretches
 from aicc.codegen.target import Target
+from aicc.codegen.unrolling import may_be_cut
+from aicc.codegen.uses import stands_apart, used
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import nbytes
-from aicc.symbolic import (
-    Sym,
-    maximum,
-    minimum,
-    opaques,
-    product,
-    symbols,
-)
-from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Op, Reduce, Stmt, Store, While
-from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
-from aicc.tensor_ir.work import EXPANSION, SHARED_CYCLES, loop_cycles
+from aicc.symbolic import Dim, Size, Sym, maximum, minimum, opaques, product, symbols
+from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Reduce, Stmt, Store, While
+from aicc.tensor_ir.walk import walk_stmts
+from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
 
 STACK_LIMIT = 1 << 19
 """Bytes of local buffers that a function keeps on the stack; what is larger, or of unknown size,
@@ -108,6 +105,7 @@ class KernelFunction(Reductions):
     def lower(self, body: Sequence[Stmt], scope: Sequence[Stmt]) -> None:
         """Writes the whole function: buffers that `scope` alone uses, statements, return."""
         self._allocate(scope)
+        self.heads.append(self.fn.head())
         self.statements(body)
         self._return("0")
         self.fn.finish()
@@ -115,11 +113,11 @@ class KernelFunction(Reductions):
     # buffers
 
     def _allocate(self, scope: Sequence[Stmt]) -> None:
-        inside = _used(scope)
+        inside = used(scope)
         if self.status is None:  # the entry point leaves per-thread buffers to parallel bodies
             for s in walk_stmts(tuple(scope)):
                 if isinstance(s, For) and s.kind == "parallel":
-                    private = _used([s])
+                    private = used([s])
                     inside -= {
                         n for n in private if self.kernel.buffer(n).scope in ("stack", "register")
                     }
@@ -164,7 +162,8 @@ class KernelFunction(Reductions):
     def statements(self, body: Sequence[Stmt]) -> None:
         for s in body:
             if isinstance(s, For):
-                if self._stands_apart(s, body):
+                plain = self.vector is None and self.mask is None
+                if plain and stands_apart(s, body):
                     self._apart(s)
                 else:
                     self._loop(s)
@@ -222,7 +221,9 @@ class KernelFunction(Reductions):
             self.fn.label(f"{n}.{name}")
             self.scopes.append({})
             self.known.enter()
+            self.enter()
             self.statements(body)
+            self.leave()
             self.known.leave()
             self.scopes.pop()
             self.fn.emit(f"br label %{n}.end")
@@ -247,12 +248,14 @@ class KernelFunction(Reductions):
         self.fn.emit(f"br label %{n}.test")
         self.fn.label(f"{n}.test")
         self.known.enter()
+        self.enter()
         cond = self._condition(s.cond)
         self.fn.emit(f"br i1 {cond.text}, label %{n}.body, label %{n}.end")
         self.fn.label(f"{n}.body")
         self.scopes.append({})
         self.statements(s.body)
         self.scopes.pop()
+        self.leave()
         self.known.leave()
         self.fn.emit(f"br label %{n}.test")
         self.fn.label(f"{n}.end")
@@ -265,20 +268,41 @@ class KernelFunction(Reductions):
         elif s.kind == "vector":
             self._vector(s)
         elif self.is_unrolled(s):
-            self._unrolled(s)
+            self._copies(s)
         else:
-            self._serial(s.var, *self._ends(s), s.body)
+            self._parts(s)
 
-    def _ends(self, s: For) -> tuple[str, str]:
+    def _parts(self, s: For) -> None:
+        """A loop; a short one in parts that decide its conditions."""
+        parts = [Stretch(s.lo, s.hi, {})]
+        if may_be_cut(s) and not opaques(s.lo) and not opaques(s.hi):
+            known = {s.var, *self.variables}
+            found = conditions(s.body, known, self.resolve)
+            parts = stretches(s.var, self.resolve(s.lo), self.resolve(s.hi), found)
+        for part in parts:
+            outer, self.facts = self.facts, {**self.facts, **part.facts}
+            if part.hi - part.lo == 1 and not opaques(part.lo):
+                self.constants[s.var] = part.lo
+                self.statements(s.body)
+            else:
+                var = s.var
+                if len(parts) > 1 and isinstance(part.lo, int) and isinstance(part.hi, int):
+                    var = Sym(s.var.name, part.lo, part.hi - 1)
+                    self.constants[s.var] = Dim((((var,), 1),), 0)
+                self._serial(var, *self._ends(part.lo, part.hi), s.body)
+            self.constants.pop(s.var, None)
+            self.facts = outer
+
+    def _ends(self, lo: Size, hi: Size) -> tuple[str, str]:
         """A loop's bounds. What they loaded is forgotten: it may change."""
         self.scopes.append({})
-        ends = self.size(s.lo), self.size(s.hi)
+        ends = self.size(lo), self.size(hi)
         forgotten = self.scopes.pop()
-        if not opaques(s.lo) and not opaques(s.hi):
+        if not opaques(lo) and not opaques(hi):
             self.scopes[-1].update(forgotten)
         return ends
 
-    def _unrolled(self, s: For) -> None:
+    def _copies(self, s: For) -> None:
         lo, extent = self.resolve(s.lo), self.resolve(s.extent)
         assert isinstance(extent, int)
         block = self.vector is None and self.load_block(s)
@@ -292,10 +316,10 @@ class KernelFunction(Reductions):
     def _vector(self, s: For) -> None:
         lo, extent = self.resolve(s.lo), self.resolve(s.extent)
         if self.vector is not None or not isinstance(extent, int) or lo != 0:
-            self._serial(s.var, *self._ends(s), s.body)
+            self._serial(s.var, *self._ends(s.lo, s.hi), s.body)
             return
         if extent <= 1:
-            self._unrolled(s)
+            self._copies(s)
             return
         outer, self.scopes = self.scopes, [*self.scopes, {}]
         self.vector, self.lanes = s.var, extent
@@ -306,12 +330,17 @@ class KernelFunction(Reductions):
     def _serial(self, var: Sym, lo: str, hi: str, body: Sequence[Stmt]) -> None:
         n = self.fn.fresh("loop")
         before = self.fn.block
-        enter = self.fn.value(f"icmp slt i64 {lo}, {hi}")
-        self.fn.emit(f"br i1 {enter}, label %{n}.body, label %{n}.end")
+        ahead = self.fn.head()
+        if lo.isdigit() and hi.isdigit() and int(lo) < int(hi):
+            self.fn.emit(f"br label %{n}.body")
+        else:
+            enter = self.fn.value(f"icmp slt i64 {lo}, {hi}")
+            self.fn.emit(f"br i1 {enter}, label %{n}.body, label %{n}.end")
         self.fn.label(f"{n}.body")
         self.fn.emit(f"%{n}.i = phi i64 [ {lo}, %{before} ], [ %{n}.next, %{n}.latch ]")
-        self.variables[var] = f"%{n}.i"
-        self.depth[var] = 1 + max(self.depth.values(), default=0)
+        inner = not any(self._has_loops(s) for s in body)
+        turns = Turns(n, before, lo, ahead, self.fn.head(), [], inner)
+        self.enter_loop(var, turns)
         self.scopes.append({})
         self.known.enter()
         self.share_ahead(var, body)
@@ -319,9 +348,10 @@ class KernelFunction(Reductions):
         self.ask_ahead(var, body)
         self.known.leave()
         self.scopes.pop()
-        del self.depth[var], self.variables[var]
+        self.leave_loop(var)
         self.fn.emit(f"br label %{n}.latch")
         self.fn.label(f"{n}.latch")
+        self.fn.lines += turns.latch
         wraps = "nsw" if var.lo is None or var.lo < 0 else "nuw nsw"
         self.fn.emit(f"%{n}.next = add {wraps} i64 %{n}.i, 1")
         again = self.fn.value(f"icmp slt i64 %{n}.next, {hi}")
@@ -349,29 +379,10 @@ class KernelFunction(Reductions):
             self._return(code)
             self.fn.label(f"{after}.ok")
 
-    def _stands_apart(self, s: For, body: Sequence[Stmt]) -> bool:
-        """Whether a loop becomes a function of its own: one of long functions beside a loop of sums
-        of products. Their constants would take registers from the sums, which LLVM then spills."""
-        if self.vector is not None or self.mask is not None or s.kind != "for":
-            return False
-        inside = list(walk_stmts((s,)))
-        if any(isinstance(x, Reduce | Check | While) for x in inside):
-            return False
-        if any(isinstance(x, For) and x.kind == "parallel" for x in inside):
-            return False
-        if not any(isinstance(x, For) and _sums(x) for x in body if x is not s):
-            return False
-        return any(
-            isinstance(e, Op) and EXPANSION.get(e.name, 0) >= EXPANSION["exp"]
-            for x in inside
-            for root in stmt_exprs(x)
-            for e in walk_expr(root)
-        )
-
     def _apart(self, s: For) -> None:
         name = f"{self.kernel.name}.apart{len(self.fn.module.functions)}"
-        used = _used([s])
-        shared = [b for b in self.kernel.buffers if b.name in self.pointers and b.name in used]
+        inside = used([s])
+        shared = [b for b in self.kernel.buffers if b.name in self.pointers and b.name in inside]
         args, _, lo, hi, _ = self._loop_function(name, s, shared, "noinline")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         self.fn.emit(f"call void {symbol(name)}(ptr {args}, i64 0, i64 {count})")
@@ -398,7 +409,7 @@ class KernelFunction(Reductions):
         values = [("ptr", self.pointers[b.name]) for b in shared]
         known = list(self.variables)  # sizes, and the loops around
         values += [("i64", self.variables[v]) for v in known]
-        lo, hi = self._ends(s)
+        lo, hi = self._ends(s.lo, s.hi)
         values += [("i64", lo)]
         status = self.fn.at_entry("alloca i32, align 4")
         values += [("ptr", status)]
@@ -428,28 +439,10 @@ class KernelFunction(Reductions):
         start = argument("i64")
         body.status = argument("ptr")
         body._allocate([s])
+        body.heads.append(fn.head())
         begin = fn.value(f"add nsw i64 {start}, %begin")
         end = fn.value(f"add nsw i64 {start}, %end")
         body._serial(s.var, begin, end, s.body)
         body._return("0")
         fn.finish()
         return args, status, lo, hi, body.may_fail
-
-
-def _sums(s: For) -> bool:
-    """True for a loop of multiply-adds."""
-    return any(
-        isinstance(x, Reduce) and isinstance(x.value, Op) and x.value.name == "mul"
-        for x in walk_stmts((s,))
-    )
-
-
-def _used(scope: Sequence[Stmt]) -> set[str]:
-    """Names of the buffers that statements read or write."""
-    found: set[str] = set()
-    for s in scope:
-        found |= {x.buffer for x in loads_of(s)}
-        for inner in walk_stmts((s,)):
-            if isinstance(inner, Store | Reduce):
-                found.add(inner.buffer)
-    return found

@@ -16,8 +16,16 @@ from aicc.codegen.known import KnownMemory, Place
 from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, splat, suffix
 from aicc.codegen.target import Target
 from aicc.codegen.writer import ZEROS, FunctionWriter
-from aicc.dtypes import nbytes
-from aicc.symbolic import Size, opaques, product, substitute
+from aicc.dtypes import is_float, nbytes
+from aicc.symbolic import (
+    Size,
+    opaques,
+    product,
+    proves_le,
+    proves_lt,
+    substitute,
+    value_range,
+)
 from aicc.tensor_ir.ir import Buffer, Kernel
 
 PICKED = 8
@@ -66,7 +74,9 @@ class Memory(Addressing):
         if stride == 1:
             pointer = self.address(buffer, self._at_lane_zero(offset))
             known = self._known_mask()
-            if self.mask is None or (known and all(known)):
+            # Floats of lanes outside the mask do no harm; memory read whole becomes registers.
+            whole = is_float(buffer.dtype) and self.all_lanes(buffer, offset)
+            if self.mask is None or (known and all(known)) or whole:
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
             elif known is not None and not self._narrow(buffer, known):
                 raw = self._load_runs(buffer, pointer, known)
@@ -102,8 +112,7 @@ class Memory(Addressing):
         """Lanes at known places of a local buffer, from a few vectors by shuffles: what the lanes
         of a tile are where they alternate between its vectors. None for other places."""
         count, vector = product(buffer.shape), self.vector
-        private = buffer.scope in ("stack", "register")
-        if not private or not isinstance(count, int) or vector is None:
+        if not self.is_local(buffer) or not isinstance(count, int) or vector is None:
             return None
         lanes: list[int] = []
         for n in range(self.lanes):
@@ -203,6 +212,17 @@ class Memory(Addressing):
         assert self.mask is not None
         fits = self.lanes * nbytes(buffer.dtype) <= ZEROS
         return fits and not self.mask.lanes
+
+    def is_local(self, buffer: Buffer) -> bool:
+        """True for buffers of this function alone."""
+        return buffer.scope in ("register", "stack")
+
+    def all_lanes(self, buffer: Buffer, offset: Size) -> bool:
+        """Whether all lanes of a vector at `offset`, masked or not, are in a local buffer."""
+        low, high = value_range(offset)
+        if not self.is_local(buffer) or low is None or high is None:
+            return False
+        return proves_le(0, low) and proves_lt(high, product(buffer.shape))
 
     def _known_mask(self) -> tuple[bool, ...] | None:
         """The lanes that take part, where that is known here.

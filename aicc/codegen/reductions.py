@@ -6,9 +6,8 @@ from aicc.codegen.addressing import Value
 from aicc.codegen.llvm_types import llvm_type, suffix
 from aicc.codegen.streams import Streams
 from aicc.dtypes import is_float, is_signed
-from aicc.symbolic import Size, product, proves_le, proves_lt, value_range
 from aicc.tensor_ir.builder import identity
-from aicc.tensor_ir.ir import Buffer, Op, Reduce
+from aicc.tensor_ir.ir import Op, Reduce
 
 
 class Reductions(Streams):
@@ -27,7 +26,8 @@ class Reductions(Streams):
         if across:
             values = [self._across(s.op, self.broadcast(values[0], self.lanes))]
         # Lanes of a register that take no part keep what they have: nobody else sees it.
-        mask = self.mask if stride == 1 and self._all_lanes(buffer, offset) else None
+        own = buffer.scope == "register" and self.all_lanes(buffer, offset)
+        mask = self.mask if stride == 1 and own else None
         outer, self.mask = self.mask, None if mask is not None else self.mask
         old = self.load(buffer, s.indices)
         lanes = max(old.lanes, *(v.lanes for v in values))
@@ -43,15 +43,6 @@ class Reductions(Streams):
             new = self.fn.value(f"select {flag} {took}, {t} {new}, {t} {args[-1].text}")
         self.store(buffer, s.indices, Value(new, buffer.dtype, lanes))
         self.mask = outer
-
-    def _all_lanes(self, buffer: Buffer, offset: Size) -> bool:
-        """Whether all lanes of a vector at `offset`, masked or not, are in one register buffer."""
-        if buffer.scope != "register":
-            return False
-        low, high = value_range(offset)
-        if low is None or high is None:
-            return False
-        return proves_le(0, low) and proves_lt(high, product(buffer.shape))
 
     def _across(self, op: str, v: Value) -> Value:
         """The reduction of a vector's lanes; lanes outside the mask do not take part."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aicc.codegen.expressions import Expressions
 from aicc.codegen.target import Target
+from aicc.codegen.unrolling import few_copies
 from aicc.codegen.writer import FunctionWriter
 from aicc.dtypes import nbytes
 from aicc.symbolic import Dim, Size, Sym, coefficient, opaques, product, substitute
@@ -51,14 +52,20 @@ class Streams(Expressions):
         super().__init__(kernel, target, fn)
         self.shared: dict[Sym, tuple[int, list[Stream]]] = {}
         """For a loop inside another: its iterations, and the streams of that one."""
+        self._unrolled: dict[For, bool] = {}
 
     def is_unrolled(self, s: For) -> bool:
         """Whether copies of the body stand for a loop; not where data gives its first value, which
         the body may change."""
-        extent = self.resolve(s.extent)
-        return not opaques(s.lo) and (
-            extent == 1 or (s.kind == "unroll" and isinstance(extent, int))
-        )
+        found = self._unrolled.get(s)
+        if found is None:
+            extent = self.resolve(s.extent)
+            found = not opaques(s.lo) and (
+                extent == 1 or (s.kind == "unroll" and isinstance(extent, int)) or few_copies(s)
+            )
+            if isinstance(s.extent, int):
+                self._unrolled[s] = found
+        return found
 
     def ask_ahead(self, var: Sym, body: Sequence[Stmt]) -> None:
         """Asks for the constants that later iterations of an innermost loop stream through.

@@ -40,6 +40,7 @@ class FunctionWriter:
         self.header = header
         self.entry: list[str] = []
         self.lines: list[str] = []
+        self._heads: list[tuple[int, list[str]]] = []
         self.block = "entry"
         self._count = 0
 
@@ -62,6 +63,12 @@ class FunctionWriter:
         self.entry.append(f"  {name} = {instruction}")
         return name
 
+    def head(self) -> list[str]:
+        """A place here, for instructions that are found to be needed later."""
+        lines: list[str] = []
+        self._heads.append((len(self.lines), lines))
+        return lines
+
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
         self.block = name
@@ -78,5 +85,9 @@ class FunctionWriter:
         return self.value(text)
 
     def finish(self) -> None:
-        body = "\n".join([f"{self.header} {{", "entry:", *self.entry, *self.lines, "}", ""])
-        self.module.functions.append(body)
+        lines, done = [f"{self.header} {{", "entry:", *self.entry], 0
+        for place, head in self._heads:
+            lines += self.lines[done:place]
+            lines += head
+            done = place
+        self.module.functions.append("\n".join([*lines, *self.lines[done:], "}", ""]))

@@ -41,8 +41,8 @@ kernel @k()
 """
     )
     check(kernel, target)
-    # Two accumulators, four elements of a, two vectors of b; then the result.
-    assert loads(kernel, target) == 2 + 4 + 2 + 1
+    # Two accumulators, four elements of a, two vectors of b; then the result, by elements.
+    assert loads(kernel, target) == 2 + 4 + 2 + 16
 
 
 @all_targets
@@ -51,11 +51,11 @@ def test_a_store_ends_what_it_may_change(target: Target) -> None:
     kernel = parse_kernel(
         """
 kernel @k()
-  in x: f32[8]
-  out y: f32[8]
-  stack t: f32[9]
-  for i in 0..9: t[i] = 1.0
-  for j in 0..8:
+  in x: f32[12]
+  out y: f32[12]
+  stack t: f32[13]
+  for i in 0..13: t[i] = 1.0
+  for j in 0..12:
     t[j + 1] = t[j] + x[j]
     y[j] = t[j + 1] + x[j] + t[0]
     t[0] = t[0]*0.5
@@ -82,11 +82,11 @@ kernel @k()
 """,
     "branches_know_nothing_of_each_other": """
 kernel @k()
-  in x: f32[8]
-  out y: f32[8]
+  in x: f32[12]
+  out y: f32[12]
   stack t: f32[1]
   t[0] = 5.0
-  for i in 0..8:
+  for i in 0..12:
     if x[i] > 0.0:
       t[0] = t[0] + 1.0
     else:
@@ -95,10 +95,10 @@ kernel @k()
 """,
     "a_condition_that_the_body_changes": """
 kernel @k()
-  in x: f32[4]
-  out y: f32[4]
+  in x: f32[12]
+  out y: f32[12]
   stack t: f32[1]
-  for i in 0..4:
+  for i in 0..12:
     t[0] = x[i]*x[i]
     while t[0] < 100.0:
       t[0] = t[0]*2.0 + 1.0
@@ -106,13 +106,13 @@ kernel @k()
 """,
     "parallel_loops_may_change_anything": """
 kernel @k()
-  in x: f32[8]
-  out y: f32[8]
-  temp t: f32[8]
+  in x: f32[12]
+  out y: f32[12]
+  temp t: f32[12]
   t[0] = 7.0
-  parallel i in 0..8: t[i] = x[i]
+  parallel i in 0..12: t[i] = x[i]
   y[0] = t[0]
-  for j in 1..8: y[j] = t[j]
+  for j in 1..12: y[j] = t[j]
 """,
 }
 """What changes memory behind a value that was known: overlaps, branches, conditions, threads."""
