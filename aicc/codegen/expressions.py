@@ -89,6 +89,8 @@ class Expressions(Blocks):
             if fast is not None:
                 return fast
         args = [self.expression(a) for a in e.args]
+        if e.name == "and" and e.dtype == "bool":
+            return self.both(args[0], args[1])
         lanes = max(a.lanes for a in args)
         args = [self.broadcast(a, lanes) for a in args]
         return self.apply(e.name, args, e.dtype, lanes)
@@ -144,9 +146,32 @@ class Expressions(Blocks):
         """The conjunction of two masks."""
         if a is None:
             return b
+        for x, y in ((a, b), (b, a)):
+            if self.decided(x) is not None:
+                return y if self.decided(x) else x
         lanes = max(a.lanes, b.lanes)
+        parts = [self._parts_of(x, lanes) for x in (a, b)]
+        if lanes and None not in parts:
+            (when, some), (also, others) = (x for x in parts if x is not None)
+            scalar = when if also is None else also if when is None else self.both(when, also)
+            text = flags([x and y for x, y in zip(some, others, strict=True)])
+            if scalar is None or not any(known_flags(text) or ()):
+                return Value(text, "bool", lanes)
+            if all(known_flags(text) or ()):
+                return scalar
+            pair = [self.broadcast(scalar, lanes), Value(text, "bool", lanes)]
+            made = self.apply("and", pair, "bool", lanes)
+            self.known_lanes[made.text] = scalar, known_flags(text) or ()
+            return made
         args = [self.broadcast(a, lanes), self.broadcast(b, lanes)]
         return self.apply("and", args, "bool", lanes)
+
+    def _parts_of(self, v: Value, lanes: int) -> tuple[Value | None, tuple[bool, ...]] | None:
+        """What a mask is made of: a condition for all lanes, and known lanes; None for others."""
+        if not v.lanes:
+            return v, (True,) * lanes
+        known = known_flags(v.text)
+        return (None, known) if known is not None else self.known_lanes.get(v.text)
 
     def decided(self, cond: Value) -> bool | None:
         """What a condition is in every lane, where that is known here."""

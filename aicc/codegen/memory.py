@@ -40,6 +40,8 @@ class Memory(Addressing):
     def __init__(self, kernel: Kernel, target: Target, fn: FunctionWriter) -> None:
         super().__init__(kernel, target, fn)
         self.known = KnownMemory()
+        self.known_lanes: dict[str, tuple[Value, tuple[bool, ...]]] = {}
+        """Masks of known lanes that take part where a condition holds."""
         self.unread = ""
         """A place for stores that no lane performs."""
 
@@ -80,6 +82,9 @@ class Memory(Addressing):
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
             elif known is not None and not self._narrow(buffer, known):
                 raw = self._load_runs(buffer, pointer, known)
+            elif (part := self._known_part(buffer)) is not None:
+                pointer = self._guarded(pointer, self.fn.module.zeros(), part[0])
+                raw = self._load_runs(buffer, pointer, part[1])
             elif self._whole_or_none(buffer):
                 pointer = self._guarded(pointer, self.fn.module.zeros())
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
@@ -334,18 +339,31 @@ class Memory(Addressing):
         raw = self.fn.value(f"load {t}, ptr {pointer}, align {nbytes(buffer.dtype)}")
         return self.from_memory(raw, buffer.dtype, 0)
 
-    def _guarded(self, pointer: str, harmless: str) -> str:
-        """`pointer` where the mask holds in some lane, else a harmless place."""
+    def _nowhere(self) -> str:
+        """A place for what is not stored."""
+        self.unread = self.unread or self.fn.at_entry(f"alloca [{ZEROS} x i8], align 64")
+        return self.unread
+
+    def _known_part(self, buffer: Buffer) -> tuple[Value, tuple[bool, ...]] | None:
+        """The condition and the lanes of a mask of known lanes, where the target has no registers
+        for masks. LLVM 22 splits such masks, and reads all of a part where no lane takes part."""
         assert self.mask is not None
-        active = self.mask.text
-        known = self._known_mask()
+        fits = self.lanes * nbytes(buffer.dtype) <= ZEROS
+        if not fits or "avx512f" in self.target.feature_set:
+            return None
+        return self.known_lanes.get(self.mask.text)
+
+    def _guarded(self, pointer: str, harmless: str, mask: Value | None = None) -> str:
+        """`pointer` where the mask holds in some lane, else a harmless place."""
+        mask = mask or self.mask
+        assert mask is not None
+        active = mask.text
+        known = known_flags(mask.text)
         if known is not None:
             return pointer if any(known) else harmless
-        if self.mask.lanes:
-            t = f"<{self.mask.lanes} x i1>"
-            active = self.fn.call(
-                "i1", f"llvm.vector.reduce.or.v{self.mask.lanes}i1", [(t, active)]
-            )
+        if mask.lanes:
+            t = f"<{mask.lanes} x i1>"
+            active = self.fn.call("i1", f"llvm.vector.reduce.or.v{mask.lanes}i1", [(t, active)])
         return self.fn.value(f"select i1 {active}, ptr {pointer}, ptr {harmless}")
 
     def _at_lane_zero(self, offset: Size) -> Size:
@@ -382,8 +400,7 @@ class Memory(Addressing):
             t = memory_type(buffer.dtype)
             pointer = self.address(buffer, offset)
             if self.mask is not None:
-                self.unread = self.unread or self.fn.at_entry("alloca i64, align 8")
-                pointer = self._guarded(pointer, self.unread)
+                pointer = self._guarded(pointer, self._nowhere())
             self.fn.emit(f"store {t} {self._to_memory(v)}, ptr {pointer}, align {align}")
             return
         wide = self.broadcast(v, self.lanes)
@@ -398,6 +415,10 @@ class Memory(Addressing):
                 return
             if known is not None and not self._narrow(buffer, known):
                 self._store_runs(buffer, pointer, text, known)
+                return
+            if (part := self._known_part(buffer)) is not None:
+                pointer = self._guarded(pointer, self._nowhere(), part[0])
+                self._store_runs(buffer, pointer, text, part[1])
                 return
             self.fn.call(
                 "void",

@@ -2,17 +2,20 @@
 
 A few iterations of a short body take less time as straight code: what depends on the loop's
 variable becomes a number, conditions on it are decided, and what the copies share is computed once.
-LLVM would do the same after it has simplified the loop, and then simplify the copies again.
+Sums of products have as many copies as the schedule found registers for: what more of them share
+would take the registers of the sums. They are copied where that decides conditions only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aicc.codegen.uses import sums
 from aicc.tensor_ir.ir import Expr, For, If, Op, Reduce, Stmt, Store
-from aicc.tensor_ir.walk import stmt_exprs, walk_expr
+from aicc.tensor_ir.walk import stmt_exprs, walk_expr, walk_stmts
 from aicc.tensor_ir.work import EXPANSION
 
+COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 MOST_COPIES = 8
 MOST_INSTRUCTIONS = 300
 """Of all copies together, about."""
@@ -20,11 +23,22 @@ _MANY = MOST_INSTRUCTIONS + 1
 
 
 def few_copies(s: For) -> bool:
-    """Whether a loop has few iterations and a short body."""
+    """Whether a loop has few iterations and a short body, and copies are of use."""
     extent = s.extent
     if s.kind != "for" or not isinstance(extent, int) or extent > MOST_COPIES:
         return False
-    return extent * _instructions(s.body) <= MOST_INSTRUCTIONS
+    if extent * _instructions(s.body) > MOST_INSTRUCTIONS:
+        return False
+    return not sums(s) or _decides(s)
+
+
+def _decides(s: For) -> bool:
+    """Whether conditions depend on a loop's variable."""
+    for inner in walk_stmts(s.body):
+        for e in (x for root in stmt_exprs(inner) for x in walk_expr(root)):
+            if isinstance(e, Op) and e.name in COMPARISONS and s.var in e.size_symbols():
+                return True
+    return False
 
 
 def may_be_cut(s: For) -> bool:

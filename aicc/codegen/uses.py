@@ -19,7 +19,7 @@ def stands_apart(s: For, body: Sequence[Stmt]) -> bool:
         return False
     if any(isinstance(x, For) and x.kind == "parallel" for x in inside):
         return False
-    if not any(isinstance(x, For) and _sums(x) for x in body if x is not s):
+    if not any(isinstance(x, For) and sums(x) for x in body if x is not s):
         return False
     return any(
         isinstance(e, Op) and EXPANSION.get(e.name, 0) >= EXPANSION["exp"]
@@ -29,7 +29,7 @@ def stands_apart(s: For, body: Sequence[Stmt]) -> bool:
     )
 
 
-def _sums(s: For) -> bool:
+def sums(s: For) -> bool:
     """True for a loop of multiply-adds."""
     return any(
         isinstance(x, Reduce) and isinstance(x.value, Op) and x.value.name == "mul"
