@@ -82,9 +82,9 @@ class Memory(Addressing):
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
             elif known is not None and not self._narrow(buffer, known):
                 raw = self._load_runs(buffer, pointer, known)
-            elif (part := self._known_part(buffer)) is not None:
-                pointer = self._guarded(pointer, self.fn.module.zeros(), part[0])
-                raw = self._load_runs(buffer, pointer, part[1])
+            elif (some := self._known_part(buffer)) is not None:
+                pointer = self._guarded(pointer, self.fn.module.zeros(), some[0])
+                raw = self._load_runs(buffer, pointer, some[1])
             elif self._whole_or_none(buffer):
                 pointer = self._guarded(pointer, self.fn.module.zeros())
                 raw = self.fn.value(f"load {t}, ptr {pointer}, align {align}")
@@ -416,9 +416,9 @@ class Memory(Addressing):
             if known is not None and not self._narrow(buffer, known):
                 self._store_runs(buffer, pointer, text, known)
                 return
-            if (part := self._known_part(buffer)) is not None:
-                pointer = self._guarded(pointer, self._nowhere(), part[0])
-                self._store_runs(buffer, pointer, text, part[1])
+            if (some := self._known_part(buffer)) is not None:
+                pointer = self._guarded(pointer, self._nowhere(), some[0])
+                self._store_runs(buffer, pointer, text, some[1])
                 return
             self.fn.call(
                 "void",
