@@ -1,10 +1,10 @@
 """Loads and stores: scalars, contiguous vectors, gathers and scatters, and masks.
 
 An access is decided by the stride of its address in the vector variable: 0 is a scalar access, 1 a
-contiguous vector, anything else an access for each lane, a gather or scatter under a mask; but
+contiguous vector, anything else an access for each lane, or a gather or scatter under a mask. But
 lanes at known places near each other (every second element, each element twice), or in a local
-buffer, are picked from contiguous vectors. An element of a parameter that a mask leaves out is
-neither read nor written, not even speculatively.
+buffer, are picked from contiguous vectors by shuffles. An element of a parameter that a mask leaves
+out is neither read nor written, not even speculatively.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Memory(Addressing):
                 raw = self._load_masked(buffer, pointer)
         elif (picked := self._picked(buffer, offset)) is not None:
             raw = picked
-        elif (near := self._near(offset)) is not None:
+        elif (near := self._near(buffer, offset)) is not None:
             raw = self._load_near(buffer, offset, near)
         elif (places := self._places(buffer, offset, stride)) is not None:
             raw = "zeroinitializer" if len(places) < self.lanes else "poison"
@@ -140,32 +140,12 @@ class Memory(Addressing):
             have = [-1 if h < 0 else n for n, h in enumerate(have)]
         return raw
 
-    def _places(
-        self, buffer: Buffer, offset: Size, stride: Size | None
-    ) -> list[tuple[int, str]] | None:
-        """The lanes that take part in an access that is not contiguous, and where the element of
-        each is; None where only a run can tell which lanes do.
-
-        Accesses to one element each: the instructions for all of them at once are microcode that
-        takes longer, up to ten times where memory is far, as one waits for the other.
-        """
-        known = self._known_mask()
-        if self.mask is not None and known is None:
-            return None
-        lanes = [n for n in range(self.lanes) if known is None or known[n]]
-        if isinstance(stride, int):
-            first = self.address(buffer, self._at_lane_zero(offset))
-            return [(n, self._behind(buffer, first, n * stride)) for n in lanes]
-        pointers = self.pointer_vector(buffer, offset)
-        of = f"extractelement <{self.lanes} x ptr> {pointers}"
-        return [(n, self.fn.value(f"{of}, i64 {n}")) for n in lanes]
-
-    def _near(self, offset: Size) -> dict[int, int] | None:
-        """Where lanes are behind the first, where those that take part are known, and all at known
-        places in a window of a few vectors; else None."""
+    def _near(self, buffer: Buffer, offset: Size) -> dict[int, int] | None:
+        """Where lanes are behind the first, where those that take part are known, or none or all
+        do, and all are at known places in a window of a few vectors; else None."""
         assert self.vector is not None
         known = self._known_mask()
-        if opaques(offset) or (self.mask is not None and known is None):
+        if opaques(offset) or (self._unknown() and self.mask is not None and self.mask.lanes):
             return None
         first = self._at_lane_zero(offset)
         places: dict[int, int] = {}
@@ -175,9 +155,14 @@ class Memory(Addressing):
                 if not isinstance(place, int) or abs(place) >= WINDOW * self.lanes:
                     return None
                 places[n] = place
-        if not places or max(places.values()) - min(places.values()) >= WINDOW * self.lanes:
+        most = ZEROS // nbytes(buffer.dtype) if self._unknown() else WINDOW * self.lanes
+        if not places or max(places.values()) - min(places.values()) >= most:
             return None
         return places
+
+    def _unknown(self) -> bool:
+        """Whether a run tells which lanes take part."""
+        return self.mask is not None and self._known_mask() is None
 
     def _load_near(self, buffer: Buffer, offset: Size, places: dict[int, int]) -> str:
         """The elements at `places` from the first lane's, picked from contiguous vectors, of which
@@ -186,6 +171,8 @@ class Memory(Addressing):
         size = min(1 << (self.lanes.bit_length() - 1), 1 << (span.bit_length() - 1))
         t = memory_type(buffer.dtype, size)
         first = self._behind(buffer, self.address(buffer, self._at_lane_zero(offset)), low)
+        if self._unknown():
+            first = self._guarded(first, self.fn.module.zeros())
         starts = [*range(0, span - size, size), span - size]
         parts: list[tuple[str, dict[int, int]]] = []
         left = {n: place - low for n, place in places.items()}
@@ -210,6 +197,26 @@ class Memory(Addressing):
             kept = shuffle_mask([n if n in places else self.lanes for n in range(self.lanes)])
             text = self.fn.value(f"shufflevector {wide} {text}, {wide} zeroinitializer, {kept}")
         return text
+
+    def _places(
+        self, buffer: Buffer, offset: Size, stride: Size | None
+    ) -> list[tuple[int, str]] | None:
+        """The lanes that take part in an access that is not contiguous, and where the element of
+        each is; None where only a run can tell which lanes do.
+
+        Accesses to one element each: the instructions for all of them at once are microcode that
+        takes longer, up to ten times where memory is far, as one waits for the other.
+        """
+        known = self._known_mask()
+        if self.mask is not None and known is None:
+            return None
+        lanes = [n for n in range(self.lanes) if known is None or known[n]]
+        if isinstance(stride, int):
+            first = self.address(buffer, self._at_lane_zero(offset))
+            return [(n, self._behind(buffer, first, n * stride)) for n in lanes]
+        pointers = self.pointer_vector(buffer, offset)
+        of = f"extractelement <{self.lanes} x ptr> {pointers}"
+        return [(n, self.fn.value(f"{of}, i64 {n}")) for n in lanes]
 
     def _whole_or_none(self, buffer: Buffer) -> bool:
         """True where the mask is one for all lanes and the target has no registers for masks:

@@ -13,9 +13,9 @@ from aicc.codegen.jit import assembly, compile_object
 from aicc.codegen.kernel import OUT_OF_MEMORY, STACK_LIMIT, check_messages, lower_kernel
 from aicc.codegen.target import Target
 from aicc.dtypes import is_float, nbytes
-from aicc.symbolic import sym
+from aicc.symbolic import Size, sym
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import For, Index, Kernel, as_index, call, const, select
+from aicc.tensor_ir.ir import Expr, For, Index, Kernel, as_index, call, const, select
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.schedule import Parallel, Split, Vectorize, schedule
 from aicc.tensor_ir.schedule_text import parse_steps
@@ -92,6 +92,22 @@ def test_elements_in_order_are_not_gathered(target: Target) -> None:
         b.mark_output(b.compute((48 * up,), lambda v, u=up, d=down, x=x: x[v // u * d]))
         text = lower_kernel(vectors(b.build(), lanes, "exact"), target)
         assert "shufflevector" in text and "gather" not in text
+
+
+@all_targets
+def test_lanes_that_a_condition_leaves_out_together_are_not_gathered(target: Target) -> None:
+    """What lies beyond a border is not read: the address is that of zeros then."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (4, 24))
+
+    def element(i: Size, v: Size) -> Expr:
+        inside = call("and", call("ge", Index(i - 1), 0), call("lt", Index(i - 1), 4))
+        return select(inside, x[i - 1, v // 2], 0.0)
+
+    b.mark_output(b.compute((6, 48), element))
+    made = vectors(b.build(), 16, "exact")
+    check(made, target, original=b.build())
+    assert "gather" not in lower_kernel(made, target)
 
 
 @all_targets

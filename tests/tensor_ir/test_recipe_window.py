@@ -7,7 +7,8 @@ from recipe_check import TARGET, check
 
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import Index, call, const, select
+from aicc.tensor_ir.ir import For, Index, call, const, select
+from aicc.tensor_ir.walk import walk_stmts
 
 
 def padded(b, x, pad, fill=0.0, prologue=False):
@@ -28,17 +29,18 @@ def as_index(size):
     return size if isinstance(size, int) else Index(size)
 
 
-def depthwise(shape, window, stride=1, bias=True, prologue=False):
-    """[N, H, W, C] with zeros around, windows of a filter for each channel."""
+def depthwise(shape, window, stride=1, bias=True, prologue=False, filters=1):
+    """[N, H, W, C] with zeros around, windows of `filters` filters for each channel."""
     b = KernelBuilder("k")
     x = b.input("x", "f32", shape)
     batch, height, width, channels = shape
+    channels *= filters
     w = b.constant("w", "f32", (channels, window, window))
     data = padded(b, x, window // 2, prologue=prologue)
     out = (batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels)
 
     def term(n, h, v, c, p, q):
-        return data[n, h * stride + p, v * stride + q, c] * w[c, p, q]
+        return data[n, h * stride + p, v * stride + q, c // filters] * w[c, p, q]
 
     y = b.reduce(out, (window, window), term)
     if bias:
@@ -94,3 +96,13 @@ def test_maximum_over_windows():
     b.mark_output(y)
     _, made = check(b.build())
     assert "stack" not in {b.scope for b in made.buffers}
+
+
+@pytest.mark.parametrize("filters", [2, 4, 3])
+@pytest.mark.parametrize("channels", [2, 8, 16, 21])
+def test_channels_with_several_filters(filters, channels):
+    _, made = check(depthwise((1, 5, 6, channels), 3, filters=filters))
+    assert {b.scope for b in made.buffers if b not in made.params} <= {"register"}
+    columns = {n.extent for n in walk_stmts(made.body) if isinstance(n, For) and n.kind == "vector"}
+    width = channels * filters
+    assert columns == {width if width in (4, 8) else 16}  # few channels fill a vector of their own

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import (
+    Dim,
+    FloorDiv,
     Size,
+    Sym,
     ceildiv,
     coefficient,
     maximum,
@@ -36,6 +39,7 @@ from aicc.tensor_ir.recipes.common import (
     compute_rows,
     lanes_of,
     nominal,
+    offset_of,
     own_axes,
     parallelise,
     stride_in,
@@ -71,10 +75,27 @@ def column_axis(plan: Plan, stage: Stage) -> int | None:
     v = stage.axes[column][0]
     assert v is not None
     loads = [x for x in walk_expr(stage.value) if isinstance(x, Load)]
+    data = [x for x in loads if plan.kernel.buffer(x.buffer).scope != "const"]
     strides = [
-        stride_in(plan.kernel, x, v) for x in loads if plan.kernel.buffer(x.buffer).scope != "const"
+        1 if repeated(offset_of(plan.kernel, x), v) else stride_in(plan.kernel, x, v) for x in data
     ]
     return column if 1 in strides and all(s in (0, 1) for s in strides) else None
+
+
+def repeated(offset: Size, v: Sym) -> bool:
+    """True for the offset of elements that are read several times each, one after the other: of
+    channels with several filters of their own."""
+    if not isinstance(offset, Dim):
+        return False
+    own = [Dim((term,), 0) for term in offset.terms]
+    own = [term for term in own if v in symbols(term)]
+    if len(own) != 1:
+        return False
+    ((atoms, coef),) = own[0].terms
+    quotient = atoms[0]
+    if coef != 1 or len(atoms) > 1 or not isinstance(quotient, FloorDiv):
+        return False
+    return coefficient(quotient.num, v) == 1 and symbols(quotient.num) == {v}
 
 
 def window(plan: Plan, buffer: str) -> None:
@@ -86,7 +107,10 @@ def window(plan: Plan, buffer: str) -> None:
     theirs = [v for v, _ in plan.stage(out).axes]
     if column is None or own_axes(plan, out, buffer) != theirs:
         raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
+    extent = stage.axes[column][1]
     lanes = lanes_of(plan, stage)
+    if isinstance(extent, int) and extent < lanes and extent & (extent - 1) == 0:
+        lanes = extent  # a vector without masks
     _pack_constants(plan, stage, column)
     part = _separate(plan, stage, column)
     if part is not None:
