@@ -401,17 +401,36 @@ class Expressions(Blocks):
         if signed:  # the least number divided by -1 traps: negate instead
             minus = value(f"icmp eq {t} {den}, {wide(-1)}")
             den = value(f"select {flag} {minus}, {t} {wide(1)}, {t} {den}")
+        # LLVM turns division by a number that it sees into a product.
+        floats = lanes > 0 and nbytes(dtype) <= 4 and x[1].startswith("%")
+        divided = self._float_quotient(x[0], den, dtype, lanes) if floats else ""
         if name == "div":
-            q = value(f"{'s' if signed else 'u'}div {t} {x[0]}, {den}")
+            q = divided or value(f"{'s' if signed else 'u'}div {t} {x[0]}, {den}")
             if signed:
                 q = value(
                     f"select {flag} {minus}, {t} {value(f'sub {t} {wide(0)}, {x[0]}')}, {t} {q}"
                 )
             return value(f"select {flag} {zero}, {t} {wide(0)}, {t} {q}")
-        r = value(f"{'s' if signed else 'u'}rem {t} {x[0]}, {den}")
+        if floats:
+            r = value(f"sub {t} {x[0]}, {value(f'mul {t} {divided}, {den}')}")
+        else:
+            r = value(f"{'s' if signed else 'u'}rem {t} {x[0]}, {den}")
         if name == "floormod" and signed:
             r = self._floor_remainder(r, den, dtype, lanes)
         return r
+
+    def _float_quotient(self, a: str, b: str, dtype: str, lanes: int) -> str:
+        """a / b without its fraction, where b is not 0 and the result fits, in vectors, which have
+        no division of integers.
+
+        Floating-point numbers with enough bits give the same: a quotient that is no integer is so
+        far from the next one that it is not rounded to it.
+        """
+        t, sign = llvm_type(dtype, lanes), "s" if is_signed(dtype) else "u"
+        floats = llvm_type("f64" if nbytes(dtype) == 4 else "f32", lanes)
+        x, y = (self.fn.value(f"{sign}itofp {t} {v} to {floats}") for v in (a, b))
+        q = self.fn.value(f"fdiv {floats} {x}, {y}")
+        return self.fn.value(f"fpto{sign}i {floats} {q} to {t}")
 
     def _int_power(self, args: list[Value], dtype: str, lanes: int) -> str:
         """Through f64: exact while the result is below 2**53."""
