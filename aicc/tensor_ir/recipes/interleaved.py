@@ -114,14 +114,26 @@ def choose_block(machine: Machine, lanes: int, problem: Problem) -> tuple[float,
                 break
             if v > 1 and max(problem.pixels) <= (v - 1) * lanes:
                 break
-            steps = sums * problem.window * max(1.0, CHAINS / sums)
-            loads = UNALIGNED * v * (problem.window + 1)
-            each = max(steps, loads) * problem.depth + FINISH * sums
-            blocks = sum(-(-n // (v * lanes)) / n for n in problem.pixels) / len(problem.pixels)
-            cost = blocks * each * tiles
+            each = _tile_cycles(problem, tiled, v)
+            if len(problem.pixels) == 1:
+                (n,) = problem.pixels
+                cost = -(-n // (v * lanes)) * each / n * tiles
+            else:
+                one, cost = _tile_cycles(problem, tiled, 1), 0.0
+                for n in problem.pixels:
+                    whole, rest = divmod(n, v * lanes)
+                    cost += (whole * each - (-rest // lanes) * one) / n * tiles
+                cost /= len(problem.pixels)
             if best is None or cost < best[0] * 0.999:
                 best = cost, Block(rows, v)
     return best
+
+
+def _tile_cycles(problem: Problem, rows: int, vectors: int) -> float:
+    sums = rows * problem.phases * vectors
+    steps = sums * problem.window * max(1.0, CHAINS / sums)
+    loads = UNALIGNED * vectors * (problem.window + 1)
+    return max(steps, loads) * problem.depth + FINISH * sums
 
 
 def problem_of(stage: Stage, found: Roles, phases: int) -> Problem:
@@ -172,7 +184,8 @@ class Interleaving:
         if choice is None:
             raise ScheduleError(f"{self.stride} phases fit no registers\n{plan.kernel}")
         block = choice[1]
-        width = block.vectors * lanes
+        several = block.vectors > 1 and not isinstance(extent, int)
+        width = lanes if several else block.vectors * lanes
         self._widen(found, width)
         self._pack(stage, found)
         plan.do(PadAxis(self.buffer, found.column, width))
@@ -193,19 +206,28 @@ class Interleaving:
         still = {v.name for v in stage.variables if self._step(found, v) in (0, None)}
         moving = [n for n in across if (v := axes.get(n)) is not None and v.name not in still]
         across.sort(key=lambda n: n not in moving)
-        whole = width * self.stride
-        plan.do(Split(lane.name, whole, "exact" if divides(whole, extent) else "guard"))
-        at = f"{lane.name}.o"
+        size = width * self.stride
+        plan.do(Split(lane.name, size, "exact" if divides(size, extent) else "guard"))
+        at, inside, taps = f"{lane.name}.o", f"{lane.name}.i", taps_of(stage, found)
+        plan.do(Reorder((*across, at, *within, inside)))
+        if several:
+            # The vectors that are left over go by one.
+            plan.do(Split(at, block.vectors, "peel"))
+            self._tile(f"{at}.t", [f"{n}.t" for n in within], f"{inside}.t", taps, lanes)
+            within, at = [f"{at}.i", *within], f"{at}.o"
+        self._tile(at, within, inside, taps, lanes)
         leading = [*across, at]
-        plan.do(Reorder((*leading, *within, f"{lane.name}.i")))
-        self._compute(at, taps_of(stage, found), lanes)
-        for name in within:
-            plan.do(Unroll(name))
-        self._vectors(f"{lane.name}.i", lanes)
         for s in plan.stages():
             if s.buffer != self.out and s.op is None:
                 leading = compute_rows(plan, s.buffer, (moving or leading)[-1], leading)
         parallelise(plan, *leading[:2])
+
+    def _tile(self, at: str, within: list[str], lane: str, taps: list[int], lanes: int) -> None:
+        """Computes the tile of each iteration of the loop `at`, and writes it in vectors."""
+        self._compute(at, taps, lanes)
+        for name in within:
+            self.plan.do(Unroll(name))
+        self._vectors(lane, lanes)
 
     def _step(self, found: Roles, v: Sym) -> Size | None:
         return stride_in(self.plan.kernel, found.right, v)
