@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from aicc.symbolic import (
@@ -59,19 +60,38 @@ from aicc.tensor_ir.schedule import (
 from aicc.tensor_ir.walk import map_expr, map_exprs, walk_stmts
 
 
+@dataclass(frozen=True)
+class Range:
+    """What is read of an axis: `extent` elements from `lo` on, every `step`-th."""
+
+    lo: Size
+    extent: Size
+    step: int = 1
+
+    def element(self, position: Size) -> Size:
+        return add(self.lo, mul(position, self.step))
+
+    def position(self, index: Size) -> Size:
+        if self.lo == 0 and self.step == 1:
+            return index
+        return floordiv(add(recombine(index), mul(self.lo, -1)), self.step)
+
+    def spaced(self, step: int) -> Range:
+        """The same, of which only every `step`-th element is read."""
+        return Range(self.lo, add(floordiv(add(self.extent, -1), step), 1), step)
+
+
 def redirect(
-    body: tuple[Stmt, ...], buffer: str, target: str, shift: tuple[Size, ...]
+    body: tuple[Stmt, ...], buffer: str, target: str, region: tuple[Range, ...]
 ) -> tuple[Stmt, ...]:
-    """Statements with loads of `buffer[i]` turned into loads of `target[i - shift]`."""
+    """Statements with loads of elements of `buffer` turned into loads of `target`, which holds
+    `region` of it."""
 
     def one(e: Expr) -> Expr | None:
         if isinstance(e, Load) and e.buffer == buffer:
             inner = map_expr(e, lambda x: one(x) if x is not e else None, lambda s: s)
             assert isinstance(inner, Load)
-            moved = tuple(
-                add(recombine(i), mul(s, -1)) if s != 0 else i
-                for i, s in zip(inner.indices, shift, strict=True)
-            )
+            moved = tuple(r.position(i) for i, r in zip(inner.indices, region, strict=True))
             return Load(target, moved, e.dtype)
         return None
 
@@ -116,6 +136,8 @@ class ComputeAt(Step):
     B[i] = f(i) for all i;  for j: y[j] = g(B[..])
     ->  for j: { B'[i'] = f(lo(j) + i') for i' in 0..extent(j);  y[j] = g(B'[.. - lo(j)]) }
 
+    Where only every s-th element along an axis other than the last is read (the rows of a dilated
+    window), B' has no others: B'[i'] = f(lo(j) + s*i').
     lo and extent come from the indices of the loads inside the loop (region inference); halos of a
     window and rows of a reduction follow; an axis in which loads are at unrelated indices, or at
     indices from data, is computed as a whole, unless that were all of B. B' has `scope`; loops of
@@ -147,8 +169,7 @@ class ComputeAt(Step):
         old = kernel.buffer(self.buffer)
         kernel = kernel.with_buffer(Buffer(name, old.dtype, shape, self.scope))
         nest = self._nest(kernel, stage, name, region, unsure)
-        shift = tuple(lo for lo, _ in region)
-        body = redirect(loop.body, self.buffer, name, shift)
+        body = redirect(loop.body, self.buffer, name, region)
         kernel = replace_loop(kernel, loop, (replace(loop, body=(*nest, *body)),))
         return drop_unread(kernel, self.buffer)
 
@@ -176,8 +197,8 @@ class ComputeAt(Step):
 
     def _region(
         self, kernel: Kernel, around: list[For], stage: Stage
-    ) -> tuple[tuple[tuple[Size, Size], ...], tuple[bool, ...]]:
-        """(lo, extent) of what the loop's body reads, per axis; whether that may leave B."""
+    ) -> tuple[tuple[Range, ...], tuple[bool, ...]]:
+        """What the loop's body reads, per axis; whether that may leave B."""
         found = accesses(around[-1].body)
         loads = [a for a in found if a.buffer == self.buffer]
         if not loads:
@@ -188,7 +209,8 @@ class ComputeAt(Step):
             proves_le(lo + 1, hi) for a in loads for lo, hi in a.ranges.values()
         )
         written = {a.buffer for a in found if a.writes}
-        region: list[tuple[Size, Size]] = []
+        inner = {v: ends for a in loads for v, ends in a.ranges.items()}
+        region: list[Range] = []
         unsure: list[bool] = []
         unrelated = False
         for axis, (_, whole) in enumerate(stage.axes):
@@ -207,7 +229,7 @@ class ComputeAt(Step):
                     break
             if lo is None or hi is None:
                 unrelated = True
-                region.append((0, whole))
+                region.append(Range(0, whole))
                 unsure.append(False)
                 continue
             lo, hi = recombine(lo), recombine(hi)
@@ -227,19 +249,22 @@ class ComputeAt(Step):
                 top = value_range(extent)[1]
                 if top is None or top >= whole:
                     lo, extent, fits = 0, whole, True
-            region.append((lo, extent))
+            found_ = Range(lo, extent)
+            last = axis == len(stage.axes) - 1  # stays side by side
+            step = 1 if last else _step([a.indices[axis] for a in loads], inner, lo)
+            region.append(found_.spaced(step) if step > 1 else found_)
             unsure.append(not fits)
-        if unrelated and all(e == w for (_, e), (_, w) in zip(region, stage.axes)):
+        if unrelated and all(r.extent == w for r, (_, w) in zip(region, stage.axes)):
             raise self.fail(kernel, f"loads of {self.buffer} at unrelated indices")
         return tuple(region), tuple(unsure)
 
     def _shape(
-        self, kernel: Kernel, region: tuple[tuple[Size, Size], ...], around: list[For]
+        self, kernel: Kernel, region: tuple[Range, ...], around: list[For]
     ) -> tuple[Size, ...]:
         """The largest region, in sizes of the kernel."""
         outer = {f.var: (f.lo, f.hi) for f in around}
         shape: list[Size] = []
-        for _, extent in region:
+        for extent in (r.extent for r in region):
             ends = [bounds(e, outer) for e in ([] if opaques(extent) else upper_bounds(extent))]
             tops = [e[1] for e in ends if e is not None and symbols(e[1]) <= set(kernel.sizes)]
             if not tops:
@@ -255,7 +280,7 @@ class ComputeAt(Step):
         kernel: Kernel,
         stage: Stage,
         name: str,
-        region: tuple[tuple[Size, Size], ...],
+        region: tuple[Range, ...],
         unsure: tuple[bool, ...],
     ) -> tuple[Stmt, ...]:
         taken = unused_names(kernel)
@@ -263,17 +288,17 @@ class ComputeAt(Step):
         index: list[Size] = []
         axes: list[tuple[Sym, Size]] = []
         guards: list[Expr] = []
-        for n, ((v, whole), (lo, extent)) in enumerate(zip(stage.axes, region, strict=True)):
+        for n, ((v, whole), part) in enumerate(zip(stage.axes, region, strict=True)):
             position: Size = 0
-            if extent != 1:
-                var, position = fresh_variable(f"{name}.{n}", 0, extent, taken)
-                axes.append((var, extent))
+            if part.extent != 1:
+                var, position = fresh_variable(f"{name}.{n}", 0, part.extent, taken)
+                axes.append((var, part.extent))
             if v is not None:
-                mapping[v] = add(lo, position)
+                mapping[v] = part.element(position)
                 if unsure[n]:
-                    guards.append(below(add(lo, position), whole))
-                    if not _not_negative(lo, whole, {}):
-                        guards.append(call("ge", Index(add(lo, position)), 0))
+                    guards.append(below(mapping[v], whole))
+                    if not _not_negative(part.lo, whole, {}):
+                        guards.append(call("ge", Index(mapping[v]), 0))
             index.append(position)
         inner: list[tuple[Sym, Size]] = []
         for n, (v, extent) in enumerate(stage.reduce):
@@ -300,6 +325,19 @@ class ComputeAt(Step):
         for var, extent in reversed(axes):
             body = (For(var, 0, extent, "for", body),)
         return body
+
+
+def _step(indices: list[Size], inner: Ranges, lo: Size) -> int:
+    """The largest step between any two of the elements that are read from `lo` on: where a window
+    has gaps, rows in between are left out."""
+    step = 0
+    for index in indices:
+        rest = add(index, mul(lo, -1))
+        if isinstance(rest, Dim) and any(m != (m[0],) or m[0] not in inner for m, _ in rest.terms):
+            return 1
+        parts = [rest] if isinstance(rest, int) else [rest.const, *(c for _, c in rest.terms)]
+        step = math.gcd(step, *parts)
+    return max(1, step)
 
 
 def _not_negative(index: Size, extent: Size, loops: Ranges) -> bool:

@@ -58,6 +58,21 @@ kernel @k(n: 1..)
     for k in 0..3: r[i] += p[i + k]
   for u in 0..n: y[u] = r[u]
 """
+GAPS = """
+kernel @k()
+  in x: f32[24, 6]
+  temp p: f32[24, 6]
+  temp r: f32[12, 6]
+  out y: f32[12, 6]
+  for a in 0..24:
+    for b in 0..6: p[a, b] = x[a, b]*2.0
+  for i in 0..12:
+    for j in 0..6:
+      r[i, j] = 0.0
+      for k in 0..3: r[i, j] += p[i + k*6, j]
+  for u in 0..12:
+    for v in 0..6: y[u, v] = r[u, v]
+"""
 TWO = """
 kernel @k(n: 4..)
   in x: f32[n]

@@ -9,7 +9,7 @@ from recipe_check import TARGET, check
 
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import For, as_expr, call, select
+from aicc.tensor_ir.ir import For, Index, as_expr, call, select
 from aicc.tensor_ir.recipes.tiles import (
     Problem,
     Tile,
@@ -257,3 +257,28 @@ def test_few_rows_are_taken_along_a_longer_axis():
     assert max(b.shape[0] for b in made.buffers if b.scope == "register") > 4
     _, made = check(transposed(16, 40))
     assert {b.shape[0] for b in made.buffers if b.scope == "register"} == {1}
+
+
+@pytest.mark.parametrize("gap", [1, 6])
+def test_rows_between_those_of_a_dilated_window_are_not_copied(gap):
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (24, 20, 8)), b.constant("w", "f32", (3, 3, 8, 32))
+    size = 24 + 2 * gap, 20 + 2 * gap
+
+    def padded(i, j, c):
+        inside = call("and", call("ge", Index(i - gap), 0), call("lt", Index(i - gap), 24))
+        inside = call("and", inside, call("ge", Index(j - gap), 0))
+        inside = call("and", inside, call("lt", Index(j - gap), 20))
+        return select(inside, x[i - gap, j - gap, c], 0.0)
+
+    p = b.compute((*size, 8), padded)
+    b.mark_output(
+        b.reduce(
+            (24, 20, 32),
+            (3, 3, 8),
+            lambda i, j, o, k, m, c: p[i + k * gap, j + m * gap, c] * w[k, m, c, o],
+        )
+    )
+    _, made = check(b.build())
+    rows = [x.shape[0] for x in made.buffers if x.scope == "stack"]
+    assert rows == ([4] if gap == 1 else [3]), made

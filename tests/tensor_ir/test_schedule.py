@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from schedule_kernels import (
     BORDERS,
+    GAPS,
     GRID,
     MAP,
     MAP_N,
@@ -493,6 +494,41 @@ kernel @k(n: 1.., m: 1..)
       for r.u.o.k0 in 0..3: r.u.o[r.u.o.0] += p.u.o[r.u.o.0 + r.u.o.k0]
     for u.i in 0..4: y[u.o*4 + u.i] = r.u.o[u.i]
   for u.t in 0..n%4: y[(n//4)*4 + u.t] = r[(n//4)*4 + u.t]
+""",
+    ),
+    (
+        "compute_at_rows_with_gaps",
+        GAPS,
+        "compute_at(p, i)",
+        """
+  temp r: f32[12, 6]
+  stack p.i: f32[3, 6]
+  for i in 0..12:
+    for p.i.0 in 0..3:
+      for p.i.1 in 0..6: p.i[p.i.0, p.i.1] = x[p.i.0*6 + i, p.i.1]*2.0
+    for j in 0..6:
+      r[i, j] = 0.0
+      for k in 0..3: r[i, j] += p.i[k, j]
+  for u in 0..12:
+    for v in 0..6: y[u, v] = r[u, v]
+""",
+    ),
+    (
+        "compute_at_rows_without_gaps",
+        GAPS,
+        "split(i, 2); compute_at(p, i.o)",
+        """
+  temp r: f32[12, 6]
+  stack p.i.o: f32[14, 6]
+  for i.o in 0..6:
+    for p.i.o.0 in 0..14:
+      for p.i.o.1 in 0..6: p.i.o[p.i.o.0, p.i.o.1] = x[i.o*2 + p.i.o.0, p.i.o.1]*2.0
+    for i.i in 0..2:
+      for j in 0..6:
+        r[i.o*2 + i.i, j] = 0.0
+        for k in 0..3: r[i.o*2 + i.i, j] += p.i.o[k*6 + i.i, j]
+  for u in 0..12:
+    for v in 0..6: y[u, v] = r[u, v]
 """,
     ),
     (

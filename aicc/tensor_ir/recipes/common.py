@@ -311,10 +311,15 @@ def compute_rows(plan: Plan, buffer: str, at: str, leading: list[str]) -> list[s
     The loops around a tile, `at` replaced by the two that it was split into.
     """
     extent = plan.loop(at).extent
+    alone = Plan(plan.kernel, plan.target)
+    alone.do(ComputeAt(buffer, at, "stack"))
+    once = nominal(product(alone.kernel.buffers[-1].shape))
 
     def near(kernel: Kernel) -> bool:
         made = kernel.buffers[-1]
-        return nominal(product(made.shape)) * nbytes(made.dtype) <= plan.target.l2 // 4
+        size = nominal(product(made.shape))
+        # Rows of a window with gaps have few in common: together, they may copy more.
+        return size * nbytes(made.dtype) <= plan.target.l2 // 4 and size < factor * once
 
     for factor in (8, 4, 2):
         even = isinstance(extent, int) and extent % factor == 0 and extent // factor >= BANDS
