@@ -140,3 +140,11 @@ def test_lanes_run_along_pixels_where_filters_are_few(op, filters, last):
 def test_pooling(name):
     op, shape, attrs = POOLING[name]
     check(one(op, shape, **attrs), shape)
+
+
+def test_copies_that_phases_would_make_anew_are_made_once():
+    model = one("ConvTranspose", (1, 64, 7, 8), (64, 128, 4, 4), strides=[2, 2], pads=[1] * 4)
+    module = aicc.compile(model, stop_after="schedule")
+    scopes = {b.name: b.scope for k in module.kernels.values() for b in k.buffers}
+    assert scopes["padded"] == "temp"
+    check(model, (1, 64, 7, 8))
