@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from aicc.codegen.addressing import Value
-from aicc.codegen.blocks import Blocks
+from aicc.codegen.division import Divisions
 from aicc.codegen.llvm_types import flags, known_flags, literal, llvm_type, splat, suffix
 from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
@@ -52,7 +52,7 @@ def _is_zero(e: Expr) -> bool:
     return isinstance(e, Const) and e.value == 0 and not str(e.value).startswith("-")
 
 
-class Expressions(Blocks):
+class Expressions(Divisions):
     """Emission of expressions; values are remembered within one statement."""
 
     def expression(self, e: Expr) -> Value:
@@ -296,22 +296,8 @@ class Expressions(Blocks):
             return value(f"fcmp oeq {t} {size}, {wide}")
         if name == "floormod":
             r = value(f"frem {t} {x[0]}, {x[1]}")
-            return self._floor_remainder(r, x[1], dtype, lanes)
+            return self.floor_remainder(r, x[1], dtype, lanes)
         raise NotImplementedError(f"{name} on {dtype}")
-
-    def _floor_remainder(self, r: str, den: str, dtype: str, lanes: int) -> str:
-        t, flag = llvm_type(dtype, lanes), llvm_type("bool", lanes)
-        zero = self.broadcast(Value(literal(0, dtype), dtype), lanes).text
-        compare = "fcmp une" if is_float(dtype) else "icmp ne"
-        less = "fcmp olt" if is_float(dtype) else "icmp slt"
-        plus = "fadd" if is_float(dtype) else "add"
-        value = self.fn.value
-        some = value(f"{compare} {t} {r}, {zero}")
-        signs = value(
-            f"xor {flag} {value(f'{less} {t} {r}, {zero}')}, {value(f'{less} {t} {den}, {zero}')}"
-        )
-        both = value(f"and {flag} {some}, {signs}")
-        return value(f"select {flag} {both}, {t} {value(f'{plus} {t} {r}, {den}')}, {t} {r}")
 
     def multiply_add(self, a: str, b: str, c: str, dtype: str, lanes: int) -> str:
         """a*b + c, rounded once where the target can."""
@@ -362,7 +348,7 @@ class Expressions(Blocks):
         if name in ("shl", "shr"):
             return self._shift(name, x, dtype, lanes)
         if name in ("div", "mod", "floormod"):
-            return self._int_divide(name, x, dtype, lanes)
+            return self.int_divide(name, x, dtype, lanes)
         if name == "fma":
             return value(f"add {t} {value(f'mul {t} {x[0]}, {x[1]}')}, {x[2]}")
         if name == "pow":
@@ -385,52 +371,6 @@ class Expressions(Blocks):
         if arithmetic:
             return shifted
         return self.fn.value(f"select {flag} {inside}, {t} {shifted}, {t} {wide(0)}")
-
-    def _int_divide(self, name: str, x: list[str], dtype: str, lanes: int) -> str:
-        """Division that never traps: by zero gives 0 (division) or 0 (remainder), as numpy does."""
-        t, flag = llvm_type(dtype, lanes), llvm_type("bool", lanes)
-        value = self.fn.value
-
-        def wide(n: int) -> str:
-            return splat(str(n), dtype, lanes) if lanes else str(n)
-
-        zero = value(f"icmp eq {t} {x[1]}, {wide(0)}")
-        den = value(f"select {flag} {zero}, {t} {wide(1)}, {t} {x[1]}")
-        signed = is_signed(dtype)
-        minus = ""
-        if signed:  # the least number divided by -1 traps: negate instead
-            minus = value(f"icmp eq {t} {den}, {wide(-1)}")
-            den = value(f"select {flag} {minus}, {t} {wide(1)}, {t} {den}")
-        # LLVM turns division by a number that it sees into a product.
-        floats = lanes > 0 and nbytes(dtype) <= 4 and x[1].startswith("%")
-        divided = self._float_quotient(x[0], den, dtype, lanes) if floats else ""
-        if name == "div":
-            q = divided or value(f"{'s' if signed else 'u'}div {t} {x[0]}, {den}")
-            if signed:
-                q = value(
-                    f"select {flag} {minus}, {t} {value(f'sub {t} {wide(0)}, {x[0]}')}, {t} {q}"
-                )
-            return value(f"select {flag} {zero}, {t} {wide(0)}, {t} {q}")
-        if floats:
-            r = value(f"sub {t} {x[0]}, {value(f'mul {t} {divided}, {den}')}")
-        else:
-            r = value(f"{'s' if signed else 'u'}rem {t} {x[0]}, {den}")
-        if name == "floormod" and signed:
-            r = self._floor_remainder(r, den, dtype, lanes)
-        return r
-
-    def _float_quotient(self, a: str, b: str, dtype: str, lanes: int) -> str:
-        """a / b without its fraction, where b is not 0 and the result fits, in vectors, which have
-        no division of integers.
-
-        Floating-point numbers with enough bits give the same: a quotient that is no integer is so
-        far from the next one that it is not rounded to it.
-        """
-        t, sign = llvm_type(dtype, lanes), "s" if is_signed(dtype) else "u"
-        floats = llvm_type("f64" if nbytes(dtype) == 4 else "f32", lanes)
-        x, y = (self.fn.value(f"{sign}itofp {t} {v} to {floats}") for v in (a, b))
-        q = self.fn.value(f"fdiv {floats} {x}, {y}")
-        return self.fn.value(f"fpto{sign}i {floats} {q} to {t}")
 
     def _int_power(self, args: list[Value], dtype: str, lanes: int) -> str:
         """Through f64: exact while the result is below 2**53."""
