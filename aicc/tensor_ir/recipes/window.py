@@ -9,7 +9,8 @@ reduced first, in registers: `separate`.
 
 Data are read where they are: what lies beyond a border is left out of each load. The weights of a
 vector of channels stay in registers for all rows of a band, which stays in the second cache from
-one vector of channels to the next.
+one vector of channels to the next. Where only a run knows how long a row is, results whose windows
+are inside are tiles of their own without conditions, and those near the borders come one by one.
 """
 
 from __future__ import annotations
