@@ -33,6 +33,9 @@ SEPARATED = 1.5
 """How many times as many elements a window has as its axes together, where these are gone through
 one after the other."""
 
+LONG = 24
+"""From which extent on a window may be longer than data whose size only a run knows."""
+
 
 class _Pool(Operator):
     """Common to pooling over windows: one result per channel and window."""
@@ -291,7 +294,7 @@ class AveragePool(_Pool):
             n, c, out = at.split(index[: at.rank])
             return cast(padded[at.join(n, c, w.start(out, index[at.rank :]))], sum_type)
 
-        total = b.reduce(shape, w.kernel, tap, name="sum")
+        total = b.reduce(shape, _taps(w), tap, name="sum")
         include_pad = bool(ctx.attrs["count_include_pad"])
         whole = w.exact or (include_pad and not w.overhang)
 
@@ -319,8 +322,20 @@ class AveragePool(_Pool):
 
     def cases(self) -> Iterable[Case]:
         yield from self._cases()
+        long = {"kernel_shape": (LONG, 3), "ceil_mode": 1, "pads": (2, 0, 0, 1)}
+        symbolic = {(0, 0): "n", (0, 2): "h", (0, 3): "w"}
+        yield Case("long", (sample(2, 5, LONG + 7, 6),), long, symbolic=symbolic)
         for case in self._cases({"count_include_pad": 1}):
             yield Case(f"{case.name}_include_pad", case.inputs, case.attrs, symbolic=case.symbolic)
+
+
+def _taps(w: Windows) -> tuple[Size, ...]:
+    """How many elements of a window may be inside the data, along each axis: of a window that is as
+    long as any data only a run knows how many."""
+    return tuple(
+        k if isinstance(n, int) or k < LONG else minimum(k, ceildiv(n + begin, d))
+        for n, k, d, begin in zip(w.sizes, w.kernel, w.dilations, w.begins)
+    )
 
 
 @operator("LpPool", since=1, inputs=1, attributes={**_WINDOW, "p": 2})
