@@ -317,6 +317,11 @@ class _Tiles:
             plan.do(Decide(f"{at}.o"))
             first = first or f"{at}.o"
             name, lane = f"{name}.p", f"{lane}.p"
+        if isinstance(begin, int) and begin > 1:
+            # Wide windows leave many at the border.
+            plan.do(Split(name, most // 2, "peel"))
+            self.compute(f"{name}.o", f"{name}.i", lane)
+            name, lane = f"{name}.t", f"{lane}.t"
         self.compute(name, "", lane)
         return first
 
