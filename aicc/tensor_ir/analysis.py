@@ -25,6 +25,7 @@ from aicc.symbolic import (
     Sym,
     add,
     coefficient,
+    divides,
     floordiv,
     mod,
     mul,
@@ -269,7 +270,7 @@ def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
 def _never_negative(s: Size, cases: int) -> bool:
     """True where `s >= 0` is provable, with so many distinctions of cases at most."""
     for x in (y for t in _at_least(s) for y in (t, *_at_least(_remainders(t)))):
-        if proves_le(0, x) or proves_le(0, _remainders(x)):
+        if proves_le(0, x) or proves_le(0, _without_finer(_remainders(x))):
             return True
         for monomial, c in x.terms if cases and isinstance(x, Dim) else ():
             a = monomial[0]
@@ -363,6 +364,24 @@ def _remainders(s: Size) -> Size:
             part = mul(_reduced(a), c)
         total = add(total, part)
     return total
+
+
+def _without_finer(s: Size) -> Size:
+    """What `s` is not less than: `x % (d*e)` is no less than `y % d` where x and y differ by a
+    multiple of d."""
+    terms = s.terms if isinstance(s, Dim) else ()
+    for plus, c in terms:
+        for minus, k in terms:
+            a, b = plus[0], minus[0]
+            if c <= 0 or k >= 0 or len(plus) != 1 or len(minus) != 1:
+                continue
+            if not isinstance(a, Mod) or not isinstance(b, Mod) or not isinstance(b.den, int):
+                continue
+            if divides(b.den, a.den) and divides(b.den, add(a.num, mul(b.num, -1))):
+                both = min(c, -k)
+                rest = add(s, Dim(((plus, -both),), 0))
+                return _without_finer(add(rest, Dim(((minus, both),), 0)))
+    return s
 
 
 def _reduced(a: Mod) -> Size:

@@ -38,6 +38,16 @@ def test_tiles_of_rows_and_the_rest_stay_inside(n: Size, rows: int) -> None:
     assert surely_le(tile * rows + rows, n, {e: (0, few)})
 
 
+@pytest.mark.parametrize("away", [-2, 0, 3])
+def test_finer_tiles_of_one_extent_reach_no_less_far(away: int) -> None:
+    extent = sym("w", 3) + away
+    assert surely_le(extent // 8 * 8, extent // 4 * 4, {})
+    assert surely_le(extent // 6 * 6, extent // 3 * 3, {})
+    assert not surely_le(extent // 4 * 4, extent // 8 * 8, {})
+    assert not surely_le(extent // 8 * 8, extent // 3 * 3, {})
+    assert not surely_le(extent // 8 * 8, (extent - 1) // 4 * 4, {})
+
+
 def test_what_does_not_hold_is_not_proven() -> None:
     tile = loop_var("o", 0, HALF // 8 + 1)
     (o,) = symbols(tile) - symbols(X)
