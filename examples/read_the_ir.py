@@ -10,6 +10,7 @@ Any model: `aicc.compile(path, dump="folder")` writes the text after each pass, 
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from textwrap import fill
 
@@ -105,7 +106,7 @@ def levels(model: onnx.ModelProto, target: Target) -> list[Level]:
         Level(
             "Machine code",
             "The head of the same loop after LLVM's optimiser: what the processor runs.",
-            "\n".join([*inner_loop(assembly(llvm_text, target))[:12], "..."]),
+            _with_multiplication(inner_loop(assembly(llvm_text, target))),
         ),
     ]
 
@@ -129,6 +130,12 @@ def _first_multiply_add(llvm_text: str) -> str:
     first = max((n for n, s in enumerate(lines[:at]) if s.endswith(".body:")), default=0)
     last = next((n for n in range(at, len(lines)) if lines[n].strip().startswith("store")), at)
     return "\n".join([*lines[first : last + 1], "  ..."])
+
+
+def _with_multiplication(loop: list[str], least: int = 12) -> str:
+    """The head of a loop, as far as the first multiplications."""
+    at = next((n for n, s in enumerate(loop) if re.match(r"v?f?n?m[alu]", s)), 0)
+    return "\n".join([*loop[: max(least, at + 3)], "..."])
 
 
 def main(argv: list[str] | None = None) -> None:
