@@ -31,9 +31,9 @@ from aicc.model import CompiledModel, Report
 from aicc.runtime.profile_report import Profile
 
 if TYPE_CHECKING:
-    from aicc.codegen.target import Target
     from aicc.driver import Options, compile, resume
     from aicc.loading import load
+    from aicc.target import Target
 
 __version__ = "0.1.0"
 
@@ -68,7 +68,7 @@ _LATE = {
     "compile": "aicc.driver",
     "resume": "aicc.driver",
     "load": "aicc.loading",
-    "Target": "aicc.codegen.target",
+    "Target": "aicc.target",
 }
 
 

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from aicc import __version__, config
-from aicc.codegen.host import processor
 from aicc.codegen.kernel import check_messages
 from aicc.codegen.object_cache import ObjectCache
 from aicc.codegen.parallel import Job, LlvmText, Workers
 from aicc.codegen.program import program_text
 from aicc.codegen.support import support_objects
-from aicc.codegen.target import Target
 from aicc.codegen.threadpool import pool_text
 from aicc.errors import AiccWarning
 from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.graph_ir.graph import Graph, Node
+from aicc.host import processor
 from aicc.loading import measured_limits, place_code
 from aicc.model import CompiledModel
 from aicc.planned import Planned, host_operands
 from aicc.runtime.executable import Executable
 from aicc.runtime.saved import Parts
+from aicc.target import Target
 from aicc.tensor_ir.text import print_kernel
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,6 @@ import onnx
 from aicc import config
 from aicc.build import build, object_cache
 from aicc.codegen.parallel import Workers
-from aicc.codegen.target import Target, usable_cores
 from aicc.decisions import collect, summary
 from aicc.dump import read_dump
 from aicc.frontend import load_model
@@ -27,6 +26,7 @@ from aicc.passes import Pass, find_pass, run_passes
 from aicc.pipeline import passes
 from aicc.plan import Plan
 from aicc.planned import Planned
+from aicc.target import Target, usable_cores
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
 Stage = Graph | Module | Planned

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from aicc import config
-from aicc.codegen.host import processor
-from aicc.codegen.target import Target, usable_cores
 from aicc.errors import CodegenError, SavedModelError, TargetError
+from aicc.host import processor
 from aicc.model import CompiledModel
 from aicc.runtime.executable import Executable
 from aicc.runtime.limits import Limits
 from aicc.runtime.linking import LinkedLibrary, LinkError, usable
 from aicc.runtime.saved import Parts, read_parts
 from aicc.runtime.state import Library
+from aicc.target import Target, usable_cores
 
 log = logging.getLogger("aicc")
 

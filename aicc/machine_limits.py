@@ -11,10 +11,10 @@ from pathlib import Path
 
 from aicc import config
 from aicc.codegen.limits import bandwidth, fma_limit
-from aicc.codegen.target import Target
 from aicc.digest import sha256
 from aicc.errors import TargetError
 from aicc.runtime.limits import Limits
+from aicc.target import Target
 
 log = logging.getLogger("aicc")
 FORMAT = 2

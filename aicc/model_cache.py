@@ -22,7 +22,6 @@ import numpy as np
 
 from aicc import __version__, config
 from aicc.codegen.object_cache import CacheFolder, compiler_identity
-from aicc.codegen.target import Target
 from aicc.digest import sha256
 from aicc.errors import AiccError, UnsupportedError
 from aicc.graph_ir.graph import Graph
@@ -31,6 +30,7 @@ from aicc.loading import load
 from aicc.model import CompiledModel
 from aicc.pages import forget
 from aicc.runtime.saved import write_parts
+from aicc.target import Target
 
 log = logging.getLogger("aicc")
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from aicc import config
-from aicc.codegen.target import Target
 from aicc.decisions import collect
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
@@ -27,6 +26,7 @@ from aicc.lower import Coster, Describer, Fuse, Schedule
 from aicc.passes import Pass, find_pass
 from aicc.plan import Plan
 from aicc.planned import Planned
+from aicc.target import Target
 
 
 def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:

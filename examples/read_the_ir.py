@@ -21,11 +21,11 @@ from onnx import TensorProto, helper, numpy_helper
 import aicc
 from aicc.codegen.jit import assembly
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
 from aicc.graph_ir.text import print_graph
 from aicc.planned import Planned
+from aicc.target import Target
 from aicc.tensor_ir.recipes import choose
 from schedule_a_kernel import inner_loop
 

@@ -25,7 +25,7 @@ import numpy as np
 from aicc.codegen.jit import NativeLibrary, assembly, compile_object
 from aicc.codegen.kernel import lower_kernel
 from aicc.codegen.limits import fma_limit
-from aicc.codegen.target import Target
+from aicc.target import Target
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.parse import parse_kernel

@@ -28,6 +28,7 @@ COMMON = {
     "pages",
     "uniform",
     "digest",
+    "target",
 }
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -43,19 +44,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {*COMMON, "graph_ir.types", "tensor_ir"},
     "graph_ir": {*COMMON, "tensor_ir", "ops.registry", "memory"},
     "frontend": {*COMMON, "graph_ir", "ops.registry"},
-    "codegen": {*COMMON, "tensor_ir", "runtime.program", "runtime.context"},
+    "codegen": {*COMMON, "host", "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),
     "uniform": set(),
     "digest": set(),
+    "host": {"config", "digest"},
+    "target": {"errors", "host"},
     "runtime": {*COMMON, "memory"},
     "model": {*COMMON, "runtime"},
     "loading": {
         *COMMON,
         "runtime",
         "model",
-        "codegen.host",
+        "host",
         "codegen.jit",
-        "codegen.target",
         "machine_limits",
     },
     "dump": {*COMMON, "graph_ir"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aicc.codegen.target import Target
+from aicc.target import Target
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,9 +13,9 @@ from onnx import numpy_helper
 
 import aicc
 from aicc import driver, model_cache
-from aicc.codegen.target import Target
 from aicc.frontend import load_model
 from aicc.model_cache import Entry, ModelCache
+from aicc.target import Target
 
 MIB = 1 << 20
 HOST = Target.host()

@@ -12,11 +12,11 @@ from small_models import MODELS, feeds
 import aicc
 from aicc import driver
 from aicc.codegen.parallel import Workers
-from aicc.codegen.target import Target
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
 from aicc.pipeline import passes
 from aicc.planned import Planned
+from aicc.target import Target
 
 PASSES = passes(Target.host())
 NAMES = [f"{n:02}_{p.name}" for n, p in enumerate(PASSES, start=1)]

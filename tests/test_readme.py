@@ -23,9 +23,9 @@ from onnx import TensorProto, helper
 from own_operators import own_operators
 
 from aicc import config
-from aicc.codegen.target import Target
 from aicc.ops.registry import Operator
 from aicc.pipeline import passes
+from aicc.target import Target
 from aicc.tensor_ir import recipes
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.schedule import schedule

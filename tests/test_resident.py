@@ -25,7 +25,7 @@ import numpy as np
 import aicc
 if sys.argv[1] == "compile":
     import aicc.driver
-    from aicc.codegen.target import Target
+    from aicc.target import Target
     Target.host()
 
 def held(name):

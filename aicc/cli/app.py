@@ -314,7 +314,7 @@ def bench(
 ) -> None:
     """Times a model on random inputs, or those of --input, each engine in a process of its own."""
     from aicc.cli.bench import measure
-    from aicc.codegen.target import usable_cores
+    from aicc.target import usable_cores
 
     with session(debug) as progress:
         engines = ["aicc", *([] if vs is None else [vs])]

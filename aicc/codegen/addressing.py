@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from aicc.codegen.llvm_types import llvm_type, memory_type, splat, suffix
 from aicc.codegen.once import Once, Turns
-from aicc.codegen.target import Target
 from aicc.codegen.writer import FunctionWriter
 from aicc.symbolic import (
     Atom,
@@ -33,6 +32,7 @@ from aicc.symbolic import (
     symbols,
     value_range,
 )
+from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, Expr, Kernel, Load
 
 

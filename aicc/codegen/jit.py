@@ -28,8 +28,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import llvmlite.binding as llvm
 
-from aicc.codegen.target import Target
 from aicc.errors import CodegenError
+from aicc.target import Target
 
 _names = itertools.count()
 _switches = threading.Lock()

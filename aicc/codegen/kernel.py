@@ -18,12 +18,12 @@ from aicc.codegen.llvm_types import memory_type
 from aicc.codegen.once import Turns
 from aicc.codegen.reductions import Reductions
 from aicc.codegen.stretches import Stretch, conditions, stretches
-from aicc.codegen.target import Target
 from aicc.codegen.unrolling import may_be_cut
 from aicc.codegen.uses import stands_apart, used
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import nbytes
 from aicc.symbolic import Dim, Size, Sym, maximum, minimum, opaques, product, symbols
+from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Reduce, Stmt, Store, While
 from aicc.tensor_ir.walk import walk_stmts
 from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles

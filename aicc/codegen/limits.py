@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aicc.codegen.jit import NativeLibrary, compile_object
-from aicc.codegen.target import Target
 from aicc.errors import TargetError
+from aicc.target import Target
 
 _RUNS = 16
 _RUN_SECONDS = 1e-3

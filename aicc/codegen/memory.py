@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from aicc.codegen.addressing import Addressing, Value
 from aicc.codegen.known import KnownMemory, Place
 from aicc.codegen.llvm_types import known_flags, llvm_type, memory_type, runs, splat, suffix
-from aicc.codegen.target import Target
 from aicc.codegen.writer import ZEROS, FunctionWriter
 from aicc.dtypes import is_float, nbytes
 from aicc.symbolic import (
@@ -26,6 +25,7 @@ from aicc.symbolic import (
     substitute,
     value_range,
 )
+from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, Kernel
 
 PICKED = 8

@@ -21,9 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from aicc.codegen.host import llvm_identity
-from aicc.codegen.target import Target
 from aicc.digest import sha256
+from aicc.host import llvm_identity
+from aicc.target import Target
 
 log = logging.getLogger("aicc")
 

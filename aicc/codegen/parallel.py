@@ -24,7 +24,7 @@ from types import TracebackType
 
 from aicc.codegen.frames import KERNEL, LLVM, OBJECT, read_frame, write_frame
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
+from aicc.target import Target
 from aicc.tensor_ir.ir import For, If, Kernel, Stmt, While
 from aicc.tensor_ir.text import print_kernel
 

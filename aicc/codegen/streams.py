@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aicc.codegen.expressions import Expressions
-from aicc.codegen.target import Target
 from aicc.codegen.unrolling import few_copies
 from aicc.codegen.writer import FunctionWriter
 from aicc.dtypes import nbytes
 from aicc.symbolic import Dim, Size, Sym, coefficient, opaques, product, substitute
+from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, For, Kernel, Reduce, Stmt
 from aicc.tensor_ir.walk import loads_of, walk_stmts
 

@@ -47,7 +47,7 @@ from aicc.codegen.pool_threads import (
     wake_text,
     worker_text,
 )
-from aicc.codegen.target import Target
+from aicc.target import Target
 
 SYMBOLS = ("aicc_pool_create", "aicc_pool_destroy", "aicc_parallel_for")
 

@@ -14,7 +14,7 @@ from typing import IO
 from aicc.codegen.frames import ERROR, LLVM, OBJECT, read_frame, write_frame
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
+from aicc.target import Target
 from aicc.tensor_ir.parse import parse_kernel
 
 

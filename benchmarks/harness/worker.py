@@ -86,7 +86,7 @@ class Worker:
 
     def limit(self) -> dict[str, Any]:
         from aicc.codegen.limits import fma_limit
-        from aicc.codegen.target import Target
+        from aicc.target import Target
 
         return {"flops": fma_limit(Target.host()) * 1e9}
 

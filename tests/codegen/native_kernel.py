@@ -15,10 +15,10 @@ import numpy as np
 from aicc.codegen.jit import NativeLibrary, compile_object
 from aicc.codegen.kernel import lower_kernel
 from aicc.codegen.support import support_objects
-from aicc.codegen.target import Target
 from aicc.codegen.threadpool import pool_text
 from aicc.dtypes import is_float, to_numpy
 from aicc.symbolic import evaluate
+from aicc.target import Target
 from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.ir import Buffer, For, Kernel
 from aicc.tensor_ir.packing import pack_array

@@ -9,7 +9,7 @@ from native_kernel import check
 from test_kernel import TARGETS
 
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
+from aicc.target import Target
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.schedule import schedule

@@ -8,8 +8,8 @@ import pytest
 
 from aicc.codegen.jit import NativeLibrary, assembly, compile_object, optimized_text
 from aicc.codegen.support import SYMBOLS, support_objects
-from aicc.codegen.target import Target
 from aicc.errors import CodegenError, TargetError
+from aicc.target import Target
 
 HOST = Target.host()
 X86 = HOST.arch == "x86_64"

@@ -11,9 +11,9 @@ from native_kernel import Guarded, Native, check, expected, loops, same, sample
 
 from aicc.codegen.jit import assembly, compile_object
 from aicc.codegen.kernel import OUT_OF_MEMORY, STACK_LIMIT, check_messages, lower_kernel
-from aicc.codegen.target import Target
 from aicc.dtypes import is_float, nbytes
 from aicc.symbolic import Size, sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, For, Index, Kernel, as_index, call, const, select
 from aicc.tensor_ir.parse import parse_kernel

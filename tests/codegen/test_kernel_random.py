@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from native_kernel import check, sample
 
-from aicc.codegen.target import Target
 from aicc.dtypes import FLOATS
+from aicc.target import Target
 from aicc.tensor_ir.dependence import why_not_lanes, why_not_threads
 from aicc.tensor_ir.ir import Expr, For, Kernel, Op, Stmt
 from aicc.tensor_ir.parse import parse_kernel

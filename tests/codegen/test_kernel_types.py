@@ -8,10 +8,10 @@ from native_kernel import check, loops, sample
 
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
 from aicc.codegen.vecmath import supports
 from aicc.dtypes import FLOATS, NUMERIC, is_float, nbytes, to_numpy
 from aicc.symbolic import sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import Kernel, Op, call, select
 from aicc.tensor_ir.scalar import OPS

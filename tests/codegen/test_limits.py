@@ -4,8 +4,8 @@ import pytest
 
 from aicc.codegen.jit import assembly
 from aicc.codegen.limits import bandwidth, fma_limit, fma_text, read_text
-from aicc.codegen.target import Target
 from aicc.errors import TargetError
+from aicc.target import Target
 
 HOST = Target.host()
 X86 = HOST.arch == "x86_64"

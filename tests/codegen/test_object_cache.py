@@ -17,7 +17,7 @@ import aicc
 from aicc import build, config, driver
 from aicc.codegen import jit, object_cache
 from aicc.codegen.object_cache import MAGIC, ObjectCache
-from aicc.codegen.target import Target
+from aicc.target import Target
 
 HOST = Target.host()
 ROOT = Path(aicc.__file__).parents[1]

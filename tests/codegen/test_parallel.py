@@ -11,9 +11,9 @@ from aicc.codegen.frames import read_frame, write_frame
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
 from aicc.codegen.parallel import LlvmText, Workers
-from aicc.codegen.target import Target
 from aicc.errors import CodegenError
 from aicc.symbolic import sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import call
 from aicc.tensor_ir.text import print_kernel
@@ -70,7 +70,7 @@ def test_texts_of_llvm():
 def test_what_compiles_elsewhere_brings_no_llvm_here():
     code = (
         "import sys; from aicc.codegen.parallel import LlvmText, Workers\n"
-        "from aicc.codegen.target import Target\n"
+        "from aicc.target import Target\n"
         "before = 'llvmlite.binding' in sys.modules\n"
         "with Workers(Target.from_name('native')) as workers:\n"
         "    asked = 'llvmlite.binding' in sys.modules\n"

@@ -13,8 +13,8 @@ import pytest
 
 from aicc.codegen.jit import assembly
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
 from aicc.symbolic import sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import Kernel, call
 from aicc.tensor_ir.recipes import scheduled

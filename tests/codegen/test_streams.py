@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aicc.codegen.kernel import lower_kernel
-from aicc.codegen.target import Target
 from aicc.symbolic import sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.recipes import scheduled
 

@@ -12,8 +12,8 @@ from test_kernel import TARGETS
 
 from aicc.codegen.kernel import lower_kernel
 from aicc.codegen.stretches import stretches
-from aicc.codegen.target import Target
 from aicc.symbolic import Size, evaluate, sym, symbols
+from aicc.target import Target
 from aicc.tensor_ir.parse import parse_kernel
 
 all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from aicc.codegen.jit import NativeLibrary, assembly, compile_object
-from aicc.codegen.target import Target
 from aicc.codegen.threadpool import SYMBOLS, pool_text
+from aicc.target import Target
 
 HOST = Target.host()
 PTR, I64, I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32

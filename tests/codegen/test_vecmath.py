@@ -10,9 +10,9 @@ import pytest
 
 from aicc.codegen.jit import NativeLibrary, compile_object
 from aicc.codegen.support import support_objects
-from aicc.codegen.target import Target
 from aicc.codegen.vecmath import OPERATIONS, Abilities, Block, expand, supports
 from aicc.errors import CodegenError
+from aicc.target import Target
 
 HOST = Target.host()
 # Without and with fused multiply-add, with AVX-512 where this machine has it.

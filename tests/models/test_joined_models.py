@@ -12,10 +12,10 @@ from judging import assert_agree, feed, runtime, same_bits
 
 import aicc
 from aicc.build import build
-from aicc.codegen.target import Target
 from aicc.frontend import load_model
 from aicc.pipeline import passes
 from aicc.planned import Planned
+from aicc.target import Target
 from zoo.builder import GraphBuilder
 
 SIZE = 6

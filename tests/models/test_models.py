@@ -11,7 +11,7 @@ import vision_models
 from judging import assert_agree, feed, runtime, same_bits
 
 import aicc
-from aicc.codegen.target import Target
+from aicc.target import Target
 
 MODELS: dict[str, Any] = {**vision_models.MODELS, **text_models.MODELS}
 TARGETS = ["native", "x86-64-v3", "x86-64"]

@@ -15,10 +15,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImp
 from random_graphs import Graph, Skip, random_graph
 
 import aicc
-from aicc.codegen.target import Target
 from aicc.errors import AiccWarning
 from aicc.frontend import load_model
 from aicc.graph_ir.evaluate import evaluate
+from aicc.target import Target
 
 FLOOR = 1e-5
 """What is left where equal numbers of about 1 are taken from each other."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from native_kernel import Native, for_kernel
 
-from aicc.codegen.target import Target
 from aicc.dtypes import from_numpy, is_float, to_numpy
 from aicc.graph_ir.infer import constant_type
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator
 from aicc.symbolic import Dim, Size, evaluate, sym
+from aicc.target import Target
 from aicc.tensor_ir import interp
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Kernel

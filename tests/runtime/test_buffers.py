@@ -7,11 +7,11 @@ import pytest
 from modules import Sketch, binary, random, unary
 
 from aicc.build import build
-from aicc.codegen.target import Target
 from aicc.errors import AiccWarning, ExecutionError, InputError
 from aicc.graph_ir.types import TensorType
 from aicc.plan import plan
 from aicc.symbolic import sym
+from aicc.target import Target
 
 HOST = Target.host()
 N = sym("n", 1)

@@ -7,11 +7,11 @@ import struct
 import pytest
 
 from aicc.codegen.jit import NativeLibrary, compile_object
-from aicc.codegen.target import Target
 from aicc.errors import CodegenError
 from aicc.loading import place_code
 from aicc.runtime import linking
 from aicc.runtime.linking import LinkedLibrary, LinkError
+from aicc.target import Target
 
 HOST = Target.host()
 pytestmark = pytest.mark.skipif(not linking.usable(), reason="another kind of machine")

@@ -7,7 +7,6 @@ import pytest
 from modules import Sketch, gather, matmul_relu, random, unary
 
 from aicc.build import build
-from aicc.codegen.target import Target
 from aicc.errors import ExecutionError, InputError, IRError
 from aicc.graph_ir.evaluate_module import evaluate_module
 from aicc.graph_ir.module_text import parse_module, print_module, same_module
@@ -15,6 +14,7 @@ from aicc.graph_ir.types import TensorType
 from aicc.graph_ir.verify_module import verify_module
 from aicc.plan import plan
 from aicc.symbolic import sym
+from aicc.target import Target
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_stages import Pack
 

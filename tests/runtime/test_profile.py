@@ -11,13 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import aicc
 from aicc import config, machine_limits
-from aicc.codegen.target import Target
 from aicc.errors import AiccError
 from aicc.model import CompiledModel
 from aicc.runtime.limits import Limits
 from aicc.runtime.profile import Times
 from aicc.runtime.profile_report import Profile, StepProfile, profile
 from aicc.runtime.program import Buffer, Call, Copy, Host, Program, Work
+from aicc.target import Target
 
 LIMITS = Limits({"f32": 100.0, "f64": 50.0}, ((1_000, 200.0), (100_000, 50.0), (10_000_000, 10.0)))
 

@@ -8,11 +8,11 @@ import pytest
 from modules import Sketch, unary
 
 from aicc.build import build
-from aicc.codegen.target import Target
 from aicc.plan import plan
 from aicc.runtime import layout, results
 from aicc.runtime.results import Results
 from aicc.symbolic import sym
+from aicc.target import Target
 
 
 @pytest.fixture(autouse=True)

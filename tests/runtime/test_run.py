@@ -7,13 +7,13 @@ import pytest
 from modules import Sketch, binary, gather, matmul_relu, random, unary
 
 from aicc.build import build
-from aicc.codegen.target import Target
 from aicc.errors import AiccWarning, ExecutionError, InputError
 from aicc.graph_ir.types import TensorType
 from aicc.plan import plan
 from aicc.runtime import executable
 from aicc.runtime.program_text import parse_program
 from aicc.symbolic import sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import call
 from aicc.tensor_ir.schedule import Parallel

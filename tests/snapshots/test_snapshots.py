@@ -12,8 +12,8 @@ import onnx
 import pytest
 
 import aicc
-from aicc.codegen.target import Target
 from aicc.graph_ir.module import Module
+from aicc.target import Target
 from zoo.builder import GraphBuilder
 
 TARGET = replace(

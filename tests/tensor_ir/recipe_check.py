@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from aicc.codegen.target import Target
 from aicc.symbolic import evaluate
+from aicc.target import Target
 from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.packing import pack_array
 from aicc.tensor_ir.recipes import scheduled

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import recipe_check
 
-from aicc.codegen.target import Target
 from aicc.symbolic import evaluate, sym
+from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.ir import For, Kernel, call, select

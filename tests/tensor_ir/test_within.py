@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aicc.codegen.target import Target
 from aicc.errors import ScheduleError
 from aicc.symbolic import evaluate
+from aicc.target import Target
 from aicc.tensor_ir.interp import run
 from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.packing import pack_array

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aicc.codegen.target import Target
+from aicc.target import Target
 
 # LLVM's element types with the suffix that intrinsics carry.
 _SUFFIX = {

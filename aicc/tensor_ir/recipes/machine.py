@@ -1,4 +1,4 @@
-"""What recipes ask of the machine. `aicc.codegen.target.Target` offers it; nothing is imported, for
+"""What recipes ask of the machine. `aicc.target.Target` offers it; nothing is imported, for
 code generation builds on the tensor IR and not the other way round."""
 
 from __future__ import annotations

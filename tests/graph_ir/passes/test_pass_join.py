@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from pass_builder import Build, applied, ops
 
-from aicc.codegen.target import Target
 from aicc.decisions import collect
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.fuse import Description
@@ -13,6 +12,7 @@ from aicc.graph_ir.passes.memory_problem import memory_problem
 from aicc.lower import Coster, Describer, Fuse
 from aicc.memory.joint import plan_memory
 from aicc.symbolic import sym
+from aicc.target import Target
 
 N = sym("n", 1)
 

@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_builder import Build, applied, count, ops
 
-from aicc.codegen.target import Target
 from aicc.decisions import collect
 from aicc.graph_ir.graph import Graph, make_node
 from aicc.graph_ir.passes import control_flow
@@ -18,6 +17,7 @@ from aicc.graph_ir.types import TensorType
 from aicc.lower import Coster, Describer
 from aicc.ops import registry
 from aicc.symbolic import sym
+from aicc.target import Target
 
 PASSES = (Decompose(), Simplify(), FoldBatchNorm(), Simplify(), ChooseLayout(), Simplify())
 N, H, W = sym("n", 1), sym("h", 1), sym("w", 1)

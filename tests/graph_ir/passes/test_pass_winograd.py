@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from pass_builder import Build, applied, ops
 
-from aicc.codegen.target import Target
 from aicc.graph_ir.passes import winograd
 from aicc.graph_ir.passes.winograd import Form, Winograd, within
 from aicc.lower import Coster, Describer
+from aicc.target import Target
 
 THREE = ["aicc::WinogradInput", "MatMul", "aicc::WinogradOutput"]
 

@@ -18,8 +18,8 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from aicc.codegen.host import host as llvm_host
 from aicc.errors import TargetError
+from aicc.host import host as llvm_host
 
 # Bits of one element in memory. A bool is a byte.
 _DTYPE_BITS = {

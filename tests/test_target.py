@@ -3,10 +3,10 @@ import os
 
 import pytest
 
-from aicc.codegen import target as target_module
+from aicc import target as target_module
 from aicc.codegen.jit import assembly
-from aicc.codegen.target import Target, usable_cores
 from aicc.errors import AiccError, TargetError
+from aicc.target import Target, usable_cores
 
 NAMES = ["native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "aarch64"]
 

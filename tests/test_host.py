@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from aicc.codegen import host as host_module
-from aicc.codegen.host import ask_llvm, host, processor
+from aicc import host as host_module
+from aicc.host import ask_llvm, host, processor
 
 CPU = """processor\t: 0
 vendor_id\t: AuthenticAMD
