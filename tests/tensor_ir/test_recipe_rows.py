@@ -50,3 +50,17 @@ def test_constants_are_packed_for_one_row():
     b.mark_output(b.reduce((1, 80), (64,), lambda i, j, d: q[i, d] * w[j, d]))
     text, _ = check(b.build())
     assert "pack(w" in text
+
+
+@pytest.mark.parametrize("sizes", [{}, {"n": 5}])
+def test_what_a_row_shares_is_computed_once_for_it(sizes):
+    n = sym("n", 1) if sizes else 5
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (n, 100))
+    total = b.reduce((n, 1), (100,), lambda i, _, k: call("exp", x[i, k]))
+    logs = b.compute((n, 1), lambda i, j: call("log", total[i, j]))
+    b.mark_output(b.compute((n, 100), lambda i, j: x[i, j] - logs[i, 0]))
+    _, made = check(b.build(), sizes)
+    inside = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "vector"]
+    assert inside and not any("log(" in str(s) for s in inside)
+    assert "log(" in str(made)

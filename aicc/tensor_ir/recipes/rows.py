@@ -22,6 +22,7 @@ from aicc.tensor_ir.recipes.contraction import roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
+from aicc.tensor_ir.walk import loads_of
 
 UNROLL = 4
 """Vectors of partial results: enough independent chains to hide the latency of an addition."""
@@ -76,7 +77,8 @@ def _lanes(plan: Plan, buffer: str) -> int:
 
 
 def _inline_cheap(plan: Plan) -> None:
-    """Inlines maps that are cheap, or read once; costly ones that are read twice stay stages."""
+    """Inlines maps that are cheap, or read once; costly ones stay stages that are read twice, or
+    by each element of a row."""
     for stage in reversed(plan.stages()):
         if stage.op is not None or plan.kernel.buffer(stage.buffer).scope != "temp":
             continue
@@ -86,8 +88,16 @@ def _inline_cheap(plan: Plan) -> None:
             for b in plan.kernel.buffers
             if b.scope == "temp"
         )
-        if not is_costly(stage.value) or uses == 1 or not reduction:
+        often = uses > 1 or _one_of_a_row(plan, stage)
+        if not is_costly(stage.value) or not often or not reduction:
             plan.do(Inline(stage.buffer))
+
+
+def _one_of_a_row(plan: Plan, stage: Stage) -> bool:
+    """True for a value that elements along the innermost axis of a later stage share."""
+    own = [v for v, _ in stage.axes]
+    later = [s for s in plan.stages() if stage.buffer in {x.buffer for x in loads_of(s.value)}]
+    return bool(own) and own[-1] is None and any(s.axes[-1][0] is not None for s in later if s.axes)
 
 
 def _row_loop(plan: Plan, final: Stage) -> str | None:
