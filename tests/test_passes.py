@@ -173,3 +173,25 @@ def test_all_variables_are_read_and_documented(monkeypatch, tmp_path):
     monkeypatch.setenv("AICC_THREADS", "two")
     with pytest.raises(AiccError, match="AICC_THREADS='two'"):
         config.get("AICC_THREADS")
+
+
+def test_a_pass_may_round_less_only_where_it_says_so():
+    def evaluate(v, feed):
+        return [np.array(v, np.float16)]
+
+    level = Level("Numbers", str, verify, feed=lambda v, seed: {}, evaluate=evaluate)
+
+    @dataclass(frozen=True)
+    class Round:
+        by: int
+        rounds_less: bool
+        name = "round"
+
+        def __call__(self, v):
+            return Numbers([v[0] + self.by])
+
+    start = Numbers([1024])
+    run_passes(start, [Round(8, True)], {Numbers: level}, check=3)
+    for by, less in ((8, False), (3, False), (32, True)):
+        with pytest.raises(IRError, match="pass 'round' changes output 0"):
+            run_passes(start, [Round(by, less)], {Numbers: level}, check=3)

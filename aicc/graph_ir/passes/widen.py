@@ -62,6 +62,7 @@ class Widen:
     """
 
     name: ClassVar[str] = "widen"
+    rounds_less: ClassVar[bool] = True
 
     def __call__(self, graph: Graph) -> Graph:
         narrow = any(t.dtype in NARROW for t in graph.types.values())
