@@ -36,13 +36,11 @@ GAIN = 1.1
 are its weights and its rounding errors."""
 SMALLER = 1.05
 """How many times the time of three kernels one may take: it needs no memory for what is between."""
-MORE = 10 << 20
-"""Bytes. Transformed weights take up to twice those of the original ones; a third of these more, up
-to so many. Tiles of 2 are possible everywhere, whose weights are 16/9 of the size."""
 FEW = 4
 """Channels. Vectors of fewer are mostly empty."""
-SMALL = 24 << 20
-"""Bytes. Models whose weights are fewer may come to so many: a process holds more without any."""
+ROOM = 22 << 20
+"""Bytes that transformed weights may take beyond the original ones. With the 32 MiB that a process
+holds without any model, running one stays within its weights, its arena and 60 MB."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,10 @@ class Winograd:
             %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1], rows=196}
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
 
-    Transformed weights are 1.8 or 4 times as large. Where those of all forms that are faster would
-    take more than about twice the original ones, forms are taken that save most time per byte:
-    layers with many pixels before those with many channels.
+    Transformed weights are 1.8 or 4 times as large. They may take a third more than twice the
+    original ones, or what is missing to `ROOM` in a small model, and `ROOM` beyond the original
+    ones at most. Where all forms that are faster would take more, those are taken that save most
+    time per byte: layers with many pixels before those with many channels.
 
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
     sketch: the transformed weights have their types alone, for who only wants to know what comes.
@@ -151,7 +150,7 @@ class Winograd:
         every = [layer.forms(self.tiles) for layer in layers.values()]
         constants = sum(held_bytes(data) for data in graph.constants.values())
         direct = sum(layer.held for layer in layers.values())
-        most = max(direct + min(direct // 3, MORE), SMALL - constants)
+        most = min(max(direct + direct // 3, ROOM - constants), ROOM)
         chosen: dict[str, tuple[int, bool]] = {}
         for layer, forms, number in zip(layers.values(), every, within(every, most)):
             for n, form in enumerate(forms[1:], start=1):

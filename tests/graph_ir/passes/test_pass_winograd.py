@@ -63,7 +63,7 @@ def test_automatic_pads(mode):
 
 @pytest.mark.parametrize(("size", "channels", "rows"), [(60, 64, 225), (64, 64, 257), (8, 512, 5)])
 def test_matrices_are_not_a_power_of_two_apart(size, channels, rows, monkeypatch):
-    monkeypatch.setattr(winograd, "SMALL", 1 << 26)
+    monkeypatch.setattr(winograd, "ROOM", 1 << 26)
     b = Build()
     x = b.input("x", 1, size, size, channels)
     w = b.const(np.zeros((channels, channels, 3, 3), np.float32))
@@ -172,18 +172,28 @@ def tiles(graph):
 
 
 def test_weights_grow_where_most_time_is_saved_per_byte(monkeypatch):
-    monkeypatch.setattr(winograd, "SMALL", 0)
+    monkeypatch.setattr(winograd, "ROOM", 800_000)
     graph = layers(16, 32, 64, 128)
     after = Winograd(by_pixels)(graph)
     assert tiles(after) == [2, 2, 2, 4]
     before, now = (sum(a.nbytes for a in g.constants.values()) for g in (graph, after))
     assert before * 2 < now <= before * 7 / 3
-    monkeypatch.setattr(winograd, "SMALL", 1 << 30)
+    monkeypatch.setattr(winograd, "ROOM", 1 << 30)
     assert tiles(Winograd(by_pixels)(graph)) == [4, 4, 4, 4]
 
 
+@pytest.mark.parametrize(("room", "sizes"), [(100_000, []), (250_000, [64, 128])])
+def test_weights_grow_by_no_more_than_a_process_has_room_for(room, sizes, monkeypatch):
+    """However large the model: two layers' weights grow by 115 KB each."""
+    monkeypatch.setattr(winograd, "ROOM", room)
+    after = Winograd(by_pixels)(layers(16, 32, 64, 128))
+    transformed = [n for n in after.nodes if n.op == "aicc::WinogradInput"]
+    assert [after.types[n.inputs[0]].shape[1] for n in transformed] == sizes
+    assert tiles(after) == [2] * len(sizes)
+
+
 def test_convolutions_that_share_weights_are_transformed_alike(monkeypatch):
-    monkeypatch.setattr(winograd, "SMALL", 0)
+    monkeypatch.setattr(winograd, "ROOM", 200_000)
     after = Winograd(by_pixels)(layers(16, 64, 128, shared=True))
     assert tiles(after) == [2, 2, 2]
     assert len(after.constants) == 1
@@ -203,7 +213,7 @@ def test_what_more_bytes_buy():
 
 def test_weights_of_one_value_count_as_the_memory_that_they_take(monkeypatch):
     """Transformed ones take all of theirs: only up to what small models may have."""
-    monkeypatch.setattr(winograd, "SMALL", 1 << 16)
+    monkeypatch.setattr(winograd, "ROOM", 1 << 16)
     for channels, expected in ((8, THREE), (64, ["Conv"])):
         b = Build("conv")
         x = b.input("x", 2, 9, 6, channels)
