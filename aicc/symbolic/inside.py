@@ -199,13 +199,21 @@ def recombine(s: Size) -> Size:
             cofactor = build({m[:n] + m[n + 1 :]: c}, 0) if len(m) > 1 else c
             for num in _dividends(s, a, m[:n] + m[n + 1 :], c):
                 whole = mul(mul(cofactor, a.den), floordiv(num, a.den))
-                if not isinstance(whole, Dim) or len(whole.terms) != 1:
+                if not isinstance(whole, Dim) or not _within(whole, dict(s.terms)):
                     continue
-                wanted, factor = whole.terms[0]
-                if dict(s.terms).get(wanted) == factor:
-                    rest = build({k: v for k, v in s.terms if k not in (m, wanted)}, s.const)
-                    return recombine(add(rest, mul(cofactor, num)))
+                rest = add(add(s, mul(whole, -1)), build({m: -c}, 0))
+                return recombine(add(rest, mul(cofactor, num)))
     return s
+
+
+def _within(part: Dim, terms: Mapping[Monomial, int]) -> bool:
+    """True where a sum with some terms has those of `part`: of the products of a sum, where terms
+    of several are one, no less of each."""
+    if len(part.terms) == 1:
+        ((m, c),) = part.terms
+        return terms.get(m) == c
+    found = [(terms.get(m, 0), c) for m, c in part.terms]
+    return all(have * c > 0 and abs(have) >= abs(c) for have, c in found)
 
 
 def _dividends(s: Dim, a: Mod, others: tuple[Atom, ...], c: int) -> Iterator[Size]:

@@ -282,3 +282,14 @@ def test_rows_between_those_of_a_dilated_window_are_not_copied(gap):
     _, made = check(b.build())
     rows = [x.shape[0] for x in made.buffers if x.scope == "stack"]
     assert rows == ([4] if gap == 1 else [3]), made
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 6), (9, 5)])
+def test_pixels_join_where_each_side_is_a_part_of_a_size(height, width):
+    h, w = sym("h", 1) // 2 + 1, (sym("w", 1) + 3) // 4
+    b = KernelBuilder("k")
+    x, c = b.input("x", "f32", (sym("batch", 1), h, w, 24)), b.constant("c", "f32", (24, 32))
+    y = b.reduce((sym("batch", 1), h, w, 32), (24,), lambda n, i, j, o, k: x[n, i, j, k] * c[k, o])
+    b.mark_output(y)
+    _, made = check(b.build(), {"batch": 2, "h": height, "w": width})
+    assert len(made.buffer(y.name).shape) == 2

@@ -161,7 +161,8 @@ def linear_in(kernel: Kernel, names: set[str], variables: set[Sym] | None) -> bo
                     if not isinstance(x, Load | Index):
                         continue
                     offset = x.size if isinstance(x, Index) else offset_of(kernel, x)
-                    used = symbols(offset) if variables is None else symbols(offset) & variables
+                    used = _loops_in(kernel, offset)
+                    used = used if variables is None else used & variables
                     if any(coefficient(offset, v) is None for v in used):
                         return False
     return True
@@ -176,7 +177,7 @@ def flatten_inputs(plan: Plan) -> None:
         axis = 0
         while (rest := len(plan.kernel.buffer(b.name).shape) - 1 - axis) > 0:
             divided = any(
-                _divided(i)
+                _divided(plan.kernel, i)
                 for s in plan.kernel.body
                 for x in loads_of(s)
                 if x.buffer == b.name
@@ -244,8 +245,13 @@ def split_depth(plan: Plan, buffer: str) -> None:
             plan.attempt(Split(v.name, min(factors)))
 
 
-def _divided(index: Size) -> bool:
-    return any(coefficient(index, v) is None for v in symbols(index))
+def _loops_in(kernel: Kernel, index: Size) -> set[Sym]:
+    """The loop variables in an index: what it has beside sizes."""
+    return symbols(index) - set(kernel.sizes)
+
+
+def _divided(kernel: Kernel, index: Size) -> bool:
+    return any(coefficient(index, v) is None for v in _loops_in(kernel, index))
 
 
 def _plain(buffer: str, axis: int) -> Callable[[Kernel], bool]:
@@ -253,7 +259,7 @@ def _plain(buffer: str, axis: int) -> Callable[[Kernel], bool]:
 
     def check(kernel: Kernel) -> bool:
         loads = [x for s in kernel.body for x in loads_of(s) if x.buffer == buffer]
-        return not any(_divided(x.indices[axis]) for x in loads)
+        return not any(_divided(kernel, x.indices[axis]) for x in loads)
 
     return check
 
