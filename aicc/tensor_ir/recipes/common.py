@@ -245,7 +245,7 @@ def split_depth(plan: Plan, buffer: str) -> None:
             plan.attempt(Split(v.name, min(factors)))
 
 
-def _loops_in(kernel: Kernel, index: Size) -> set[Sym]:
+def _loops_in(kernel: Kernel, index: Size) -> frozenset[Sym]:
     """The loop variables in an index: what it has beside sizes."""
     return symbols(index) - set(kernel.sizes)
 
