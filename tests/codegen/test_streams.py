@@ -33,6 +33,8 @@ LARGE = TARGET.l2 // 4 // 512 + 64
         (16, 64, True, False),  # stays in the second cache
         (1000, LARGE, True, False),  # used so often that the first time does not count
         (1, LARGE, True, False),  # nothing but loads: enough of them are under way
+        (4, LARGE, True, False),  # not much more
+        (8, LARGE, True, True),
         (16, LARGE, False, False),  # nobody knows where it is
         (sym("n", lo=1), LARGE, True, False),
     ],
