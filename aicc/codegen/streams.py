@@ -27,8 +27,8 @@ STAYS = 8
 """Constants of at most this part of the second cache count as still there from the run before: of
 larger ones, what else a run reads drives out too much."""
 ARITHMETIC = 7
-"""Operations per line of a stream, at least; with fewer, a core has enough loads under way, and what
-is asked for once more takes its turn between the second cache and the next."""
+"""Operations per line of a stream, at least; with fewer, a core has enough loads under way, and
+asking for lines takes turns of the caches that reading them needs."""
 
 
 @dataclass(frozen=True)
