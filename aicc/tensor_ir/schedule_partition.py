@@ -117,8 +117,8 @@ class Unswitch(Step):
     """for i: S[select(c and d, a, b)]   ->   for i: if c: S[select(d, a, b)] else: S[b]
 
     where c, comparisons of indices, is the same for all that runs in one iteration. Names inside
-    the second copy of S get the suffix ".e". Precondition: all conditions inside the loop have
-    those comparisons; the loop is no vector.
+    the second copy of S get the suffix ".e". Precondition: all conditions inside the loop that have
+    any such comparisons have those; the loop is no vector.
     """
 
     loop: str
@@ -132,9 +132,10 @@ class Unswitch(Step):
         values = [s.value for s in walk_stmts(f.body) if isinstance(s, Store | Reduce)]
         selects = [x for e in values for x in walk_expr(e) if isinstance(x, Op)]
         selects = [x for x in selects if x.name == "select"]
+        selects = [x for x in selects if _steady(x.args[0], inner)]
         parts = {frozenset(_steady(x.args[0], inner)) for x in selects}
         same = next(iter(parts), frozenset())
-        if len(parts) != 1 or not same:
+        if len(parts) != 1:
             raise self.fail(kernel, f"no condition is the same for all in an iteration of {f.var}")
 
         def chosen(yes: bool) -> tuple[Stmt, ...]:

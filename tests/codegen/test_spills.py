@@ -97,6 +97,8 @@ KERNELS = {
     "depthwise 56, 144 3x3": depthwise(56, 144, 3),
     "depthwise 28, 240 5x5 / 2": depthwise(28, 240, 5, 2),
     "depthwise 14, 384 7x7": depthwise(14, 384, 7),
+    "depthwise 28, 96 13x13": depthwise(28, 96, 13),
+    "depthwise 28, 96 31x31": depthwise(28, 96, 31),
 }
 
 

@@ -114,6 +114,14 @@ kernel @k(n: 1..)
     for j in 0..n + 2:
       y[i, j] = select({inside}, x[i - 1, j - 1], 0.0)
 """.format(inside="index(i) >= 1:i64 and index(j - 1) >= 0:i64 and index(j - 1) < index(n)")
+LANES = """
+kernel @k()
+  in x: f32[5, 5]
+  out y: f32[6, 8]
+  for i in 0..6:
+    for j in 0..8:
+      y[i, j] = select(index(i) >= 1:i64, select(index(j) < 5:i64, x[i - 1, j], 0.0), 0.0)
+"""
 UNEVEN = """
 kernel @k()
   in x: f32[3, 4]

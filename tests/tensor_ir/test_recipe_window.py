@@ -7,7 +7,7 @@ from recipe_check import TARGET, check
 
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import For, Index, call, const, select
+from aicc.tensor_ir.ir import For, If, Index, call, const, select
 from aicc.tensor_ir.walk import walk_stmts
 
 
@@ -56,6 +56,19 @@ def depthwise(shape, window, stride=1, bias=True, prologue=False, filters=1):
 def test_borders_are_left_out_of_loads(shape, window, stride):
     _, made = check(depthwise(shape, window, stride))
     assert {b.scope for b in made.buffers if b not in made.params} <= {"register"}
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+@pytest.mark.parametrize("window", [7, 19])
+def test_wide_windows_share_what_results_side_by_side_load(window, channels):
+    _, made = check(depthwise((1, 4, 16, channels), window))
+    loops = [s for s in walk_stmts(made.body) if isinstance(s, For)]
+    along = [s for s in loops if "k1" in s.var.name and s.kind == "unroll"]
+    parts = [s.extent for s in along if not s.var.name.endswith(".e")]
+    assert parts == ([window] if window == 7 else [10, 9])
+    rows = next(s for s in loops if s.var.name.endswith("k0"))
+    (choice,) = rows.body  # what is beyond the first or last row is decided once for a row
+    assert isinstance(choice, If)
 
 
 @pytest.mark.parametrize("prologue", [False, True])

@@ -8,6 +8,7 @@ from schedule_kernels import (
     BORDERS,
     GAPS,
     GRID,
+    LANES,
     MAP,
     MAP_N,
     PRODUCT,
@@ -87,6 +88,18 @@ CASES = [
         y[i, j] = select(index(j - 1) >= 0:i64 and index(j - 1) < index(n), x[i - 1, j - 1], 0.0)
     else:
       for j.e in 0..n + 2: y[i, j.e] = 0.0
+""",
+    ),
+    (
+        "unswitch_beside_others",
+        LANES,
+        "unswitch(i)",
+        """
+  for i in 0..6:
+    if index(i) >= 1:i64:
+      for j in 0..8: y[i, j] = select(index(j) < 5:i64, x[i - 1, j], 0.0)
+    else:
+      for j.e in 0..8: y[i, j.e] = 0.0
 """,
     ),
     (

@@ -15,6 +15,7 @@ are inside are tiles of their own without conditions, and those near the borders
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from aicc.dtypes import nbytes
@@ -29,6 +30,7 @@ from aicc.symbolic import (
     maximum,
     minimum,
     product,
+    proves_le,
     substitute,
     symbols,
 )
@@ -52,7 +54,7 @@ from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_partition import Decide, Partition, Unswitch, conditions
 from aicc.tensor_ir.schedule_separate import Separate
 from aicc.tensor_ir.schedule_stages import ComputeAt, Inline, Pack
-from aicc.tensor_ir.walk import walk_expr
+from aicc.tensor_ir.walk import loads_of, walk_expr
 
 ROWS = 8
 """Outputs per tile: enough independent chains to hide the latency of the reduction."""
@@ -66,6 +68,8 @@ MOST = 8
 """Rows that a band has at most where only a run knows how many there are."""
 UNROLLED = 32
 """Reduction steps unrolled in one block, about."""
+ALONG = 128
+"""As many along the results of a tile, whose windows share most of what they load."""
 
 
 def column_axis(plan: Plan, stage: Stage) -> int | None:
@@ -353,26 +357,57 @@ class _Tiles:
         loops = [n for n in stage_loops if plan.has_loop(n)]
         depth = [f"{acc}.k{n}" for n in range(16) if plan.has_loop(f"{acc}.k{n}")]
         plan.do(DecomposeReduction(loops[0]), Reorder((*depth, *loops)))
-        block = 1
-        for n in loops[:-1]:
-            e = plan.loop(n).extent
-            block *= e if isinstance(e, int) else 1
-        for n in reversed(depth):
-            e = plan.loop(n).extent
-            if isinstance(e, int) and e * block <= UNROLLED:
-                plan.do(Unroll(n))
-                block *= e
-            else:
-                break
-        for n in [*loops[:-1], *(f"{x}.s" for x in loops[:-1]), row]:
+        self._unroll_depth(depth, loops[:-1])
+        rest = [f"{x}.t" for x in loops if plan.has_loop(f"{x}.t")]
+        for n in [*loops[:-1], *(f"{x}.s" for x in loops[:-1]), *rest[:-1], row]:
             if n and plan.has_loop(n):
                 plan.do(Unroll(n))
-        for n in (f"{loops[-1]}.s", loops[-1], lane):
+        for n in (f"{loops[-1]}.s", loops[-1], *rest[-1:], lane):
             if n:
                 plan.do(Vectorize(n))
         rolled = [n for n in depth[:-1] if plan.loop(n).kind == "for"]
         if rolled:
             plan.attempt(Unswitch(rolled[-1]))
+
+    def _unroll_depth(self, depth: list[str], rows: list[str]) -> None:
+        """Unrolls the innermost reductions while the code stays short. The one along the loops over
+        a tile's results, `rows`, goes further, at least in parts, where registers hold what its
+        steps share."""
+        plan, block = self.plan, 1
+        for n in rows:
+            block *= as_number(plan.loop(n).extent) or 1
+        most = UNROLLED
+        if rows and depth and self._held(depth[-1], rows[-1]) + block <= self._room():
+            most = ALONG
+        for n in reversed(depth):
+            e = plan.loop(n).extent
+            if not isinstance(e, int):
+                return
+            if e * block > most:
+                if most == ALONG:
+                    parts = -(-e * block // most)
+                    plan.do(Split(n, -(-e // parts), "peel"), Unroll(f"{n}.i"))
+                    if plan.has_loop(f"{n}.t"):
+                        plan.do(Unroll(f"{n}.t"))
+                return
+            plan.do(Unroll(n))
+            block *= e
+            most = UNROLLED
+
+    def _room(self) -> int:
+        return self.plan.target.vector_registers - SPARE
+
+    def _held(self, depth: str, row: str) -> int:
+        """Vectors that later steps of a reduction read again, for other results of a tile."""
+        kernel, taps, results = self.plan.kernel, self.plan.loop(depth), self.plan.loop(row)
+        many, held = as_number(results.extent) or 1, 0
+        for load in (x for s in taps.body for x in loads_of(s)):
+            step, apart = stride_in(kernel, load, taps.var), stride_in(kernel, load, results.var)
+            if isinstance(step, int) and isinstance(apart, int) and step and apart:
+                runs = abs(apart) // math.gcd(step, apart)
+                if not proves_le(taps.extent, runs):
+                    held += runs * many
+        return held
 
 
 def _rows(size: int, most: int) -> int:
