@@ -24,8 +24,10 @@ from aicc.symbolic import (
     Size,
     Sym,
     add,
+    atoms,
     coefficient,
     divides,
+    exchange,
     floordiv,
     mod,
     mul,
@@ -187,12 +189,21 @@ def bounds(s: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> tuple[Size, Size]
 
     The bounds are expressions of what is not in `loops`. None where the index is too complex.
     """
+    for found in _narrowed(s, loops):
+        if not any(v in loops for x in found for v in symbols(x)):
+            return found
+    return None
+
+
+def _narrowed(s: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> Iterator[tuple[Size, Size]]:
+    """Inclusive bounds of `s` with fewer and fewer of the variables of `loops` in them."""
     lo: Size = s
     hi: Size = s
     for _ in range(64):
+        yield lo, hi
         inner = [v for v in (*symbols(lo), *symbols(hi)) if v in loops]
         if not inner:
-            return lo, hi
+            return
         # An inner loop's bounds may use outer variables: replace those that no other bound uses.
         v = next(
             (
@@ -205,9 +216,8 @@ def bounds(s: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> tuple[Size, Size]
         low, high = loops[v][0], add(loops[v][1], -1)
         new_lo, new_hi = _extreme(lo, v, low, high, False), _extreme(hi, v, low, high, True)
         if new_lo is None or new_hi is None:
-            return None
+            return
         lo, hi = new_lo, new_hi
-    return None
 
 
 def _extreme(s: Size, v: Sym, low: Size, high: Size, largest: bool) -> Size | None:
@@ -256,15 +266,32 @@ def _extreme(s: Size, v: Sym, low: Size, high: Size, largest: bool) -> Size | No
 def surely_le(a: Size, b: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
     """True where `a <= b` for all variables of `loops` in their bounds (False: not proven)."""
     gap = add(b, mul(a, -1))
-    if _never_negative(gap, CASES):
+    if _proven(gap, loops):
         return True
-    found = bounds(gap, loops)
-    if found is None:
-        return False
-    if _never_negative(found[0], CASES):
+    known = _while_running(gap, loops)
+    if known is not None and surely_le(0, *known):
         return True
     either = _either(gap, Min, Max)
     return either is not None and all(surely_le(0, g, loops) for g in either)
+
+
+def _proven(s: Size, loops: Mapping[Sym, tuple[Size, Size]]) -> bool:
+    """True where `s >= 0` is provable with some of the variables at their ends."""
+    return any(_never_negative(least, CASES) for least, _ in _narrowed(s, loops))
+
+
+def _while_running(
+    s: Size, loops: Mapping[Sym, tuple[Size, Size]]
+) -> tuple[Size, Mapping[Sym, tuple[Size, Size]]] | None:
+    """A size and loops as the body of the loops finds them: a maximum in the end of one of them is
+    not the operand with which there were no iteration. None where there is no such maximum."""
+    for lo, hi in loops.values():
+        for a in atoms(hi):
+            for none, other in ((a.a, a.b), (a.b, a.a)) if isinstance(a, Max) else ():
+                if proves_le(exchange(hi, a, none), lo):
+                    known = {v: (x, exchange(y, a, other)) for v, (x, y) in loops.items()}
+                    return exchange(s, a, other), known
+    return None
 
 
 def _never_negative(s: Size, cases: int) -> bool:

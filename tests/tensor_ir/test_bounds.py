@@ -38,6 +38,31 @@ def test_tiles_of_rows_and_the_rest_stay_inside(n: Size, rows: int) -> None:
     assert surely_le(tile * rows + rows, n, {e: (0, few)})
 
 
+@pytest.mark.parametrize("n", SIZES[:4], ids=str)
+def test_rows_of_a_band_stay_inside(n: Size) -> None:
+    band = loop_var("o", 0, (n + 7) // 8)
+    (o,) = symbols(band) - symbols(n)
+    end = minimum(8, n - band * 8)
+    row = loop_var("i", 0, end)
+    (i,) = symbols(row) - symbols(n)
+    loops = {o: (0, (n + 7) // 8), i: (0, end)}
+    assert surely_le(band * 8 + row + 1, n, loops)
+    assert not surely_le(band * 8 + row + 2, n, loops)
+
+
+@pytest.mark.parametrize("n", SIZES[:4], ids=str)
+def test_loops_that_run_tell_which_operand_a_maximum_is(n: Size) -> None:
+    most = maximum(0, n - 6)
+    begin, count = most // 8 * 8, most // 4 - most // 8 * 2
+    tile = loop_var("o", 0, count)
+    (o,) = symbols(tile) - symbols(n)
+    end = begin + tile * 4 + 7
+    assert surely_le(end, n, {o: (0, count)})
+    assert surely_le(0, end - 7, {o: (0, count)})
+    assert not surely_le(end + 4, n, {o: (0, count)})
+    assert not surely_le(most + 3, n, {})  # nothing says that anything runs
+
+
 @pytest.mark.parametrize("away", [-2, 0, 3])
 def test_finer_tiles_of_one_extent_reach_no_less_far(away: int) -> None:
     extent = sym("w", 3) + away

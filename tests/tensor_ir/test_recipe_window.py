@@ -99,6 +99,17 @@ def test_sizes_that_a_run_knows(window, stride, height, width):
     assert "select" not in tiles  # of the borders, only rows are looked at, once for each
 
 
+@pytest.mark.parametrize("height, width", [(5, 11), (1, 1), (40, 70)])
+@pytest.mark.parametrize("window, stride", [(3, 1), (3, 2), (7, 1)])
+def test_channels_that_fill_no_vector_where_a_run_knows_the_sizes(window, stride, height, width):
+    n, h, w = sym("n", lo=1), sym("h", lo=1), sym("w", lo=1)
+    kernel = depthwise((n, ((h + 1) // 2 + 1) // 2, (w + 3) // 4, 24), window, stride)
+    steps, made = check(kernel, {"n": 1, "h": height, "w": width})
+    assert "register" in steps and "stack" not in steps
+    conditions = [str(s).splitlines()[0] for s in walk_stmts(made.body) if isinstance(s, If)]
+    assert conditions and all("< 24" in c and " and " not in c for c in conditions)
+
+
 def test_maximum_over_windows():
     b = KernelBuilder("k")
     x = b.input("x", "f32", (1, 7, 7, 24))
