@@ -10,14 +10,14 @@ from aicc.symbolic import evaluate, sym
 from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.interp import run
-from aicc.tensor_ir.ir import For, Kernel, call, select
+from aicc.tensor_ir.ir import For, Kernel, Store, call, select
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
 from aicc.tensor_ir.recipes.common import stride_in
 from aicc.tensor_ir.recipes.cost import estimate
 from aicc.tensor_ir.schedule_text import parse_steps, print_steps
 from aicc.tensor_ir.verify import verify
-from aicc.tensor_ir.walk import loads_of, walk_stmts
+from aicc.tensor_ir.walk import loads_of, walk_expr, walk_stmts
 
 TARGET = Target.from_name("x86-64-v4")
 SYMBOLS = sym("b", 1), sym("n", 1), sym("m", 1)
@@ -66,7 +66,8 @@ def attention(
     top = b.reduce((*shape[:3], 1), (keys,), lambda n, h, i, o, j: s[n, h, i, j], op="max")
     e = b.compute(shape, lambda n, h, i, j: call("exp", s[n, h, i, j] - top[n, h, i, 0]))
     total = b.reduce((*shape[:3], 1), (keys,), lambda n, h, i, o, j: e[n, h, i, j])
-    p = b.compute(shape, lambda n, h, i, j: e[n, h, i, j] * (1.0 / total[n, h, i, 0]))
+    part = b.compute((*shape[:3], 1), lambda *i: 1.0 / total[i])
+    p = b.compute(shape, lambda n, h, i, j: e[n, h, i, j] * part[n, h, i, 0])
     p = b.compute(shape, lambda *i, p=p: select(call("isnan", p[i]), 0.0, p[i]))
     if merged:
         y = b.reduce(
@@ -159,6 +160,15 @@ def test_blocks_of_rows(rows, keys):
 def test_forms(options):
     made, _ = check(attention(**{"heads": 8, **options}))
     assert not in_memory(made)
+
+
+def test_what_a_row_shares_and_is_costly_is_computed_once_for_it():
+    made, _ = check(attention(heads=8, rows=16, keys=32))
+    stores = [s for s in walk_stmts(made.body) if isinstance(s, Store)]
+    (divides,) = [
+        s for s in stores if any(getattr(e, "name", "") == "div" for e in walk_expr(s.value))
+    ]
+    assert made.buffer(divides.buffer).shape[-1] == 1
 
 
 def side_by_side(heads=8, rows=20, depth=16, columns_first=True, one=True) -> Kernel:

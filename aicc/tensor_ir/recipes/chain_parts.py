@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from aicc.errors import ScheduleError
 from aicc.symbolic import Dim, Size, Sym
-from aicc.tensor_ir.analysis import readers, stages
+from aicc.tensor_ir.analysis import Stage, readers, stages
 from aicc.tensor_ir.ir import Kernel, Load
-from aicc.tensor_ir.recipes.common import inline_movements, is_costly, with_epilogue
+from aicc.tensor_ir.recipes.common import (
+    inline_movements,
+    is_costly,
+    one_of_a_row,
+    with_epilogue,
+)
 from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule_axes import FuseAxes
@@ -56,9 +61,9 @@ def parts_of(plan: Plan) -> Parts:
     found = roles(plan.stage(second))
     assert found is not None
     left = found.left.buffer
-    _inline_maps(plan, left, lambda n: len(readers(plan.kernel, n)) == 1)
+    _inline_maps(plan, left, lambda s: len(readers(plan.kernel, s.buffer)) == 1)
     scores = _scores(plan, first, left)
-    _inline_maps(plan, left, lambda n: n != scores and not is_costly(plan.stage(n).value))
+    _inline_maps(plan, left, lambda s: s.buffer != scores and not is_costly(s.value))
     names = [s.buffer for s in plan.stages()]
     if len(names) != len(plan.kernel.body) or names[0] != first or names[-2:] != [second, out]:
         raise ScheduleError(f"not a product, rows and a product\n{plan.kernel}")
@@ -68,10 +73,13 @@ def parts_of(plan: Plan) -> Parts:
     return Parts(first, scores, (*names, left), second, out)
 
 
-def _inline_maps(plan: Plan, left: str, wanted: Callable[[str], bool]) -> None:
+def _inline_maps(plan: Plan, left: str, wanted: Callable[[Stage], bool]) -> None:
+    """Inlines local maps that are wanted so; what is costly stays one value for each row."""
     for stage in reversed(plan.stages()):
         local = plan.kernel.buffer(stage.buffer).scope == "temp"
-        if stage.op is None and local and stage.buffer != left and wanted(stage.buffer):
+        if stage.op is not None or not local or stage.buffer == left or not wanted(stage):
+            continue
+        if not (is_costly(stage.value) and one_of_a_row(plan, stage)):
             plan.do(Inline(stage.buffer))
 
 

@@ -50,6 +50,13 @@ def is_costly(e: Expr) -> bool:
     return any(isinstance(x, Op) and x.name in COSTLY for x in walk_expr(e))
 
 
+def one_of_a_row(plan: Plan, stage: Stage) -> bool:
+    """True for a value that elements along the innermost axis of a later stage share."""
+    own = [v for v, _ in stage.axes]
+    later = [s for s in plan.stages() if stage.buffer in {x.buffer for x in loads_of(s.value)}]
+    return bool(own) and own[-1] is None and any(s.axes[-1][0] is not None for s in later if s.axes)
+
+
 def inline_movements(plan: Plan) -> None:
     """Inlines every local stage that only moves elements."""
     for stage in plan.stages():

@@ -14,6 +14,7 @@ from aicc.tensor_ir.recipes.common import (
     all_linear,
     inline_movements,
     is_costly,
+    one_of_a_row,
     parallelise,
     stride_in,
     vector_loop,
@@ -22,7 +23,6 @@ from aicc.tensor_ir.recipes.contraction import roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
-from aicc.tensor_ir.walk import loads_of
 
 UNROLL = 4
 """Vectors of partial results: enough independent chains to hide the latency of an addition."""
@@ -88,16 +88,9 @@ def _inline_cheap(plan: Plan) -> None:
             for b in plan.kernel.buffers
             if b.scope == "temp"
         )
-        often = uses > 1 or _one_of_a_row(plan, stage)
+        often = uses > 1 or one_of_a_row(plan, stage)
         if not is_costly(stage.value) or not often or not reduction:
             plan.do(Inline(stage.buffer))
-
-
-def _one_of_a_row(plan: Plan, stage: Stage) -> bool:
-    """True for a value that elements along the innermost axis of a later stage share."""
-    own = [v for v, _ in stage.axes]
-    later = [s for s in plan.stages() if stage.buffer in {x.buffer for x in loads_of(s.value)}]
-    return bool(own) and own[-1] is None and any(s.axes[-1][0] is not None for s in later if s.axes)
 
 
 def _row_loop(plan: Plan, final: Stage) -> str | None:
@@ -143,9 +136,9 @@ def _joined(plan: Plan, depth: list[str], buffer: str) -> str:
 def vectorise_rows(plan: Plan, name: str, stage: Stage) -> None:
     """Vectorises the nest `name` that computes some rows of a stage."""
     if stage.op is None:
-        loops = [f"{name}.{n}" for n in range(len(stage.axes)) if plan.has_loop(f"{name}.{n}")]
-        if loops:
-            vector_loop(plan, loops[-1], _lanes(plan, name), 1)
+        last = f"{name}.{len(stage.axes) - 1}"
+        if plan.has_loop(last):
+            vector_loop(plan, last, _lanes(plan, name), 1)
         return
     depth = [f"{name}.k{n}" for n in range(len(stage.reduce)) if plan.has_loop(f"{name}.k{n}")]
     if depth:
