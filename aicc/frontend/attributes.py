@@ -9,7 +9,6 @@ import onnx
 from onnx import AttributeProto
 
 from aicc.errors import OperatorError
-from aicc.frontend.onnx_attributes import attribute_kind
 from aicc.frontend.tensors import TensorReader, text
 from aicc.ops.registry import REQUIRED
 
@@ -81,22 +80,6 @@ def schema_of(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | Non
         return onnx.defs.get_schema(op_type, opset, domain)
     except onnx.defs.SchemaError:
         return None
-
-
-def check_attributes(
-    attributes: list[onnx.AttributeProto],
-    op_type: str,
-    opset: int,
-    domain: str,
-    table: Mapping[str, Any],
-) -> None:
-    """Raises OperatorError as `check_kinds` does, which is asked where something seems wrong."""
-    names = [a.name for a in attributes]
-    for a in attributes:
-        kind = None if domain else attribute_kind(op_type, opset, a.name)
-        if names.count(a.name) > 1 or kind is None or kind_of(a) != _FIELD_KINDS.get(kind):
-            check_kinds(attributes, schema_of(op_type, opset, domain), table)
-            return
 
 
 def check_kinds(

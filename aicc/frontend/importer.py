@@ -198,7 +198,7 @@ class _Importer:
             "value_string": np.object_,
             "value_strings": np.object_,
         }
-        attr.check_attributes(given, "Constant", NEWEST_OPSET, "", kinds)
+        attr.check_kinds(given, attr.schema_of("Constant", NEWEST_OPSET, ""), kinds)
         data = value if a.name == "value" else np.array(value, kinds[a.name])
         scope.set_constant(scope.define(node.output[0], f"node {name!r}"), data)
 
@@ -215,6 +215,7 @@ class _Importer:
         """Imports an operator: as a node, or by the function that ONNX defines it with."""
         opset = scope.opsets.get(domain)
         known = registry.find(op)
+        schema = attr.schema_of(node.op_type, opset, domain) if opset else None
         reason = ""
         if opset is None:
             reason = "the model imports no opset of its domain"
@@ -223,7 +224,6 @@ class _Importer:
         elif known is not None and opset < known.since:
             reason = f"aicc has it since opset {known.since}"
         elif known is None:
-            schema = attr.schema_of(node.op_type, opset, domain)
             reason = self._by_schema(scope, node, schema, opset, inputs, given, name)
             if not reason:
                 return
@@ -238,7 +238,7 @@ class _Importer:
             self._scan_regions(scope, given)
             self._spoil(scope, node, name)
             return
-        attr.check_attributes(given, node.op_type, opset, domain, known.attributes)
+        attr.check_kinds(given, schema, known.attributes)
         values = {
             a.name: attr.value_of(a, self.tensors)
             for a in given
