@@ -1,23 +1,26 @@
 """What LLVM says of this machine, without asking it each time.
 
-To ask LLVM is to bring its library, more than a hundred megabytes, into the process. So its answer
-is kept in a file of the cache folder, and holds while processor and LLVM are the same. A file that
-cannot be read or written is no fault: LLVM is asked.
+To ask LLVM is to bring its library, tens of megabytes, into a process. So another process asks, and
+the answer is kept in a file of the cache folder; it holds while processor and LLVM are the same. A
+file that cannot be read or written is no fault: LLVM is asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aicc import config
+from aicc.child import start
 from aicc.digest import sha256
 
 log = logging.getLogger("aicc")
@@ -27,6 +30,8 @@ TELLING = (
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features",
 )  # fmt: skip
 """Lines of `CPUINFO` that say which instructions there are."""
+_TELL = "from aicc.host import tell; tell()"
+_DAMAGE = (ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,17 @@ def host() -> Host:
 
 
 def ask_llvm() -> Host:
-    """LLVM's answer of now."""
+    """LLVM's answer of now, from another process where one can be started."""
+    process = start(_TELL, stdin=subprocess.DEVNULL)
+    if process is not None:
+        answer, _ = process.communicate()
+        with contextlib.suppress(*_DAMAGE):
+            return _parsed(answer.decode())
+    return answer_of_llvm()
+
+
+def answer_of_llvm() -> Host:
+    """What LLVM in this process says."""
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
@@ -67,6 +82,11 @@ def ask_llvm() -> Host:
         llvm.get_host_cpu_name(),
         tuple(("+" if on else "-") + name for name, on in sorted(features.items())),
     )
+
+
+def tell() -> None:
+    """Writes LLVM's answer to the standard output, for the process that waits for it."""
+    sys.stdout.write(json.dumps(asdict(answer_of_llvm())))
 
 
 def processor() -> str:
@@ -103,16 +123,21 @@ def llvm_identity() -> str:
     return " ".join(parts)
 
 
+def _parsed(text: str) -> Host:
+    """Raises one of `_DAMAGE` for a text that does not hold an answer."""
+    data = json.loads(text)
+    made = Host(data["triple"], data["cpu"], tuple(data["features"]))
+    if not all(isinstance(s, str) for s in (made.triple, made.cpu, *made.features)):
+        raise TypeError
+    return made
+
+
 def _read(path: Path) -> Host | None:
     try:
-        data = json.loads(path.read_text("utf-8"))
-        made = Host(data["triple"], data["cpu"], tuple(data["features"]))
-        if not all(isinstance(s, str) for s in (made.triple, made.cpu, *made.features)):
-            raise TypeError
-        return made
+        return _parsed(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *_DAMAGE) as error:
         log.debug("%s cannot be read: %r", path, error)
         return None
 

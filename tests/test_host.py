@@ -1,11 +1,14 @@
 """What LLVM says of this machine: asked once, kept, asked again where that is of no use."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
+from aicc import child
 from aicc import host as host_module
-from aicc.host import ask_llvm, host, processor
+from aicc.host import answer_of_llvm, ask_llvm, host, processor
 
 CPU = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -51,6 +54,42 @@ def test_it_is_asked_once(asked, monkeypatch):
     assert again() == expected and len(asked) == 2
     monkeypatch.setattr(host_module, "llvm_identity", lambda: "another")
     assert again() == expected and len(asked) == 3
+
+
+def test_another_process_asks(monkeypatch):
+    expected = answer_of_llvm()
+
+    def never():
+        raise AssertionError("this process asks")
+
+    monkeypatch.setattr(host_module, "answer_of_llvm", never)
+    assert ask_llvm() == expected
+
+
+@pytest.mark.parametrize("code", [None, "", "print('{}')", "import no_such_module"])
+def test_this_process_asks_where_no_other_answers(code, monkeypatch):
+    def started(_, **streams):
+        return child.start(code, **streams) if code is not None else None
+
+    monkeypatch.setattr(host_module, "start", started)
+    assert ask_llvm() == answer_of_llvm()
+
+
+def test_asking_brings_no_llvm_into_the_process():
+    code = "import sys, aicc.host as h; h.ask_llvm(); print('llvmlite.binding' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
+
+
+def test_no_process_of_a_program_that_brings_its_own_python(monkeypatch):
+    monkeypatch.setattr(child.sys, "frozen", True, raising=False)
+    assert child.start("pass") is None
+    monkeypatch.delattr(child.sys, "frozen")
+    for program in ("", "/usr/bin/editor", None):
+        monkeypatch.setattr(child.sys, "executable", program)
+        assert child.start("pass") is None
+    monkeypatch.setattr(child.sys, "executable", "/nowhere/python")
+    assert child.start("pass") is None
 
 
 def test_of_an_unknown_processor_nothing_is_kept(asked, monkeypatch, tmp_path):

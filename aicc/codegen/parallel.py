@@ -11,17 +11,14 @@ results and errors are the same with and without workers.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
+from aicc.child import start
 from aicc.codegen.frames import KERNEL, LLVM, OBJECT, read_frame, write_frame
 from aicc.codegen.kernel import lower_kernel
 from aicc.target import Target
@@ -31,11 +28,7 @@ from aicc.tensor_ir.text import print_kernel
 MOST = 8
 """Processes beside this one."""
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from aicc.codegen.worker import main; main()"
-)
-_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_WORK = "from aicc.codegen.worker import main; main()"
 
 
 @dataclass(frozen=True)
@@ -148,26 +141,12 @@ class Workers:
 
 
 def _start(target: Target) -> subprocess.Popen[bytes] | None:
-    """A worker, or None where Python cannot be started again as what it is."""
-    name = Path(sys.executable or "").name.lower()
-    if getattr(sys, "frozen", False) or not ("python" in name or "pypy" in name):
-        return None
-    here = str(Path(__file__).resolve().parents[2])
-    path = json.dumps([here, *(os.path.abspath(p) for p in sys.path)])
-    try:
-        process = subprocess.Popen(
-            # Isolated and without site: the modules are found where this process finds them.
-            [sys.executable, "-I", "-S", "-c", _START, path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
-        )
+    """A worker, or None where there can be none."""
+    process = start(_WORK)
+    if process is not None:
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended already: the first kernel will tell
             write_frame(process.stdin, target.text().encode())
-    except (OSError, ValueError):
-        return None
     return process
 
 
