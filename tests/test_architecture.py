@@ -27,7 +27,6 @@ COMMON = {
     "decisions",
     "pages",
     "uniform",
-    "digest",
     "target",
 }
 
@@ -47,9 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codegen": {*COMMON, "child", "host", "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),
     "uniform": set(),
-    "digest": set(),
     "child": set(),
-    "host": {"child", "config", "digest"},
+    "host": {"child", "config"},
     "target": {"errors", "host"},
     "runtime": {*COMMON, "memory"},
     "model": {*COMMON, "runtime"},
