@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,14 @@ class CompiledModel:
         """What a run returns, in the model's order."""
         return self.executable.outputs
 
+    @functools.cached_property
+    def _input_names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.inputs)
+
+    @functools.cached_property
+    def _output_names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.outputs)
+
     @property
     def program(self) -> Program:
         """What runs, as data that prints itself."""
@@ -144,9 +153,9 @@ class CompiledModel:
         naming the ONNX node, where data end the run (such as an index out of range); then what is
         in the arrays of `out` is not defined.
         """
-        if output_names is None:
+        if output_names is None or tuple(output_names) == self._output_names:
             return self.executable.run(feed, out)
-        place = {p.name: n for n, p in enumerate(self.outputs)}
+        place = {name: n for n, name in enumerate(self._output_names)}
         unknown = [str(n) for n in output_names if n not in place]
         if unknown:
             known = ", ".join(map(str, self.outputs))
@@ -162,17 +171,16 @@ class CompiledModel:
     def __call__(self, *args: Array, **kwargs: Array) -> Any:
         """One array where the model has one output, else a tuple of all. Inputs are given in order
         or by name. Raises as `run` does."""
-        if not kwargs and len(args) == len(self.inputs):
-            results = self.executable.run_arrays(list(args))
-        else:
-            if len(args) > len(self.inputs):
+        feed = dict(zip(self._input_names, args))
+        if kwargs or len(args) > len(feed):
+            if len(args) > len(feed):
                 known = ", ".join(map(str, self.inputs))
                 raise InputError(f"{len(args)} inputs given; the model's inputs are {known}")
-            feed = {p.name: a for p, a in zip(self.inputs, args)}
             twice = sorted(feed.keys() & kwargs.keys())
             if twice:
                 raise InputError(f"inputs given in order and by name: {', '.join(twice)}")
-            results = self.executable.run({**feed, **kwargs})
+            feed |= kwargs
+        results = self.executable.run(feed)
         return results[0] if len(results) == 1 else tuple(results)
 
     def report(

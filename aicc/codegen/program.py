@@ -1,14 +1,14 @@
 """A program's native steps as LLVM text: one function for each run of steps between host steps.
 
     i32 @aicc_run_N(ptr context)        0, or the number (from 1) of a failed check
-    i32 @aicc_enter(ptr context, i64 arrays, i64 place)
+    i32 @aicc_enter(ptr context)
 
 Straight calls with constant offsets where they are known, addresses and sizes from the context
 (`aicc.runtime.context`) where they are not. Where a check fails, the step's number is left in the
 context.
 
-`aicc_enter` is `aicc_run_0` for a context whose first `arrays` addresses are those of Python's
-array objects: it puts the addresses of their data there, read `place` bytes into each object.
+`aicc_enter` is `aicc_run_0` for a context that has Python's lists of arrays: it reads where the
+data of each array are, and puts that into the words of inputs and outputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,19 @@ from collections.abc import Mapping
 
 from aicc.codegen.kernel import check_messages
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
-from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, Slots, slots
+from aicc.runtime.context import (
+    ARENA,
+    CONSTANTS,
+    DATA,
+    FAILED,
+    FIRST,
+    INPUTS,
+    ITEMS,
+    OUTPUTS,
+    POOL,
+    Slots,
+    slots,
+)
 from aicc.runtime.program import Call, Copy, Host, Program
 from aicc.tensor_ir.ir import Kernel
 
@@ -35,26 +47,46 @@ def program_text(program: Program, kernels: Mapping[str, Kernel]) -> str:
         _Segment(program, kernels, table, checked, fn).steps(begin, end)
         native += 1
     if native:
-        module.functions.append(_ENTER)
+        module.functions.append(_enter_text(len(program.inputs), len(program.outputs)))
     return module.text()
 
 
-_ENTER = f"""define i32 @aicc_enter(ptr %context, i64 %arrays, i64 %place) nounwind {{
+def _enter_text(inputs: int, outputs: int) -> str:
+    return f"""define internal void @aicc_addresses(
+    ptr %context, ptr %list, ptr %words, i64 %count) nounwind {{
 entry:
-  %first = getelementptr i64, ptr %context, i64 {FIRST}
-  %some = icmp sgt i64 %arrays, 0
-  br i1 %some, label %array, label %run
-array:
+  %items.word = getelementptr i64, ptr %context, i64 {ITEMS}
+  %items.place = load i64, ptr %items.word, align 8
+  %data.word = getelementptr i64, ptr %context, i64 {DATA}
+  %data.place = load i64, ptr %data.word, align 8
+  %items.at = getelementptr i8, ptr %list, i64 %items.place
+  %items = load ptr, ptr %items.at, align 8
+  br label %check
+check:
   %n = phi i64 [ 0, %entry ], [ %next, %array ]
-  %word = getelementptr i64, ptr %first, i64 %n
-  %object = load ptr, ptr %word, align 8
-  %at = getelementptr i8, ptr %object, i64 %place
+  %more = icmp slt i64 %n, %count
+  br i1 %more, label %array, label %done
+array:
+  %item = getelementptr ptr, ptr %items, i64 %n
+  %object = load ptr, ptr %item, align 8
+  %at = getelementptr i8, ptr %object, i64 %data.place
   %data = load ptr, ptr %at, align 8
+  %word = getelementptr ptr, ptr %words, i64 %n
   store ptr %data, ptr %word, align 8
   %next = add i64 %n, 1
-  %more = icmp slt i64 %next, %arrays
-  br i1 %more, label %array, label %run
-run:
+  br label %check
+done:
+  ret void
+}}
+define i32 @aicc_enter(ptr %context) nounwind {{
+  %inputs.at = getelementptr ptr, ptr %context, i64 {INPUTS}
+  %outputs.at = getelementptr ptr, ptr %context, i64 {OUTPUTS}
+  %inputs = load ptr, ptr %inputs.at, align 8
+  %outputs = load ptr, ptr %outputs.at, align 8
+  %to.inputs = getelementptr i64, ptr %context, i64 {FIRST}
+  %to.outputs = getelementptr i64, ptr %context, i64 {FIRST + inputs}
+  call void @aicc_addresses(ptr %context, ptr %inputs, ptr %to.inputs, i64 {inputs})
+  call void @aicc_addresses(ptr %context, ptr %outputs, ptr %to.outputs, i64 {outputs})
   %code = call i32 @aicc_run_0(ptr %context)
   ret i32 %code
 }}

@@ -12,7 +12,7 @@ import ctypes
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +20,21 @@ import numpy as np
 
 from aicc.dtypes import to_numpy
 from aicc.errors import ExecutionError
-from aicc.runtime.context import ARENA, CONSTANTS, FAILED, FIRST, POOL, place_of_data, slots
+from aicc.runtime.context import (
+    ARENA,
+    CONSTANTS,
+    DATA,
+    FAILED,
+    FIRST,
+    INPUTS,
+    ITEMS,
+    OUTPUTS,
+    POOL,
+    object_places,
+    slots,
+)
 from aicc.runtime.feed import (
+    READABLE,
     Array,
     Binder,
     accept,
@@ -30,6 +43,7 @@ from aicc.runtime.feed import (
     given_outputs,
     input_ports,
     output_ports,
+    plain_outputs,
 )
 from aicc.runtime.host_results import own_result
 from aicc.runtime.layout import Layout, Layouts
@@ -51,7 +65,7 @@ Given = Mapping[str, Array] | Sequence[Array | None]
 """Arrays that outputs are written to: by name, or one for each output in order, None for a new one.
 """
 
-_empty = np.empty
+_ndarray, _empty = np.ndarray, np.empty
 
 
 class _Closed(Binder):
@@ -95,13 +109,13 @@ class Executable:
         self._slots = slots(program)
         self._layouts = Layouts(program, self._slots)
         self._binder = Binder(program, self.inputs)
-        self._known: OrderedDict[Any, Layout] = OrderedDict()
+        self._known: dict[Any, Layout] = {}
         self._lock = threading.Lock()
         self._free: deque[State] = deque()
         self._results = Results(len(self.outputs))
         self._pool = Pool(library, threads)
         self._segments = self._link(library)
-        self._names = tuple((p.name, p.dtype) for p in self.inputs)
+        self._ports = tuple((p.name, p.dtype) for p in self.inputs)
         self._out_words = {
             n: self._slots.addresses[program.root(b).name]
             for n, (_, b) in enumerate(program.outputs)
@@ -109,19 +123,17 @@ class Executable:
         }
         self._dtypes = tuple(p.dtype for p in self.outputs)
         first_out = FIRST + len(self.inputs)
-        self._arrays = len(self.inputs) + len(self.outputs)
-        self._words = slice(FIRST, FIRST + self._arrays)
         in_order = {n: first_out + n for n in range(len(self.outputs))}
         # The simplest programs, native code alone and one phase, take the short way.
-        self._place = place_of_data()
+        self._places = object_places()
         self._simple = (
             program.native
-            and self._place is not None
+            and self._places is not None
             and len(self._segments) == 1
             and self._out_words == in_order
             and all(p.dtype.kind != "O" for p in self.inputs)
         )
-        enter = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        enter = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
         self._enter = enter(library.address("aicc_enter")) if self._simple else None
         self._finalize = weakref.finalize(self, self._pool.close)
         self._finalize.atexit = False  # at exit other threads may still be in native code
@@ -179,15 +191,15 @@ class Executable:
 
     def _remember(self, key: Any, phase: int, values: Callable[[], Mapping[str, int]]) -> Layout:
         with self._lock:
-            found = self._known.get(key)
+            found = self._known.pop(key, None)
             if found is not None:
-                self._known.move_to_end(key)
+                self._known[key] = found  # the one used last
                 return found
         made = self._layouts.layout(phase, values())
         with self._lock:
             self._known[key] = made
             while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+                del self._known[next(iter(self._known))]
         return made
 
     # running
@@ -199,26 +211,29 @@ class Executable:
         in place of new ones. Raises InputError where the feed does not fit the model, and
         ExecutionError where data end the run.
         """
+        arrays, sides, ready = [], [], False
         try:
-            arrays = [feed[name] for name, _ in self._names]
-            if len(feed) != len(arrays):
-                arrays = collect(self.inputs, feed)
+            for name, dtype in self._ports:
+                a = feed[name]
+                # Not `isinstance`: a subclass may mean something else by its methods.
+                if type(a) is not _ndarray or a.dtype is not dtype or ~a.flags.num & READABLE:
+                    break
+                arrays.append(a)
+                sides.append(a.shape)
+            else:
+                ready = len(feed) == len(arrays)
         except (KeyError, TypeError, IndexError):
-            arrays = collect(self.inputs, feed)
-        return self.run_arrays(arrays, out)
-
-    def run_arrays(self, arrays: list[Any], out: Given | None = None) -> list[Array]:
-        """`run` with the inputs in order."""
-        for n, (_, dtype) in enumerate(self._names):
-            a = arrays[n]
-            # Not `isinstance`: a subclass may mean something else by its methods.
-            if type(a) is not np.ndarray or a.dtype is not dtype or not a.flags.carray:
-                arrays[n] = accept(self.inputs[n], a)
-        shapes = tuple([a.shape for a in arrays])
+            pass
+        if not ready:
+            given = zip(self.inputs, collect(self.inputs, feed), strict=True)
+            arrays = [accept(port, a) for port, a in given]
+            sides = [a.shape for a in arrays]
+        shapes = tuple(sides)
         layout = self._known.get(shapes) or self._layout_for(shapes)
-        given = self._given(out, arrays, layout) if out is not None else {}
         if not self._simple:
-            return self._general(arrays, layout, given)
+            places = {} if out is None else self._given(out, arrays, layout)
+            return self._general(arrays, layout, places)
+        results = [] if out is None else self._given_or_new(out, arrays, layout)
         try:
             state = self._free.pop()
         except IndexError:
@@ -226,14 +241,14 @@ class Executable:
         try:
             if state.layouts[0] is not layout:
                 self._open(state, 0, layout)
-            outputs = zip(layout.outputs, self._dtypes)
-            new = self._results.empty if layout.large else _empty
-            if given:
-                results = [given[n] if n in given else new(s, d) for (n, s), d in outputs]
-            else:
-                results = [new(shape, dtype) for (_, shape), dtype in outputs]
-            state.context[self._words] = [id(a) for a in arrays + results]
-            code = self._enter(state.address, self._arrays, self._place)  # type: ignore[misc]
+            if out is None:
+                new = self._results.empty if layout.large else _empty
+                for shape, dtype in layout.results:
+                    results.append(new(shape, dtype))
+            context = state.context
+            context[INPUTS] = id(arrays)
+            context[OUTPUTS] = id(results)
+            code = self._enter(state.address)  # type: ignore[misc]
             if code:
                 raise self._failure(state.context[FAILED], code)
         finally:
@@ -267,6 +282,8 @@ class Executable:
         state = State(self._slots.length, len(self.program.phases))
         state.context[POOL] = self._pool.address()
         state.context[CONSTANTS] = self._constants.ctypes.data
+        if self._places is not None:
+            state.context[ITEMS], state.context[DATA] = self._places
         return state
 
     def _open(self, state: State, phase: int, layout: Layout) -> None:
@@ -334,6 +351,15 @@ class Executable:
         finally:
             state.hosts = {}
             self._free.append(state)
+
+    def _given_or_new(self, out: Given, arrays: Sequence[Array], layout: Layout) -> list[Array]:
+        """An array for each output of a program that has one phase."""
+        found = plain_outputs(self.outputs, layout.results, out, arrays)
+        if found is None:
+            given, new = self._given(out, arrays, layout), self._results.empty
+            kinds = enumerate(layout.results)
+            found = [given[n] if n in given else new(shape, dtype) for n, (shape, dtype) in kinds]
+        return found
 
     def _given(self, out: Given, arrays: Sequence[Array], layout: Layout) -> dict[int, Array]:
         """The arrays for outputs by position, as far as they can be checked before a run."""

@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from aicc.dtypes import nbytes
+import numpy as np
+
+from aicc.dtypes import nbytes, to_numpy
 from aicc.errors import InputError
 from aicc.memory import placement
 from aicc.runtime.context import Slots
@@ -29,8 +32,8 @@ SEARCH = 0.02
 class Layout:
     """values: of all sizes known in the phase, by symbol. arena: bytes. offsets: (word of the
     context, offset in the arena). words: (word of the context, value). outputs: (position, shape)
-    of the outputs that the phase opens. large: whether one of these is. least: the most bytes alive
-    in one step."""
+    of the outputs that the phase opens; results: their shapes and types. large: whether one of
+    these is. least: the most bytes alive in one step."""
 
     values: Mapping[str, int]
     arena: int
@@ -38,6 +41,7 @@ class Layout:
     offsets: tuple[tuple[int, int], ...]
     words: tuple[tuple[int, int], ...]
     outputs: tuple[tuple[int, tuple[int, ...]], ...]
+    results: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     large: bool
 
 
@@ -68,6 +72,7 @@ class Layouts:
             tuple(zip(p.addresses, placed.offsets)),
             tuple(words),
             tuple(zip(p.outputs, shapes)),
+            tuple(zip(shapes, p.dtypes)),
             any(math.prod(s) * b > LARGE for s, b in zip(shapes, p.widths, strict=True)),
         )
 
@@ -109,6 +114,7 @@ class _Phase:
         ports = {n: b for n, b in ports.items() if program.root(b.name).space == "output"}
         ports = {n: b for n, b in ports.items() if program.phase_of(program.root(b.name)) == phase}
         self.outputs = list(ports)
+        self.dtypes = [to_numpy(b.dtype) for b in ports.values()]
         self.widths = [nbytes(b.dtype) for b in ports.values()]
         known = [s.sym for s in program.sizes if program.phase_of_size[s.sym.name] <= phase]
         self._names = [s.name for s in known]

@@ -42,7 +42,7 @@ Array = np.ndarray[Any, Any]
 
 MAGIC = b"\x89aicc\r\n\x1a"
 """No text begins like this, and what damages texts on their way damages it."""
-FORMAT = 2
+FORMAT = 3
 """Changes with anything that code and runtime have to agree on: this format, the text of programs,
 the words of `aicc.runtime.context`, how kernels are called."""
 HEADER = struct.Struct("<8sIIQQ32s")

@@ -431,8 +431,8 @@ def test_the_python_side_of_a_run_is_small():
 
 
 def test_without_knowing_where_arrays_hold_their_data(monkeypatch):
-    assert executable.place_of_data() is not None  # CPython, where the other tests take this way
-    monkeypatch.setattr(executable, "place_of_data", lambda: None)
+    assert executable.object_places() is not None  # CPython, where the other tests take this way
+    monkeypatch.setattr(executable, "object_places", lambda: None)
     module = mlp(4)
     model = compiled(module)
     x = random("f32", 4, 8)

@@ -379,9 +379,9 @@ def test_the_format_changes_with_the_context():
         "  constants 0\n"
     )
     made = slots(program)
-    assert FORMAT == 2
-    assert made.addresses == {"x": 4, "y": 5, "h": 6}
-    assert (made.sizes, made.copies, made.length) == ({"n": 7}, {1: 8}, 9)
+    assert FORMAT == 3
+    assert made.addresses == {"x": 8, "y": 9, "h": 10}
+    assert (made.sizes, made.copies, made.length) == ({"n": 11}, {1: 12}, 13)
 
 
 def test_weights_may_be_copied_out_of_the_file(tmp_path):
