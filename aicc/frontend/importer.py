@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from aicc.dtypes import INTEGERS
 from aicc.errors import ModelError, OperatorError, UnsupportedError
 from aicc.frontend import attributes as attr
 from aicc.frontend.external import ExternalData
 from aicc.frontend.faults import Faults
+from aicc.frontend.float_sizes import FloatSizes
 from aicc.frontend.functions import (
     FunctionKey,
     bind_attributes,
@@ -288,6 +290,8 @@ class _Importer:
         if len(inputs) < op.min_inputs or (most is not None and len(inputs) > most):
             span = f"{op.min_inputs}" if most == op.min_inputs else f"{op.min_inputs}..{most or ''}"
             raise OperatorError(f"{len(inputs)} operands, not {span}")
+        if op.name == "Cast" and chosen["to"] in INTEGERS:
+            inputs = [self._integers(scope, inputs[0], name) or inputs[0]]
         protos = [regions[a] for a in table if a in regions]
         done: list[Graph | None] = [None] * len(protos)
         around = enclosing(scope.graph, scope.outer) if protos else None
@@ -331,6 +335,16 @@ class _Importer:
         for result, t in zip(results, types):
             if result:
                 scope.graph.types[result] = t
+
+    def _integers(self, scope: Scope, value: str, name: str) -> str | None:
+        """The integers that a value of floating-point sizes is, cut to whole numbers."""
+
+        def emit(op: str, inputs: Sequence[str], values: Mapping[str, Any]) -> str:
+            result = self.names.fresh(f"{scope.prefix}{value}.whole")
+            self._emit(scope, registry.get(op), dict(values), inputs, [result], name)
+            return result
+
+        return FloatSizes(scope, emit).truncated(value)
 
     # regions
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import aicc
+from aicc.errors import OperatorError
 from aicc.frontend import load_model
 
 
@@ -90,3 +92,81 @@ def test_sizes_that_shrink_to_nothing_at_what_a_symbol_counts_as() -> None:
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     (y,) = aicc.compile(made).run(None, {"x": np.ones((1, 1, 2000), np.float32)})
     assert y.shape == (1, 8, 6) and np.all(y == 64 * 4 * 32)
+
+
+def sized(chain, constants) -> onnx.ModelProto:
+    """A model whose result has as many rows as `chain` makes of n, the rows of its input."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["rows"]),
+        helper.make_node("Cast", ["rows"], ["n"], to=TensorProto.FLOAT),
+        *(helper.make_node(op, list(inputs), [result]) for op, inputs, result in chain),
+        helper.make_node("Cast", [chain[-1][2]], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Concat", ["whole", "three"], ["size"], axis=0),
+        helper.make_node("Expand", ["one", "size"], ["y"]),
+    ]
+    numbers = {"first": np.array([0]), "three": np.array([3]), "one": np.float32(1)}
+    numbers |= {k: np.float32(v) for k, v in constants.items()}
+    made = model(nodes, numbers, {"y": TensorProto.FLOAT})
+    made.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3]))
+    return made
+
+
+CHAINS = {
+    "scaled": (
+        [("Mul", "nk", "a"), ("Floor", "a", "b")],
+        {"k": 1.5},
+        lambda n: np.floor(n * np.float32(1.5)),
+    ),
+    "cut": ([("Div", "nk", "a")], {"k": 3}, lambda n: np.trunc(n / np.float32(3))),
+    "frames": (
+        [("Sub", "nk", "a"), ("Div", "as", "b"), ("Add", "bo", "c"), ("Ceil", "c", "d")],
+        {"k": -4, "s": 5, "o": 1},
+        lambda n: np.ceil((n + np.float32(4)) / np.float32(5) + np.float32(1)),
+    ),
+    "same": (
+        [
+            ("Div", "ns", "a"),
+            ("Ceil", "a", "b"),
+            ("Mul", "bs", "c"),
+            ("Sub", "cn", "d"),
+            ("Div", "dt", "e"),
+            ("Clip", "eou", "f"),
+            ("Add", "fo", "g"),
+        ],
+        {"s": 8, "t": 2, "o": 1, "u": 3},
+        lambda n: np.clip((np.ceil(n / np.float32(8)) * 8 - n) / 2, 1, 3) + 1,
+    ),
+    "the larger": ([("Mul", "nk", "a"), ("Max", "ao", "b")], {"k": 0.25, "o": 2.5}, None),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_sizes_of_a_run_computed_in_floating_point(chain: str) -> None:
+    operators, constants, meaning = CHAINS[chain]
+    meaning = meaning or (lambda n: np.maximum(n * np.float32(0.25), np.float32(2.5)))
+    compiled = aicc.compile(sized(operators, constants), threads=1)
+    for n in (*range(1, 34), 1000):
+        (y,) = compiled.run(None, {"x": np.zeros((n, 3), np.float32)})
+        assert y.shape == (int(meaning(np.float32(n))), 3)
+
+
+@pytest.mark.parametrize(
+    "chain, constants",
+    [
+        ([("Mul", "nk", "a")], {"k": 0.7}),  # rounding tells whether ten of them are seven
+        ([("Div", "nk", "a"), ("Mul", "as", "b")], {"k": 5, "s": 3}),
+        ([("Div", "nk", "a"), ("Div", "nk", "b"), ("Add", "ab", "c")], {"k": 3}),
+        ([("Sub", "kn", "a"), ("Div", "as", "b")], {"k": 5, "s": 2}),  # of unknown sign
+        ([("Sqrt", "n", "a")], {}),
+    ],
+)
+def test_floating_point_that_rounds_tells_no_sizes(chain, constants) -> None:
+    with pytest.raises(OperatorError, match="Expand"):
+        load_model(sized(chain, constants))
+
+
+def test_many_steps_end() -> None:
+    doubled = [("Add", (f"v{i}", f"v{i}"), f"v{i + 1}") for i in range(200)]
+    with pytest.raises(OperatorError, match="Expand"):
+        load_model(sized([("Add", "nk", "v0"), *doubled], {"k": 1}))
