@@ -35,7 +35,7 @@ from aicc.frontend.functions import (
 from aicc.frontend.interface import InputSizes, check_tensor, warn_of_differences
 from aicc.frontend.order import node_name, ordered
 from aicc.frontend.reader import ModelFile, read_model
-from aicc.frontend.scope import Names, Scope
+from aicc.frontend.scope import Names, Scope, regions_of
 from aicc.frontend.tensors import TensorReader, text
 from aicc.graph_ir.graph import Graph, make_node
 from aicc.graph_ir.infer import context, enclosing, few_numbers, result_types
@@ -292,7 +292,7 @@ class _Importer:
             raise OperatorError(f"{len(inputs)} operands, not {span}")
         if op.name == "Cast" and chosen["to"] in INTEGERS:
             inputs = [self._integers(scope, inputs[0], name) or inputs[0]]
-        protos = [regions[a] for a in table if a in regions]
+        protos = [regions[a] for a in regions_of(scope, op, inputs, regions)]
         done: list[Graph | None] = [None] * len(protos)
         around = enclosing(scope.graph, scope.outer) if protos else None
         last = (-1, 0, 0)  # the region imported last, and the names and errors before it

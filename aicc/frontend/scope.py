@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from aicc.frontend.functions import FunctionKey
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.infer import constant_type
 from aicc.graph_ir.types import TensorType
+from aicc.ops.registry import Operator
 
 
 class Names:
@@ -116,3 +117,15 @@ class Scope:
     def set_constant(self, name: str, data: np.ndarray[Any, Any]) -> None:
         self.graph.constants[name] = data if data.flags.c_contiguous else data.copy(order="C")
         self.graph.types[name] = constant_type(self.graph.constants[name])
+
+
+def regions_of(
+    scope: Scope, op: Operator, inputs: Sequence[str], regions: Mapping[str, onnx.GraphProto]
+) -> list[str]:
+    """The attributes whose subgraphs become a node's regions, in the operator's order. The branch
+    that no run takes, which may not even fit, stands for nothing: it is the other one."""
+    own = [a for a in op.attributes if a in regions]
+    condition = scope.type_of(inputs[0]) if op.name == "If" and len(own) == 2 else None
+    if condition is None or condition.value is None or len(condition.value) != 1:
+        return own
+    return [own[0 if condition.value[0] else 1]] * 2

@@ -170,3 +170,27 @@ def test_many_steps_end() -> None:
     doubled = [("Add", (f"v{i}", f"v{i}"), f"v{i + 1}") for i in range(200)]
     with pytest.raises(OperatorError, match="Expand"):
         load_model(sized([("Add", "nk", "v0"), *doubled], {"k": 1}))
+
+
+def test_a_branch_that_no_run_takes_need_not_fit() -> None:
+    """As exporters write what depends on a rank that they did not know: both ways, and a choice."""
+
+    def branch(op, inputs, **attrs):
+        result = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(op, inputs, ["z"], **attrs)], op, [], [result])
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Size", ["shape"], ["rank"]),
+        helper.make_node("Equal", ["rank", "none"], ["scalar"]),
+        helper.make_node(
+            "If",
+            ["scalar"],
+            ["y"],
+            then_branch=branch("Transpose", ["x"], perm=[0]),
+            else_branch=branch("Neg", ["x"]),
+        ),
+    ]
+    made = model(nodes, {"none": np.array(0)}, {"y": TensorProto.FLOAT})
+    (y,) = aicc.compile(made, threads=1).run(None, {"x": X})
+    np.testing.assert_array_equal(y, -X)
