@@ -213,7 +213,8 @@ def _compile(
     machine = Target.from_name(config.get("AICC_TARGET") if target is None else target)
     many = _threads(threads, machine)
     budget = None if memory_budget is None else parse_bytes(memory_budget)
-    order = passes(machine, budget)
+    processes = Workers(machine)
+    order = passes(machine, budget, processes.schedule)
     seconds: dict[str, float] = {}
 
     def note(stage: str, time_taken: float) -> None:
@@ -243,7 +244,7 @@ def _compile(
             workers.start(_processes(found))  # while the passes run
         return found
 
-    with Workers(machine) as workers, collect() as decisions:
+    with processes as workers, collect() as decisions:
         first = [begin(workers)]
         if isinstance(first[0], CompiledModel):
             first[0].seconds = seconds

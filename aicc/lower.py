@@ -7,7 +7,7 @@ loop nests that come out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -481,16 +481,19 @@ def _name(nodes: Sequence[Node], taken: Mapping[str, Kernel]) -> str:
 @dataclass(frozen=True)
 class Schedule:
     """Module -> Module: each kernel as its recipe schedules it for `machine`. Constants that it
-    packs are read by others in that layout too, where little time is lost (`share_layouts`)."""
+    packs are read by others in that layout too, where little time is lost (`share_layouts`). many:
+    schedules kernels as recipes do, several at once."""
 
     machine: Machine
+    many: Callable[[Mapping[str, Kernel]], dict[str, Kernel]] | None = None
     name: ClassVar[str] = "schedule"
 
     def __call__(self, module: Module) -> Module:
         def schedule(kernel: Kernel) -> Kernel:
             return scheduled(kernel, self.machine)[0]
 
-        kernels = {name: schedule(k) for name, k in module.kernels.items()}
+        many = self.many or (lambda kernels: {n: schedule(k) for n, k in kernels.items()})
+        kernels = many(module.kernels)
         size = sum(data.nbytes for data in module.graph.constants.values())
         cold = not constants_stay(size, self.machine)
         return share_layouts(module, kernels, schedule, lambda k: estimate(k, self.machine, cold))

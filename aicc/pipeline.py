@@ -6,7 +6,7 @@ model file --load_model--> Graph --graph passes--> Graph --fuse--> Module --sche
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aicc import config
@@ -27,12 +27,18 @@ from aicc.passes import Pass, find_pass
 from aicc.plan import Plan
 from aicc.planned import Planned
 from aicc.target import Target
+from aicc.tensor_ir.ir import Kernel
 
 
-def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
+def passes(
+    target: Target,
+    memory_budget: int | None = None,
+    many: Callable[[Mapping[str, Kernel]], dict[str, Kernel]] | None = None,
+) -> list[Pass]:
     """Every pass from the imported graph to the program.
 
-    memory_budget: the most bytes that the arena may have; None for as many as it takes.
+    memory_budget: the most bytes that the arena may have; None for as many as it takes. many:
+    schedules kernels for `target`, several at once.
     """
     cost = Coster(target, Describer())
     order: list[Pass] = [
@@ -50,7 +56,7 @@ def passes(target: Target, memory_budget: int | None = None) -> list[Pass]:
         # What is joined is computed in its place: before fusion, which would join by kernels.
         Join(cost.describer, cost, Fuse(cost), target.l3 // 2),
         Fuse(cost),  # groups of nodes become kernels; from here on a Module
-        Schedule(target),  # loops become tiles, vectors, threads
+        Schedule(target, many),  # loops become tiles, vectors, threads
         Reorder(),  # the order of calls that needs the least memory
         Plan(memory_budget),  # buffers get their places, calls become steps: a Program
     ]

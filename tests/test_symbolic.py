@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import operator
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +38,10 @@ from aicc.symbolic import (
     symbols,
     value_range,
 )
+from aicc.symbolic import algebra as symbolic_algebra
 from aicc.text import Reader
+
+atoms_module = importlib.import_module("aicc.symbolic.atoms")  # its name is a function too
 
 RANGES: dict[str, tuple[int | None, int | None]] = {
     "n": (1, None),
@@ -345,3 +351,38 @@ def test_names_that_are_no_identifiers_are_quoted() -> None:
     assert symbolic.print_name("a.b_1") == "a.b_1"
     odd = sym("a`\\b\n", 0)
     assert Reader(str(odd)).size({"a`\\b\n": odd}.get) == odd
+
+
+def test_of_equal_atoms_there_is_one():
+    n = sym("n", 1)
+    assert Sym("n", 1) is Sym("n", 1, None) is Sym(name="n", lo=1)
+    assert Sym("n", 1) is not Sym("n", 2) and Sym("n") != "n"
+    one, other = ((n + 3) // 4).terms[0][0][0], ((n + 3) // 4).terms[0][0][0]
+    assert one is other
+
+
+def test_atoms_go_with_what_uses_them():
+    gc.collect()
+    before = len(atoms_module._atoms)
+    kept = [sym(f"unlike any other {i}") // 3 for i in range(50)]
+    assert len(atoms_module._atoms) >= before + 100
+    del kept
+    symbolic_algebra._atom_key.cache_clear()
+    gc.collect()
+    assert len(atoms_module._atoms) <= before
+
+
+def test_threads_make_the_same_atoms():
+    made = [[] for _ in range(8)]
+    start = threading.Barrier(8)
+
+    def run(out):
+        start.wait()
+        out.extend(Sym(f"shared{i}", 0, i) for i in range(2000))
+
+    threads = [threading.Thread(target=run, args=(out,)) for out in made]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert all(a is b for out in made for a, b in zip(out, made[0], strict=True))

@@ -1,7 +1,8 @@
 """What passes between `aicc.codegen.parallel` and the processes that compile.
 
-in     frame(target), then frame(b"K" kernel | b"L" opt LLVM text) ...      opt: one digit
-out    frame(b"O" object code | b"E" message) for each, in order
+in     frame(target), then frame(b"S" kernel | b"K" kernel | b"L" opt LLVM text) ...
+out    frame(b"T" scheduled kernel | b"O" object code | b"E" message) for each, in order
+opt    one digit
 frame  its length in 8 bytes, little-endian, and that many bytes
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 
 from typing import IO
 
-OBJECT, ERROR = b"O", b"E"
-KERNEL, LLVM = b"K", b"L"
+SCHEDULED, OBJECT, ERROR = b"T", b"O", b"E"
+SCHEDULE, KERNEL, LLVM = b"S", b"K", b"L"
 
 
 def write_frame(stream: IO[bytes], data: bytes) -> None:

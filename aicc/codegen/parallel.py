@@ -1,16 +1,17 @@
-"""Kernels compiled by several processes at once.
+"""Kernels scheduled and compiled by several processes at once.
 
 LLVM is entered through one lock per process, and the text it reads is written by Python under
 another, so threads do not help. A kernel depends on nothing but its text and its Target; both go
 through a pipe to `aicc.codegen.worker`. The calling process, which holds the weights, waits: LLVM
 would take a hundred megabytes of its memory. What no worker answers, for whatever reason (no
-process can be started, one dies, a kernel is refused), is compiled in the calling process, so that
+process can be started, one dies, a kernel is refused), is done in the calling process, so that
 results and errors are the same with and without workers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import subprocess
 import threading
 from collections import deque
@@ -19,11 +20,22 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from aicc.child import start
-from aicc.codegen.frames import KERNEL, LLVM, OBJECT, read_frame, write_frame
+from aicc.codegen.frames import (
+    KERNEL,
+    LLVM,
+    OBJECT,
+    SCHEDULE,
+    SCHEDULED,
+    read_frame,
+    write_frame,
+)
 from aicc.codegen.kernel import lower_kernel
 from aicc.target import Target
 from aicc.tensor_ir.ir import For, If, Kernel, Stmt, While
-from aicc.tensor_ir.text import print_kernel
+from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.transfer import from_bytes, to_bytes
+
+log = logging.getLogger("aicc")
 
 MOST = 8
 """Processes beside this one."""
@@ -66,21 +78,58 @@ class Workers:
     def begin(self, jobs: Mapping[str, Job]) -> Callable[[], dict[str, bytes]]:
         """Lets the processes begin; what is returned waits for them and compiles the rest here."""
         # The longest first: what is left at the end is short, so that all finish together.
-        names = deque(sorted(jobs, key=lambda name: -_effort(jobs[name])))
+        names = sorted(jobs, key=lambda name: -_effort(jobs[name]))
         made: dict[str, bytes] = {}
+
+        def kept(name: str, answer: bytes) -> None:
+            made[name] = answer
+            self.answered.append(name)
+
+        wait = self._ask(names, lambda name: _frame(jobs[name]), OBJECT, kept)
+
+        def finish() -> dict[str, bytes]:
+            wait()
+            return {n: made[n] if n in made else self._compile(job) for n, job in jobs.items()}
+
+        return finish
+
+    def schedule(self, kernels: Mapping[str, Kernel]) -> dict[str, Kernel]:
+        """Each kernel as `aicc.tensor_ir.recipes` schedules it for the target."""
+        made: dict[str, Kernel] = {}
+
+        def kept(name: str, answer: bytes) -> None:
+            made[name] = from_bytes(answer)
+
+        # What recipes say of their choices, the log of this process is to show.
+        if not log.isEnabledFor(logging.DEBUG):
+            self._ask(list(kernels), lambda n: SCHEDULE + to_bytes(kernels[n]), SCHEDULED, kept)()
+        return {
+            n: made[n] if n in made else scheduled(kernel, self.target)[0]
+            for n, kernel in kernels.items()
+        }
+
+    def _ask(
+        self,
+        names: Sequence[str],
+        request: Callable[[str], bytes],
+        kind: bytes,
+        kept: Callable[[str, bytes], None],
+    ) -> Callable[[], None]:
+        """Has the processes answer a request for each name, in about this order. kept: is told of
+        answers of the right kind. What is returned waits for them."""
+        left = deque(names)
         threads = [
-            threading.Thread(target=self._feed, args=(p, names, jobs, made), daemon=True)
+            threading.Thread(target=_feed, args=(p, left, request, kind, kept), daemon=True)
             for p in self._processes[: len(names)]
         ]
         for t in threads:
             t.start()
 
-        def finish() -> dict[str, bytes]:
+        def wait() -> None:
             for t in threads:
                 t.join()
-            return {n: made[n] if n in made else self._compile(job) for n, job in jobs.items()}
 
-        return finish
+        return wait
 
     def _compile(self, job: Job) -> bytes:
         from aicc.codegen.jit import compile_object  # brings LLVM
@@ -88,30 +137,6 @@ class Workers:
         if isinstance(job, LlvmText):
             return compile_object(job.text, self.target, job.opt)
         return compile_object(lower_kernel(job, self.target), self.target)
-
-    def _feed(
-        self,
-        process: subprocess.Popen[bytes],
-        names: deque[str],
-        jobs: Mapping[str, Job],
-        made: dict[str, bytes],
-    ) -> None:
-        """Hands jobs to a process, one by one, until none is left or the process is gone."""
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            while True:
-                name = names.popleft()
-                job = jobs[name]
-                if isinstance(job, LlvmText):
-                    write_frame(process.stdin, LLVM + b"%d" % job.opt + job.text.encode())
-                else:
-                    write_frame(process.stdin, KERNEL + print_kernel(job).encode())
-                answer = read_frame(process.stdout)
-                if answer[:1] == OBJECT:
-                    made[name] = answer[1:]
-                    self.answered.append(name)
-        except (IndexError, EOFError, OSError, ValueError):
-            return
 
     def close(self) -> None:
         """Ends the processes. Closing twice is allowed."""
@@ -148,6 +173,32 @@ def _start(target: Target) -> subprocess.Popen[bytes] | None:
         with contextlib.suppress(OSError):  # it has ended already: the first kernel will tell
             write_frame(process.stdin, target.text().encode())
     return process
+
+
+def _feed(
+    process: subprocess.Popen[bytes],
+    names: deque[str],
+    request: Callable[[str], bytes],
+    kind: bytes,
+    kept: Callable[[str, bytes], None],
+) -> None:
+    """Asks a process for one name after the other, until none is left or the process is gone."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        while True:
+            name = names.popleft()
+            write_frame(process.stdin, request(name))
+            answer = read_frame(process.stdout)
+            if answer[:1] == kind:
+                kept(name, answer[1:])
+    except (IndexError, EOFError, OSError, ValueError):
+        return
+
+
+def _frame(job: Job) -> bytes:
+    if isinstance(job, LlvmText):
+        return LLVM + b"%d" % job.opt + job.text.encode()
+    return KERNEL + to_bytes(job)
 
 
 def _effort(job: Job) -> int:

@@ -1,4 +1,4 @@
-"""A process that compiles: texts come in through a pipe, object code goes out.
+"""A process that schedules and compiles: kernels come in through a pipe, object code goes out.
 
 What passes through the pipes is in `aicc.codegen.frames`. The process ends with its input;
 `aicc.codegen.parallel` starts it.
@@ -11,11 +11,20 @@ import signal
 import sys
 from typing import IO
 
-from aicc.codegen.frames import ERROR, LLVM, OBJECT, read_frame, write_frame
+from aicc.codegen.frames import (
+    ERROR,
+    LLVM,
+    OBJECT,
+    SCHEDULE,
+    SCHEDULED,
+    read_frame,
+    write_frame,
+)
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
 from aicc.target import Target
-from aicc.tensor_ir.parse import parse_kernel
+from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.transfer import from_bytes, to_bytes
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
@@ -25,7 +34,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         while True:
             frame = read_frame(source)
             try:
-                answer = OBJECT + _compiled(frame, target)
+                answer = _answer(frame, target)
             except Exception as error:  # who asked compiles it again and raises what that raises
                 answer = ERROR + str(error).encode()
             write_frame(sink, answer)
@@ -33,10 +42,13 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         return
 
 
-def _compiled(frame: bytes, target: Target) -> bytes:
+def _answer(frame: bytes, target: Target) -> bytes:
     if frame[:1] == LLVM:
-        return compile_object(frame[2:].decode(), target, int(frame[1:2]))
-    return compile_object(lower_kernel(parse_kernel(frame[1:].decode()), target), target)
+        return OBJECT + compile_object(frame[2:].decode(), target, int(frame[1:2]))
+    kernel = from_bytes(frame[1:])
+    if frame[:1] == SCHEDULE:
+        return SCHEDULED + to_bytes(scheduled(kernel, target)[0])
+    return OBJECT + compile_object(lower_kernel(kernel, target), target)
 
 
 def main() -> None:

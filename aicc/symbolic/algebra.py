@@ -158,7 +158,10 @@ def add(a: Size, b: Size) -> Size:
     terms = dict(a.terms)
     for m, c in b.terms:
         terms[m] = terms.get(m, 0) + c
-    return build(terms, a.const + b.const)
+    if len(terms) > len(a.terms):
+        return build(terms, a.const + b.const)
+    kept = tuple([t for t in terms.items() if t[1]])  # in their order, as they were
+    return Dim(kept, a.const + b.const) if kept else a.const + b.const
 
 
 def mul(a: Size, b: Size) -> Size:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import threading
+import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,27 +23,65 @@ def print_name(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`").replace("\n", "\\n") + "`"
 
 
-@dataclass(frozen=True, slots=True)
-class Sym:
+class _Entry(weakref.ref[Any]):
+    """A reference to the one atom of some parts, which goes with that atom."""
+
+    __slots__ = ("parts",)
+    parts: tuple[Any, ...]
+
+
+_atoms: dict[tuple[Any, ...], _Entry] = {}
+_changes = threading.RLock()
+
+
+def _gone(
+    entry: _Entry,
+    atoms: dict[tuple[Any, ...], _Entry] = _atoms,
+    changes: threading.RLock = _changes,
+) -> None:
+    with changes:
+        if atoms.get(entry.parts) is entry:
+            del atoms[entry.parts]
+
+
+class _One(type):
+    """Of equal atoms there is one at a time: they are compared and hashed as objects are, which
+    algebra does all the time, and takes a third of what comparing their parts would."""
+
+    def __call__(cls, *args: Any, **named: Any) -> Any:
+        if named or len(args) < len(cls.__match_args__):  # type: ignore[attr-defined]
+            made = super().__call__(*args, **named)
+            args = tuple(getattr(made, name) for name in cls.__match_args__)  # type: ignore[attr-defined]
+        parts = (cls, *args)
+        entry = _atoms.get(parts)
+        found = None if entry is None else entry()
+        if found is not None:
+            return found
+        made = super().__call__(*args)
+        with _changes:
+            entry = _atoms.get(parts)
+            found = None if entry is None else entry()
+            if found is not None:  # another thread made it
+                return found
+            entry = _atoms[parts] = _Entry(made, _gone)
+            entry.parts = parts
+        return made
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Sym(metaclass=_One):
     """A named integer with an inclusive range; `None` is unbounded."""
 
     name: str
     lo: Bound = 0
     hi: Bound = None
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.name, self.lo, self.hi)))
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def __str__(self) -> str:
         return print_name(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class FloorDiv:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class FloorDiv(metaclass=_One):
     """The quotient rounded down; `den` is positive."""
 
     num: Size
@@ -51,8 +91,8 @@ class FloorDiv:
         return f"{parenthesised(self.num)}//{parenthesised(self.den)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Mod:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Mod(metaclass=_One):
     """What `FloorDiv` leaves: 0 <= value < den."""
 
     num: Size
@@ -62,8 +102,8 @@ class Mod:
         return f"{parenthesised(self.num)}%{parenthesised(self.den)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Min:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Min(metaclass=_One):
     """The smaller of two sizes."""
 
     a: Size
@@ -73,8 +113,8 @@ class Min:
         return f"min({self.a}, {self.b})"
 
 
-@dataclass(frozen=True, slots=True)
-class Max:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Max(metaclass=_One):
     """The larger of two sizes."""
 
     a: Size
@@ -84,8 +124,8 @@ class Max:
         return f"max({self.a}, {self.b})"
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Opaque(metaclass=_One):
     """An integer computed by something outside the algebra.
 
     `payload` is hashable, prints itself, and offers `substitute_sizes(mapping)` and

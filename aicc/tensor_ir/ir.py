@@ -40,7 +40,7 @@ Indices are `Size`s; an index that comes from data is an opaque `Size` around an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, TypeVar, dataclass_transform
 
 from aicc.symbolic import Dim, Size, Sym, opaque, substitute, symbols
@@ -51,19 +51,36 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def node(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose hash is computed once."""
-    made = dataclass(frozen=True)(cls)
-    structural = made.__hash__
+    """A frozen dataclass whose hash is computed once.
+
+    Nodes are made and compared by the hundred thousand. What a dataclass does when it is made takes
+    three times as long as writing its attributes, and nodes of different hashes are different."""
+    made: Any = dataclass(frozen=True)(cls)
+    structural, equal = made.__hash__, made.__eq__
 
     def cached(self: Any) -> int:
-        h = self.__dict__.get("_hash")
+        h: int | None = self._hash
         if h is None:
-            h = structural(self)
-            object.__setattr__(self, "_hash", h)
-        return int(h)
+            h = self.__dict__["_hash"] = structural(self)
+        return h
 
-    made.__hash__ = cached  # type: ignore[method-assign]
-    return made
+    def compared(self: Any, other: object) -> Any:
+        if self is other:
+            return True
+        if self.__class__ is not other.__class__:
+            return NotImplemented
+        return hash(self) == hash(other) and equal(self, other)
+
+    made._hash = None
+    made.__hash__, made.__eq__ = cached, compared
+    names = [f.name for f in fields(made)]
+    defaults = {f.name: f.default for f in fields(made) if f.default is not MISSING}
+    parameters = ", ".join(f"{n}=defaults[{n!r}]" if n in defaults else n for n in names)
+    written = "; ".join(f"own[{n!r}] = {n}" for n in names)
+    space: dict[str, Any] = {"defaults": defaults}
+    exec(f"def __init__(self, {parameters}):\n own = self.__dict__; {written}", space)
+    made.__init__ = space["__init__"]
+    return made  # type: ignore[no-any-return]
 
 
 class Expr:

@@ -16,7 +16,8 @@ from aicc.symbolic import sym
 from aicc.target import Target
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import call
-from aicc.tensor_ir.text import print_kernel
+from aicc.tensor_ir.recipes import scheduled
+from aicc.tensor_ir.transfer import from_bytes, to_bytes
 
 HOST = Target.host()
 
@@ -149,10 +150,33 @@ def answers(*frames):
 
 
 def test_the_worker_answers_each_frame(expected):
-    texts = [frame(b"K" + print_kernel(k).encode()) for k in kernels(2).values()]
-    made = answers(frame(HOST.text().encode()), texts[0], frame(b"Kkernel @k"), texts[1])
+    sent = [frame(b"K" + to_bytes(k)) for k in kernels(2).values()]
+    made = answers(frame(HOST.text().encode()), sent[0], frame(b"K[]"), sent[1])
     assert made[0] == b"O" + expected["k0"] and made[2] == b"O" + expected["k1"]
-    assert made[1].startswith(b"E") and b"line 1" in made[1]
+    assert made[1].startswith(b"E") and b"no kernel" in made[1]
+
+
+def test_processes_schedule_as_this_one_does(caplog):
+    wanted = {n: scheduled(k, HOST)[0] for n, k in kernels().items()}
+    assert wanted != kernels()
+    with Workers(HOST) as workers:
+        assert workers.schedule(kernels()) == wanted  # here
+        workers.start(2)
+        found = workers.schedule(kernels())
+        assert found == wanted and list(found) == list(wanted)
+        with caplog.at_level("DEBUG", "aicc"):
+            assert workers.schedule(kernels(1)) == {"k0": wanted["k0"]}
+        workers._processes[0].kill()
+        workers._processes[1].kill()
+        assert workers.schedule(kernels()) == wanted
+
+
+def test_the_worker_schedules():
+    (kernel,) = kernels(1).values()
+    target = frame(HOST.text().encode())
+    made = answers(target, frame(b"S" + to_bytes(kernel)), frame(b"Snothing"))
+    assert made[0][:1] == b"T" and from_bytes(made[0][1:]) == scheduled(kernel, HOST)[0]
+    assert made[1].startswith(b"E")
 
 
 def test_the_worker_ends_with_its_input():

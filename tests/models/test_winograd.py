@@ -58,7 +58,7 @@ def compiled(made, monkeypatch, tile, threads=1, together=False):
         seconds = {"Conv": 3.0, "aicc::WinogradConv": 0.0 if together else 2.0}
         return seconds.get(nodes[0].op, 0.1)
 
-    def passes(target, memory_budget=None):
+    def passes(target, memory_budget=None, many=None):
         order = original(target, memory_budget)
         at = next(n for n, p in enumerate(order) if isinstance(p, Winograd))
         return [*order[:at], Winograd(cost, (tile,) if tile else ()), *order[at + 1 :]]
