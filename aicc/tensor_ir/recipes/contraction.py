@@ -322,7 +322,8 @@ class Tiling:
         """Splits the loop over rows into tiles and computes them. panel: the loop over panels where
         it is inside the loop over rows, else "". The loops around each size of tiles."""
         nests: list[list[str]] = []
-        for size, tail in row_sizes(self.tile, self.plan.loop(row).extent, self.even):
+        extent = self.plan.loop(row).extent
+        for size, tail in row_sizes(self.tile, extent, self.even):
             if not self.plan.has_loop(row):
                 break
             outer, inner, rest = row, "", ""
@@ -333,7 +334,10 @@ class Tiling:
                 if panel:
                     order = (outer, panel, inner, inside)
                     self.plan.do(Reorder(tuple(n for n in order if n)))
-                self.compute_tile(panel or outer, inner, inside)
+                # Of what only a run knows to be left over there is one tile of a size.
+                left_over = 1 < size < self.tile.rows - 1 and not isinstance(extent, int)
+                most = UNROLLED // 4 if left_over else UNROLLED
+                self.compute_tile(panel or outer, inner, inside, most)
                 nests.append([n for n in (outer, panel) if n])
             row, panel, inside = rest, panel and f"{panel}.t", f"{inside}.t"
         return nests
@@ -373,8 +377,9 @@ class Tiling:
         inside = self._small_weights() and self.copy is None
         return [*shared, *rows, panel] if inside else [*shared, panel, *rows]
 
-    def compute_tile(self, at: str, row: str, column: str) -> None:
-        """Computes the accumulator of one tile inside the loop `at`."""
+    def compute_tile(self, at: str, row: str, column: str, most: int = UNROLLED) -> None:
+        """Computes the accumulator of one tile inside the loop `at`, `most` multiply-adds unrolled,
+        about."""
         plan, tile = self.plan, self.tile
         loops = [(row, column)]
         if self.staged:
@@ -400,14 +405,14 @@ class Tiling:
                 if not (self.staged and m == row):
                     plan.do(Unroll(f"{n}.o"))
         # Last, so that the copy of the tile in a tail of the reduction is in registers too.
-        self._unroll_depth(depth, rows * tile.vectors)
+        self._unroll_depth(depth, rows * tile.vectors, most)
 
     def _tile_loops(self, buffer: str) -> tuple[str, str]:
         """The loops over a tile's rows ("" for a single row) and columns."""
         row, column = f"{buffer}.{self.roles.row}", f"{buffer}.{self.roles.column}"
         return row if self.plan.has_loop(row) else "", column
 
-    def _unroll_depth(self, depth: list[str], block: int) -> None:
+    def _unroll_depth(self, depth: list[str], block: int, most: int) -> None:
         """Unrolls the innermost reduction loops while the block stays small; none whose steps read
         what other rows of the tile do, or LLVM keeps it for them in registers that are taken."""
         plan = self.plan
@@ -415,8 +420,8 @@ class Tiling:
             extent = plan.loop(name).extent
             if n in self.overlapping:
                 return
-            room = max(1, UNROLLED // block)
-            if isinstance(extent, int) and extent * block <= 2 * UNROLLED:
+            room = max(1, most // block)
+            if isinstance(extent, int) and extent * block <= 2 * most:
                 plan.do(Unroll(name))
                 block *= extent
                 continue
@@ -425,8 +430,8 @@ class Tiling:
                     plan.do(Split(name, factor), Unroll(f"{name}.i"))
                     break
             else:
-                most = value_range(extent)[1]
-                if room >= 4 and not isinstance(extent, int) and (most is None or most >= 4):
+                end = value_range(extent)[1]
+                if room >= 4 and not isinstance(extent, int) and (end is None or end >= 4):
                     plan.do(Split(name, 4, "peel"), Unroll(f"{name}.i"))
             return
 

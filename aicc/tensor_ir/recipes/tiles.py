@@ -11,6 +11,7 @@ cache holds it: few rows are limited by that, and the two limits overlap imperfe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from aicc.symbolic import Size, sym
 from aicc.tensor_ir.recipes.machine import Machine
@@ -39,6 +40,8 @@ TILE_OVERHEAD = 24.0
 """Cycles per tile for its start, write-back and loop."""
 SECOND_SIZE = 1.01
 """What a second size of tiles costs: code that is longer to compile and to fetch."""
+CODE = 0.005
+"""What the code of a row costs of a tile for what is left over."""
 OVERLAP = 4
 """The norm that joins arithmetic and transfer: the maximum of the two where one is far larger."""
 NOMINAL_ROWS = (8, 16, 32, 64, 128, 200)
@@ -120,7 +123,7 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
 def row_sizes(tile: Tile, extent: Size, even: bool = True) -> tuple[tuple[int, str], ...]:
     """The rows of the tiles that `extent` rows are split into, one after the other, and the tail
     that each split has. Tiles of R and of R - 1 rows leave none over where there are enough; what
-    only a run knows to be left over after those goes by a few rows, and then by single ones.
+    only a run knows to be left over after those goes by fewer and fewer rows.
 
     even: False for whole tiles and then single rows, where it cannot be proven where others end.
     """
@@ -135,12 +138,39 @@ def row_sizes(tile: Tile, extent: Size, even: bool = True) -> tuple[tuple[int, s
     if not even:
         return (rows, "peel"), (1, "exact")
 
-    def cycles(most: int) -> float:
-        each, one = (step_cycles(r, tile.vectors, NEAR) for r in (most, 1))
-        return sum(each * (left // most) + one * (left % most) for left in range(1, fewer))
+    left_over = [(few, "peel") for few in _left_over(tile)]
+    return (rows, "even"), (fewer, "peel"), *left_over, (1, "exact")
 
-    few = min(range(1, max(2, fewer)), key=cycles)
-    return (rows, "even"), (fewer, "peel"), (few, "peel"), (1, "exact")
+
+@cache
+def _left_over(tile: Tile) -> tuple[int, ...]:
+    """The tiles for what tiles of R and of R - 1 rows may leave over, but for single rows: those
+    that are quick for all counts of rows, and not much code."""
+    fewer = tile.rows - 1
+    cycles = [0.0, *(step_cycles(r, tile.vectors, NEAR) for r in range(1, tile.rows + 1))]
+    whole, often = 0.0, [0.0] * fewer
+    for rows in range(1, tile.rows * fewer):
+        share = 1 / (rows + 1)  # small counts are as frequent as large ones
+        tiles = whole_tiles(tile.rows, rows)
+        others, left = divmod(rows - tiles * tile.rows, fewer)
+        whole += share * (tiles * cycles[-1] + others * cycles[-2])
+        often[left] += share
+
+    def cost(sizes: tuple[int, ...]) -> float:
+        total = whole
+        for rest, share in enumerate(often):
+            for size in (*sizes, 1):
+                total += share * (rest // size) * cycles[size]
+                rest %= size
+        return total * (1 + CODE * sum(sizes))
+
+    chosen: tuple[int, ...] = ()
+    while True:
+        more = {tuple(sorted({*chosen, n}, reverse=True)) for n in range(2, fewer)}
+        best = min((chosen, *sorted(more)), key=cost)
+        if best == chosen:
+            return chosen
+        chosen = best
 
 
 def whole_tiles(rows: int, extent: int) -> int:
