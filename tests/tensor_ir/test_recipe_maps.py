@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from recipe_check import TARGET, check
 
 from aicc.symbolic import maximum, minimum
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import Check, For, as_index, call, select
+from aicc.tensor_ir.ir import Check, For, Op, Store, as_expr, as_index, call, select
 from aicc.tensor_ir.recipes import scheduled
-from aicc.tensor_ir.walk import walk_stmts
+from aicc.tensor_ir.walk import walk_expr, walk_stmts
 
 
 @pytest.mark.parametrize("shape", [(6, 26), (1, 7, 5, 13), (3, 4, 5, 6), (2, 1, 5, 2, 3)])
@@ -117,3 +119,38 @@ def test_quotients_that_are_clamped_are_cut_where_they_turn():
     )
     _, made = check(b.build())
     assert "max" not in str(made) and "min" not in str(made)
+
+
+@pytest.mark.parametrize("times", [3, 5])
+def test_quotients_that_no_vector_has_whole_come_in_groups_of_vectors(times):
+    """Each element `times` times: in a group of vectors all places are known, none is gathered."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (4, 50))
+    b.mark_output(b.compute((4, 50 * times), lambda i, j: x[i, j // times]))
+    steps, made = check(b.build())
+    assert f"split(i1, {16 * times}, peel)" in steps, steps
+    assert f"unroll i1.i.o in 0..{times}" in str(made), made
+
+
+def test_the_inside_of_what_is_padded_along_several_axes_is_a_nest_of_its_own():
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (2, 5, 6, 20))
+
+    def element(*i):
+        inside = [f for v, d in zip(i, (2, 5, 6, 20), strict=True) for f in within(v - 1, d)]
+        return select(functools.reduce(lambda p, q: call("and", p, q), inside), x[moved(i)], 7.0)
+
+    def within(v, d):
+        return call("ge", as_expr(v), 0), call("lt", as_expr(v), d)
+
+    def moved(i):
+        return tuple(v - 1 for v in i)
+
+    b.mark_output(b.compute((4, 7, 8, 22), element))
+    _, made = check(b.build())
+    reading = [nest for nest in made.body if "x[" in str(nest)]
+    assert len(reading) == 1, made
+    stores = [s for s in walk_stmts(tuple(reading)) if isinstance(s, Store)]
+    conditions = [e for s in stores for e in walk_expr(s.value) if isinstance(e, Op)]
+    compared = [e for e in conditions if e.name in ("ge", "lt")]
+    assert compared and all("i3" in str(e.args[0]) for e in compared), made

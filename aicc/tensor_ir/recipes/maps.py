@@ -5,11 +5,21 @@ parallel chunk: for vector: y = f(x...)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Mod, Size, atoms, coefficient, divides, proves_le, symbols
+from aicc.symbolic import (
+    FloorDiv,
+    Mod,
+    Size,
+    atoms,
+    coefficient,
+    divides,
+    proves_le,
+    symbols,
+)
 from aicc.tensor_ir.analysis import stage_of
 from aicc.tensor_ir.ir import Check, For, If, Kernel, Load, Stmt, Store
 from aicc.tensor_ir.recipes.common import (
@@ -37,6 +47,8 @@ PARTS = 8
 """Parts that one loop is cut into at most."""
 LINES = 256
 """Bytes side by side that are worth going for at once."""
+TURNS = 8
+"""Vectors at most after which what they read is at the same places again."""
 
 
 def maps(plan: Plan) -> None:
@@ -74,7 +86,11 @@ def _one(plan: Plan, out: str) -> None:
         return
     position, count = stage.position, len(plan.kernel.body)
     lanes = lanes_of(plan, stage)
-    _cut(plan, _periods(plan, names, lanes))
+    names = _periods(plan, names, lanes)
+    if sum(1 for n in names[:-1] if _points(plan, n)) > 1:
+        _cut_apart(plan, position, names)
+    else:
+        _cut(plan, names)
     nests = plan.kernel.body[position : position + 1 + len(plan.kernel.body) - count]
     for nest in [s.var.name for s in nests if isinstance(s, For)]:
         _vectors(plan, nest, lanes)
@@ -131,6 +147,49 @@ def _cut(plan: Plan, names: list[str]) -> None:
                 _cut(plan, [part])  # what turned was inside what turns next: both borders of a row
 
 
+def _points(plan: Plan, name: str) -> list[Size]:
+    """Where conditions change along a loop, in order."""
+    loop = plan.loop(name)
+    return ordered(breakpoints(loop, loop.var, loop.hi))
+
+
+def _cut_apart(plan: Plan, at: int, names: list[str]) -> None:
+    """Cuts all loops but the innermost one of the nest at a place in the kernel, where conditions
+    change: each part is a nest of its own, so that the borders of what is padded along several axes
+    are no part of its inside."""
+    for n, name in enumerate(names[:-1]):
+        points = _points(plan, name)
+        count = len(plan.kernel.body)
+        if not points or count + len(points) > PARTS:
+            continue
+        if n and not plan.attempt(Reorder((name, *names[:n]))):
+            return
+        done: Size = 0
+        for part, point in enumerate(points):
+            top = _nest(plan, at + part)[0]
+            if not plan.attempt(Partition(top, point - done)):
+                break
+            done = point
+        for part in reversed(range(1 + len(plan.kernel.body) - count)):
+            chain = _nest(plan, at + part)
+            if len(chain) != len(names):
+                continue
+            chain = [*chain[1 : n + 1], chain[0], *chain[n + 1 :]]
+            if not n or plan.attempt(Reorder(tuple(chain))):
+                _cut_apart(plan, at + part, chain)
+        return
+
+
+def _nest(plan: Plan, at: int) -> list[str]:
+    """The loops of a perfect nest, outermost first."""
+    found: list[str] = []
+    body = plan.kernel.body[at : at + 1]
+    while len(body) == 1 and isinstance(body[0], For):
+        found.append(body[0].var.name)
+        body = body[0].body
+    return found
+
+
 def ordered(points: list[Size]) -> list[Size]:
     """Points in ascending order, as far as that is provable; few enough to be worth it."""
     if len(points) >= PARTS:
@@ -170,8 +229,40 @@ def _vectors(plan: Plan, top: str, lanes: int) -> None:
             parallelise(plan, f"{top}.o")
             return
     for loop in inner:
-        vector_loop(plan, loop.var.name, lanes, _unroll(plan, loop))
+        turns = _turns(loop, lanes)
+        if turns > 1 and proves_le(turns * lanes, loop.extent):
+            _in_turns(plan, loop.var.name, lanes, turns)
+        else:
+            vector_loop(plan, loop.var.name, lanes, _unroll(plan, loop))
     parallelise(plan, *(chain[:-1] if len(chain) > 1 else chain))
+
+
+def _turns(loop: For, lanes: int) -> int:
+    """After how many vectors quotients by numbers that do not divide them (each element three
+    times, every third plane) are those of the first one and a constant; 1 where there are none."""
+    period = lanes
+    for x in (x for s in loop.body if isinstance(s, Store) for x in walk_expr(s.value)):
+        for a in (a for i in x.indices for a in atoms(i)) if isinstance(x, Load) else ():
+            if isinstance(a, FloorDiv | Mod) and isinstance(a.den, int):
+                step = coefficient(a.num, loop.var)
+                if isinstance(step, int) and step:
+                    period = math.lcm(period, a.den // math.gcd(a.den, step))
+    return period // lanes if period <= TURNS * lanes else 1
+
+
+def _in_turns(plan: Plan, name: str, lanes: int, turns: int) -> None:
+    """Vectors whose places are known: as many at once as it takes until they are the same again."""
+    exact = divides(turns * lanes, plan.loop(name).extent)
+    plan.do(Split(name, turns * lanes, "exact" if exact else "peel"))
+    for part in filter(plan.has_loop, (f"{name}.i", f"{name}.t")):
+        extent = plan.loop(part).extent
+        if not isinstance(extent, int) or extent <= lanes:
+            vector_loop(plan, part, lanes)
+            continue
+        plan.do(Split(part, lanes, "exact" if extent % lanes == 0 else "mask"))
+        for lane in filter(plan.has_loop, (f"{part}.i", f"{part}.m")):
+            plan.do(Vectorize(lane))
+        plan.do(Unroll(f"{part}.o"))
 
 
 def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
