@@ -8,17 +8,20 @@ from aicc.symbolic import (
     Dim,
     Size,
     Sym,
+    add,
     ceildiv,
     divides,
     minimum,
+    mul,
     proves_le,
     recombine,
     substitute,
     symbols,
 )
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
-from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Reduce, Stmt, Store, const, select
+from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Op, Reduce, Stmt, Store, const, select
 from aicc.tensor_ir.schedule import Step, below, fresh_variable, unused_names
+from aicc.tensor_ir.schedule_partition import holding
 from aicc.tensor_ir.walk import map_expr, map_exprs
 
 
@@ -132,8 +135,9 @@ class PadAxis(Step):
     What is computed beyond n is read by nobody. A load of the stage that might leave its buffer for
     i >= n becomes zero there (how = "zero"), or repeats the last element (how = "clamp"). `halo`
     elements are what n has more than it has tiles: n := ceil((n - halo)/m)*m + halo, for what
-    windows in whole tiles read. Precondition: B is a local buffer computed by one canonical stage,
-    whose reduction has the same extents all along the axis; the halo is not negative.
+    windows in whole tiles read. `more` elements are added to that, for tiles that start anywhere.
+    Precondition: B is a local buffer computed by one canonical stage, whose reduction has the same
+    extents all along the axis; neither halo nor `more` is negative.
     """
 
     buffer: str
@@ -141,6 +145,7 @@ class PadAxis(Step):
     multiple: int
     how: str = "zero"
     halo: int = 0
+    more: int = 0
     name = "pad_axis"
 
     def apply(self, kernel: Kernel) -> Kernel:
@@ -150,12 +155,12 @@ class PadAxis(Step):
             raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
         if not 0 <= self.axis < len(stage.axes) or self.multiple < 1 or self.how not in _HOW:
             raise self.fail(kernel, f"no axis, no positive multiple, or not one of {_HOW}")
-        if self.halo < 0:
-            raise self.fail(kernel, "the halo is negative")
+        if self.halo < 0 or self.more < 0:
+            raise self.fail(kernel, "the halo, or what is added, is negative")
         v, n = stage.axes[self.axis]
         if any(v in symbols(extent) for _, extent in stage.reduce):
             raise self.fail(kernel, f"the extents of the reduction depend on {v}")
-        padded = ceildiv(n - self.halo, self.multiple) * self.multiple + self.halo
+        padded = ceildiv(n - self.halo, self.multiple) * self.multiple + self.halo + self.more
         if padded == n:
             return kernel
         axes = list(stage.axes)
@@ -191,14 +196,20 @@ class PadAxis(Step):
         ranges |= {w: (0, e) for w, e in stage.reduce}
         ranges[wide] = (0, padded)
 
-        def one(e: Expr) -> Expr | None:
+        def one(e: Expr, held: set[Size]) -> Expr | None:
+            if isinstance(e, Op) and e.name == "select":
+                cond, yes, no = e.args
+                more = held | holding(cond)
+                return select(guarded(cond, held), guarded(yes, more), guarded(no, held))
             if not isinstance(e, Load) or v not in e.size_symbols():
                 return None
             moved = e.substitute_sizes({v: index})
             assert isinstance(moved, Load)
             buffer = kernel.buffer(e.buffer)
             inside = True
-            for i, extent in zip(moved.indices, buffer.shape, strict=True):
+            for old, i, extent in zip(e.indices, moved.indices, buffer.shape, strict=True):
+                if {old, add(add(extent, -1), mul(old, -1))} <= held:
+                    continue
                 found = bounds(i, ranges) if wide in symbols(i) else (0, 0)
                 if found is None or not (
                     proves_le(0, found[0]) and proves_le(found[1] + 1, extent)
@@ -210,7 +221,10 @@ class PadAxis(Step):
                 return e.substitute_sizes({v: minimum(index, n - 1)})
             return select(below(index, n), moved, const(0, e.dtype))
 
-        return map_expr(whole, one, lambda s: substitute(s, {v: index}))
+        def guarded(e: Expr, held: set[Size]) -> Expr:
+            return map_expr(e, lambda x: one(x, held), lambda s: substitute(s, {v: index}))
+
+        return guarded(whole, set())
 
 
 @dataclass(frozen=True)

@@ -313,6 +313,12 @@ def conditions(e: Expr) -> list[Size]:
     return found
 
 
+def holding(cond: Expr) -> set[Size]:
+    """What is 0 or more wherever a condition holds: of its conjuncts that compare indices."""
+    compared = [c for c in _conjuncts(cond) if isinstance(c, Op) and c.name in _COMPARISONS]
+    return {gap for c in compared for gap in conditions(c)}
+
+
 def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
     """Where inside 0..extent the conditions of a nest change with `v`, in no order: the first index
     after each change."""

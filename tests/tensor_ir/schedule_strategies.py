@@ -353,7 +353,7 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
         divided = [(a, m) for a, n in enumerate(shape) for m in (2, 3) if divides(m, n)]
         return SplitAxis(name, *pick([*divided, (draw(st.integers(0, 2)), 2)]))
     if kind == 23:
-        return PadAxis(pick(local), 0, factor, pick(("zero", "clamp")))
+        return PadAxis(pick(local), 0, factor, pick(("zero", "clamp")), more=pick((0, 2)))
     if kind == 24:
         return Widen(pick(buffers), draw(st.integers(0, 1)), draw(st.integers(1, 12)))
     if kind == 26:

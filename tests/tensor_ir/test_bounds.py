@@ -78,3 +78,11 @@ def test_what_does_not_hold_is_not_proven() -> None:
     (o,) = symbols(tile) - symbols(X)
     assert not surely_le(tile * 8 + 8, HALF, {o: (0, HALF // 8 + 1)})
     assert not surely_le(HALF // 8 * 8 + 8, HALF, {})
+
+
+def test_the_last_group_of_a_loop_ends_where_the_loop_does() -> None:
+    n, o, i = sym("n", 0), sym("o", 0), sym("i", 0)
+    (group,), (within,) = symbols(o), symbols(i)
+    loops = {group: (0, (n + 7) // 8), within: (0, minimum(8, n - o * 8))}
+    assert surely_le(o * 8 + i + 1, n, loops)
+    assert not surely_le(o * 8 + i + 2, n, loops)

@@ -110,6 +110,18 @@ def test_channels_that_fill_no_vector_where_a_run_knows_the_sizes(window, stride
     assert conditions and all("< 24" in c and " and " not in c for c in conditions)
 
 
+@pytest.mark.parametrize("width", range(1, 20))
+@pytest.mark.parametrize("window", [5, 7])
+def test_results_at_the_ends_of_a_row_are_tiles(window, width):
+    n, h, w = sym("n", lo=1), sym("h", lo=1), sym("w", lo=1)
+    sizes = {"n": 1, "h": 3, "w": width}
+    steps, made = check(depthwise((n, h, w // 2 + 1, 16), window), sizes)
+    pad = window // 2
+    tiles = {b.shape[2] for b in made.buffers if b.scope == "register"}
+    assert min(tiles) == pad  # before the first window inside; none of a single result
+    assert steps.count("guard") == 2
+
+
 def test_maximum_over_windows():
     b = KernelBuilder("k")
     x = b.input("x", "f32", (1, 7, 7, 24))

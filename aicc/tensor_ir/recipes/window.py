@@ -54,7 +54,7 @@ from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_partition import Decide, Partition, Unswitch, conditions
 from aicc.tensor_ir.schedule_separate import Separate
 from aicc.tensor_ir.schedule_stages import ComputeAt, Inline, Pack
-from aicc.tensor_ir.walk import loads_of, walk_expr
+from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
 
 ROWS = 8
 """Outputs per tile: enough independent chains to hide the latency of the reduction."""
@@ -209,7 +209,7 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part
     leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at)
     if rows:
         plan.do(Reorder((*leading, rows[-1], f"{c}.i")))
-        leading.append(tiles.row(rows[-1], f"{c}.i", inside))
+        leading.append(tiles.row(rows[-1], f"{c}.i", names.index(rows[-1]), inside))
     else:
         tiles.compute(at, "", f"{c}.i")
     for name in copied:
@@ -291,7 +291,7 @@ class _Tiles:
     def __init__(self, plan: Plan, buffer: str, column: int, part: Part | None) -> None:
         self.plan, self.buffer, self.column, self.part = plan, buffer, column, part
 
-    def row(self, name: str, lane: str, inside: tuple[Size, Size] | None) -> str:
+    def row(self, name: str, lane: str, axis: int, inside: tuple[Size, Size] | None) -> str:
         """The tiles of a loop over results side by side, lanes inside. The loop over most tiles."""
         plan = self.plan
         extent = plan.loop(name).extent
@@ -304,7 +304,15 @@ class _Tiles:
             self.compute(f"{name}.t", "", f"{lane}.t")
             return f"{name}.o"
         begin, end = inside
-        if begin != 0:
+        last = self._widened(axis, begin, extent - end)
+        if last is not None and begin != 0:
+            plan.do(Partition(name, begin))
+            at = f"{name}.a"
+            assert isinstance(begin, int)
+            plan.do(Split(at, begin, "guard"))
+            self.compute(f"{at}.o", f"{at}.i" if begin > 1 else "", lane)
+            name, lane = f"{name}.p", f"{lane}.p"
+        elif begin != 0:
             plan.do(Partition(name, begin))
             self.compute(f"{name}.a", "", lane)
             name, lane = f"{name}.p", f"{lane}.p"
@@ -321,6 +329,10 @@ class _Tiles:
             plan.do(Decide(f"{at}.o"))
             first = first or f"{at}.o"
             name, lane = f"{name}.p", f"{lane}.p"
+        if last is not None:
+            plan.do(Split(name, last, "guard"))
+            self.compute(f"{name}.o", f"{name}.i", lane)
+            return first
         if isinstance(begin, int) and begin > 1:
             # Wide windows leave many at the border.
             plan.do(Split(name, most // 2, "peel"))
@@ -328,6 +340,18 @@ class _Tiles:
             name, lane = f"{name}.t", f"{lane}.t"
         self.compute(name, "", lane)
         return first
+
+    def _widened(self, axis: int, begin: Size, behind: Size) -> int | None:
+        """How many results a tile at the end of a row has, of which there may be fewer: what is
+        read for others is beyond the border, and so nothing is. None where that cannot be told."""
+        if self.part is not None or not isinstance(begin, int) or begin > ROWS:
+            return None
+        last = ROWS // 2
+        if isinstance(behind, int):
+            last = min(ROWS, max(2, last - 1 + behind))
+        selects = _selects(self.plan.kernel)
+        step = PadAxis(self.buffer, axis, 1, more=begin + last)
+        return last if self.plan.attempt_if(lambda k: _selects(k) == selects, step) else None
 
     def _counted(self, name: str, lane: str, extent: int, most: int) -> str:
         plan, factor = self.plan, _rows(extent, most)
@@ -408,6 +432,11 @@ class _Tiles:
                 if not proves_le(taps.extent, runs):
                     held += runs * many
         return held
+
+
+def _selects(kernel: Kernel) -> int:
+    exprs = [e for s in walk_stmts(kernel.body) for e in stmt_exprs(s)]
+    return sum(isinstance(x, Op) and x.name == "select" for e in exprs for x in walk_expr(e))
 
 
 def _rows(size: int, most: int) -> int:
