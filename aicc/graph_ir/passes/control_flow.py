@@ -1,8 +1,9 @@
 """Control flow as plain nodes, so that it runs as native code.
 
 An If takes the branch of a known condition; of one that only a run can tell, it takes both branches
-and chooses between their results. Loops whose number of iterations is known become these, one
-behind the other: they share their kernels, and sizes that depend on the number are known.
+and chooses between their results, where Python would not be faster with one of them. Loops whose
+number of iterations is known become these, one behind the other: they share their kernels, and
+sizes that depend on the number are known.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import numpy as np
 
 from aicc.dtypes import FLOATS
 from aicc.graph_ir.graph import Graph, Node
+from aicc.graph_ir.passes.bodies import bodies
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.symbolic import symbols
+from aicc.symbolic import Size, symbols
+from aicc.tensor_ir.work import scalar_operations
 
 UNROLLED_NODES = 1500
 """Nodes that a loop may become: what compiles in seconds."""
-LOOK_UP = ("Gather", "Scatter", "OneHot")
-"""Beginnings of the names of operators that refuse some data."""
+AT_ONCE = 1 << 22
+"""Operations of both branches of an If that take no longer than it takes Python to begin with one:
+a tenth of a millisecond."""
+SLOWER = 16
+"""How many times as long Python takes for a branch: from four, for large matrix products, to forty,
+for convolutions and softmax."""
 
 
 def inline_if(ed: Editor, node: Node) -> list[str] | None:
@@ -33,7 +40,7 @@ def inline_if(ed: Editor, node: Node) -> list[str] | None:
     condition = ed.constant_of(node.inputs[0])
     if condition is not None and condition.size == 1:
         return ed.inline(branches[0 if bool(condition.reshape(-1)[0]) else 1])
-    if ed.type_of(node.inputs[0]).count != 1 or not all(_never_fails(ed, b) for b in branches):
+    if ed.type_of(node.inputs[0]).count != 1 or not _both_pay(ed, branches):
         return None
     types = [[_type_in(ed, b, o) for o in b.outputs] for b in branches]
     if any(a.dtype != b.dtype or a.shape != b.shape for a, b in zip(*types, strict=True)):
@@ -47,22 +54,41 @@ def _type_in(ed: Editor, region: Graph, value: str) -> TensorType:
     return region.types.get(value) or ed.type_of(value)
 
 
-def _never_fails(ed: Editor, branch: Graph) -> bool:
-    """True where a branch may run though it is not chosen: it computes floats of known sizes of
-    floats and constants, of which nothing is looked up."""
-    for node in branch.nodes:
-        op = registry.find(node.op)
-        if op is None or not op.deterministic or node.regions or node.op.startswith(LOOK_UP):
+def _both_pay(ed: Editor, branches: Sequence[Graph]) -> bool:
+    """Whether both branches may be computed, and take no longer than Python takes for the one of
+    fewer operations."""
+    counts: list[int] = []
+    for branch in branches:
+        count = _operations(ed, branch)
+        if count is None:
             return False
-        for name in (*node.inputs, *node.outputs):
-            if not name or name in branch.constants or ed.constant_of(ed.resolve(name)) is not None:
-                continue
-            t = _type_in(ed, branch, name)
-            if t.dtype not in (*FLOATS, "bool") or not all(isinstance(d, int) for d in t.shape):
-                return False
-    return all(
-        all(isinstance(d, int) for d in _type_in(ed, branch, o).shape) for o in branch.outputs
-    )
+        counts.append(count)
+    return sum(counts) <= AT_ONCE + SLOWER * min(counts)
+
+
+def _operations(ed: Editor, branch: Graph) -> int | None:
+    """The operations of a branch that may run though it is not chosen: it computes floats of known
+    sizes of floats and constants, by loops that no data end. None for others."""
+    read = {i for n in branch.nodes for i in n.inputs if i} | set(branch.outputs)
+    made = {o for n in branch.nodes for o in n.outputs if o}
+    types = {name: _type_in(ed, branch, name) for name in read | made}
+    data = {
+        name: branch.constants.get(name, ed.constant_of(ed.resolve(name))) for name in read - made
+    }
+    constants = {name: a for name, a in data.items() if a is not None}
+    for name, t in types.items():
+        if name not in constants and t.dtype not in (*FLOATS, "bool"):
+            return None
+        if not all(isinstance(d, int) for d in t.shape):
+            return None
+    inputs = [name for name in data if name not in constants]
+    alone = Graph("branch", inputs, branch.outputs, branch.nodes, constants, types)
+    total: Size = 0
+    for body in bodies(alone):
+        if body is None or body.checks:
+            return None
+        total = total + scalar_operations(body.kernel.body)
+    return total if isinstance(total, int) else None
 
 
 def unroll_loop(ed: Editor, node: Node) -> list[str] | None:

@@ -16,14 +16,14 @@ from typing import Any
 from aicc.errors import AiccError
 from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.infer import context
+from aicc.graph_ir.passes.bodies import body
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
 from aicc.symbolic import Size, Sym, coefficient, symbols
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
-from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import Check, Kernel, Load
-from aicc.tensor_ir.walk import expr_sizes, walk_expr, walk_stmts
+from aicc.tensor_ir.ir import Kernel, Load
+from aicc.tensor_ir.walk import expr_sizes, walk_expr
 
 _WINDOW = frozenset({"pads", "strides", "kernel_shape"})
 """Attributes of operators whose windows slide over axes, with zeros around them."""
@@ -76,7 +76,7 @@ class Locality:
 
 def _local(ctx: OpContext) -> Local | None:
     op = registry.find(ctx.op)
-    if op is None or not op.has_lowering or not op.deterministic or ctx.regions:
+    if op is None or ctx.regions:
         return None
     axis = outermost(ctx.outputs[0]) if len(ctx.outputs) == ctx.n_outputs == 1 else None
     if axis is None or op.view:
@@ -164,20 +164,15 @@ class _NotLocal(Exception):
 def _reads(ctx: OpContext, axis: int) -> tuple[Local | None, bool]:
     """What a node reads along one axis of its result, and whether a value depends on the index
     itself; None where that is not a range of positions."""
-    b = KernelBuilder(ctx.op)
-    operands = [
-        None if t is None else b.input(f"x{i}", t.dtype, t.shape) for i, t in enumerate(ctx.types)
-    ]
+    alone = body(ctx)
+    if alone is None or alone.checks:
+        return None, False
+    found = _Search(alone.kernel)
     try:
-        results = registry.get(ctx.op).lower(ctx, b, *operands)
-        kernel = b.build()
-        if any(isinstance(s, Check) for s in walk_stmts(kernel.body)):
-            return None, False
-        found = _Search(kernel)
-        reads = found.needs(results[0].name, axis)
+        reads = found.needs(alone.results[0].name, axis)
     except (AiccError, ArithmeticError, LookupError, TypeError, ValueError, _NotLocal):
         return None, False
-    names = ["" if t is None else t.name for t in operands]
+    names = ["" if t is None else t.name for t in alone.operands]
     return tuple(reads.get(n) for n in names), found.by_index
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aicc.errors import AiccError
+from aicc.graph_ir.passes.bodies import body
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
 from aicc.symbolic import Dim, Size, Sym, minimum, symbols
-from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import Check, For, Kernel, Load, Stmt, Store
 from aicc.tensor_ir.walk import expr_sizes, loads_of, walk_expr, walk_stmts
 
@@ -44,24 +43,15 @@ def is_elementwise(ctx: OpContext) -> bool:
 
 def _derive(ctx: OpContext) -> bool:
     op = registry.find(ctx.op)
-    if op is None or not op.has_lowering or not op.deterministic or ctx.regions:
+    if op is None or not _BY_AXIS.isdisjoint(op.attributes):
         return False
-    if not _BY_AXIS.isdisjoint(op.attributes):
+    alone = body(ctx)
+    if alone is None or [r.shape for r in alone.results] != [t.shape for t in ctx.outputs]:
         return False
-    b = KernelBuilder(ctx.op)
-    operands = [
-        None if t is None else b.input(f"x{i}", t.dtype, t.shape) for i, t in enumerate(ctx.types)
-    ]
-    try:
-        results = op.lower(ctx, b, *operands)
-    except (AiccError, ArithmeticError, LookupError, TypeError, ValueError):
-        return False
-    if [r.shape for r in results] != [t.shape for t in ctx.outputs]:
-        return False
-    kernel = b.build()
+    kernel = alone.kernel
     # An operand that is not read says where to read, as axes do, though it may not show here.
     read = {e.buffer for s in walk_stmts(kernel.body) for e in loads_of(s)}
-    if any(t is not None and t.name not in read for t in operands):
+    if any(t is not None and t.name not in read for t in alone.operands):
         return False
     return all(_aligned(kernel, s, ()) for s in kernel.body)
 

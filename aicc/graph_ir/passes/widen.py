@@ -14,40 +14,13 @@ import numpy as np
 
 from aicc.dtypes import to_numpy
 from aicc.graph_ir.graph import Graph, Node
+from aicc.graph_ir.passes.bodies import alone, bodies
 from aicc.graph_ir.passes.rewrite import Editor, rewrite
 from aicc.ops import registry
 from aicc.symbolic import symbols
 
 NARROW = ("f16", "bf16")
 WIDE = "f32"
-MOVES = frozenset(
-    [
-        "Compress",
-        "Concat",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "ReverseSequence",
-        "ScatterElements",
-        "ScatterND",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Trilu",
-        "Unsqueeze",
-        "Where",
-    ]
-)
-"""Operators that only copy elements. They copy narrow ones, unless these are there in wide form."""
 WIDE_VALUE = "wide"
 
 
@@ -110,7 +83,13 @@ def _worth(ed: Editor, node: Node, narrow: Sequence[str]) -> bool:
         return False
     own = {s for t in types for d in t.shape for s in symbols(d)}
     own -= {s for i in node.inputs if i for d in ed.type_of(i).shape for s in symbols(d)}
-    return not own and (known or node.op not in MOVES)
+    return not own and (known or not _moves(ed, node))
+
+
+def _moves(ed: Editor, node: Node) -> bool:
+    """Whether a node only copies elements: narrow ones are copied as they are, unless they are
+    there in wide form."""
+    return all(body is not None and body.moves for body in bodies(alone(ed.context(node), node)))
 
 
 def _wide(ed: Editor, value: str) -> str:

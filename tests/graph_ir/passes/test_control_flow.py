@@ -195,9 +195,41 @@ def test_both_branches_of_an_if_are_computed_where_neither_can_fail(condition):
     "other, size",
     [
         ([node("Gather", ["x", "i"], ["a"])], (3,)),  # an index may be none
+        ([node("Softmax", ["x"], ["t"], axis=0), node("Gather", ["t", "i"], ["a"])], (3,)),
         ([node("Concat", ["x", "x"], ["a"], axis=0)], (6,)),
     ],
 )
 def test_branches_that_may_fail_or_differ_stay_branches(other, size):
     made = choice([node("Exp", ["x"], ["a"])], other, ((3,), size))
     assert ops(Simplify()(load_model(made))) == ["If"]
+
+
+def products(count):
+    """The nodes that multiply x [256, 256] by itself so many times."""
+    made = [node("MatMul", ["a" if n else "x", "x"], ["a"]) for n in range(count)]
+    for n, product in enumerate(made[:-1]):
+        product.output[0] = made[n + 1].input[0] = f"a{n}"
+    return made
+
+
+@pytest.mark.parametrize(
+    "then, other, both",
+    [
+        (products(1), products(2), True),
+        ([node("Neg", ["x"], ["a"])], [node("Exp", ["x"], ["a"])], True),
+        ([node("Neg", ["x"], ["a"])], products(1), False),
+        (products(1), products(20), False),
+    ],
+)
+def test_both_branches_are_computed_where_one_is_not_much_more_than_the_other(then, other, both):
+    shape = [256, 256]
+    branches = [
+        helper.make_graph(nodes, name, [], [value("a", F, shape)])
+        for nodes, name in ((then, "then"), (other, "else"))
+    ]
+    made = model(
+        [node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1])],
+        [value("c", B, []), value("x", F, shape)],
+        [value("y", F, shape)],
+    )
+    assert ("If" not in ops(Simplify()(load_model(made)))) == both
