@@ -481,8 +481,9 @@ def _name(nodes: Sequence[Node], taken: Mapping[str, Kernel]) -> str:
 @dataclass(frozen=True)
 class Schedule:
     """Module -> Module: each kernel as its recipe schedules it for `machine`. Constants that it
-    packs are read by others in that layout too, where little time is lost (`share_layouts`). many:
-    schedules kernels as recipes do, several at once."""
+    packs are read by others in that layout too, where little time is lost (`share_layouts`).
+
+    many: schedules kernels as recipes do, several at once."""
 
     machine: Machine
     many: Callable[[Mapping[str, Kernel]], dict[str, Kernel]] | None = None

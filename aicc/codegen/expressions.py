@@ -13,6 +13,7 @@ from aicc.codegen.vecmath import Abilities, Block, expand, supports
 from aicc.dtypes import is_float, is_signed, nbytes
 from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
 from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
+from aicc.tensor_ir.scalar import ORDERINGS
 from aicc.tensor_ir.walk import as_size
 
 _FLOAT_BINARY = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract"}
@@ -84,7 +85,7 @@ class Expressions(Divisions):
             return self._select(e)
         if e.name in _FLOAT_COMPARE:
             fast = self._compare_numbers(e)
-            if fast is None and e.name in ("lt", "le", "gt", "ge"):
+            if fast is None and e.name in ORDERINGS:
                 fast = self._compare_lanes(e)
             if fast is not None:
                 return fast
@@ -190,7 +191,7 @@ class Expressions(Divisions):
         if isinstance(gap, int):
             return Value("true" if _COMPARE[e.name](gap, 0) else "false", "bool")
         fact = self.facts.get((e.name, gap))
-        if fact is None and e.name in ("lt", "le", "gt", "ge"):
+        if fact is None and e.name in ORDERINGS:
             fact = _always(e.name, gap)
         if fact is not None:
             return Value("true" if fact else "false", "bool")
@@ -331,7 +332,7 @@ class Expressions(Divisions):
             return value(f"{_BITS[name]} {t} {x[0]}, {x[1]}")
         if name in ("eq", "ne"):
             return value(f"icmp {name} {t} {x[0]}, {x[1]}")
-        if name in ("lt", "le", "gt", "ge"):
+        if name in ORDERINGS:
             return value(f"icmp {'s' if signed else 'u'}{name} {t} {x[0]}, {x[1]}")
         if name in ("max", "min"):
             intrinsic = f"llvm.{'s' if signed else 'u'}{name}.{suffix(dtype, lanes)}"

@@ -24,6 +24,7 @@ from aicc.symbolic import (
     symbols,
 )
 from aicc.tensor_ir.ir import For, Op, Stmt
+from aicc.tensor_ir.scalar import ORDERINGS
 from aicc.tensor_ir.walk import as_size, stmt_exprs, walk_expr, walk_stmts
 
 Condition = tuple[str, Size]
@@ -83,7 +84,7 @@ def conditions(
     found: dict[Condition, None] = {}
     inside = {s.var: (s.lo, s.hi) for s in walk_stmts(tuple(body)) if isinstance(s, For)}
     for e in (x for s in walk_stmts(tuple(body)) for r in stmt_exprs(s) for x in walk_expr(r)):
-        if isinstance(e, Op) and e.name in ("lt", "le", "gt", "ge"):
+        if isinstance(e, Op) and e.name in ORDERINGS:
             a, b = (as_size(x) for x in e.args)
             if a is not None and b is not None:
                 gap = _worst(resolve(a) - resolve(b), e.name, inside)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from aicc.codegen.uses import sums
 from aicc.tensor_ir.ir import Expr, For, If, Op, Reduce, Stmt, Store
+from aicc.tensor_ir.scalar import COMPARISONS
 from aicc.tensor_ir.walk import stmt_exprs, walk_expr, walk_stmts
 from aicc.tensor_ir.work import EXPANSION
 
-COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 MOST_COPIES = 8
 MOST_INSTRUCTIONS = 300
 """Of all copies together, about."""

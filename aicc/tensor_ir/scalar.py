@@ -103,6 +103,10 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "eq": np.equal,
     "ne": np.not_equal,
 }
+COMPARISONS = frozenset(_COMPARE)
+"""Operations that compare two values."""
+ORDERINGS = COMPARISONS - {"eq", "ne"}
+"""Comparisons that tell which value is less."""
 
 OPS: dict[str, ScalarOp] = {
     **{n: ScalarOp(n, 1, "same", f) for n, f in _UNARY.items()},

@@ -40,6 +40,7 @@ from aicc.tensor_ir.ir import (
     While,
     call,
 )
+from aicc.tensor_ir.scalar import COMPARISONS, ORDERINGS
 from aicc.tensor_ir.schedule import (
     Step,
     fresh_variable,
@@ -60,7 +61,6 @@ from aicc.tensor_ir.walk import (
 Ranges = Mapping[Sym, tuple[Size, Size]]
 STARTS = 4
 """How often a remainder may start again in a loop that is cut there."""
-_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _steady(cond: Expr, inner: frozenset[Sym]) -> list[Expr]:
         c
         for c in _conjuncts(cond)
         if isinstance(c, Op)
-        and c.name in _COMPARISONS
+        and c.name in COMPARISONS
         and all(as_size(a) is not None for a in c.args)
         and not c.size_symbols() & inner
         and not any(isinstance(x, Load) for x in walk_expr(c))
@@ -272,7 +272,7 @@ def truth(cond: Expr, ranges: Ranges) -> bool | None:
     if cond.name == "not":
         inner = truth(cond.args[0], ranges)
         return None if inner is None else not inner
-    if cond.name not in _COMPARISONS:
+    if cond.name not in COMPARISONS:
         return None
     a, b = (as_size(x) for x in cond.args)
     if a is None or b is None:
@@ -305,7 +305,7 @@ def conditions(e: Expr) -> list[Size]:
     more."""
     found: list[Size] = []
     for x in walk_expr(e):
-        if isinstance(x, Op) and x.name in ("lt", "le", "gt", "ge"):
+        if isinstance(x, Op) and x.name in ORDERINGS:
             a, b = (as_size(y) for y in x.args)
             if a is not None and b is not None:
                 gap = a - b if x.name in ("gt", "ge") else b - a

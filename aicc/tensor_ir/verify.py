@@ -27,7 +27,7 @@ from aicc.tensor_ir.ir import (
     Store,
     While,
 )
-from aicc.tensor_ir.scalar import OPS, result_type
+from aicc.tensor_ir.scalar import COMPARISONS, OPS, result_type
 from aicc.tensor_ir.strides import normal_pitch
 from aicc.tensor_ir.text import print_buffer, print_expr, print_kernel
 
@@ -39,7 +39,7 @@ _OPERANDS: dict[str, tuple[str, ...]] = {
     "fma": NUMERIC,
     **dict.fromkeys(("bitnot", "bitand", "bitor", "bitxor", "shl", "shr"), INTEGERS),
     **dict.fromkeys(("and", "or", "xor", "not"), _BOOL),
-    **dict.fromkeys(("max", "min", "lt", "le", "gt", "ge", "eq", "ne", "select"), _ANY),
+    **dict.fromkeys(("max", "min", *COMPARISONS, "select"), _ANY),
 }
 
 
