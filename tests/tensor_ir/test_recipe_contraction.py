@@ -293,3 +293,15 @@ def test_pixels_join_where_each_side_is_a_part_of_a_size(height, width):
     b.mark_output(y)
     _, made = check(b.build(), {"batch": 2, "h": height, "w": width})
     assert len(made.buffer(y.name).shape) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 2, 10])
+def test_single_rows_with_long_epilogues_stay_in_registers(rows):
+    _, made = check(product(N, 24, 48, "erf"), {"n": rows})
+    registers = {b.name for b in made.buffers if b.scope == "register"}
+    kinds = {
+        f.kind
+        for f in walk_stmts(made.body)
+        if isinstance(f, For) and any(f.var.name.startswith(f"{b}.1") for b in registers)
+    }
+    assert kinds == {"unroll", "vector"}

@@ -336,7 +336,7 @@ class Tiling:
                     self.plan.do(Reorder(tuple(n for n in order if n)))
                 # Of what only a run knows to be left over there is one tile of a size.
                 left_over = 1 < size < self.tile.rows - 1 and not isinstance(extent, int)
-                most = UNROLLED // 4 if left_over else UNROLLED
+                most = UNROLLED // 2 if left_over else UNROLLED
                 self.compute_tile(panel or outer, inner, inside, most)
                 nests.append([n for n in (outer, panel) if n])
             row, panel, inside = rest, panel and f"{panel}.t", f"{inside}.t"
@@ -396,13 +396,14 @@ class Tiling:
         assert isinstance(rows, int)
         loops += [(m_loop, n_loop), (f"{m_loop}.s" if m_loop else "", f"{n_loop}.s")]
         for m, n in loops:
-            if m and not (self.staged and m == row):
+            rolled = self.staged and n == column  # the epilogue's
+            if m and not rolled:
                 plan.do(Unroll(m))
             if tile.vectors == 1:
                 plan.do(Vectorize(n))
             else:
                 plan.do(Split(n, tile.lanes), Vectorize(f"{n}.i"))
-                if not (self.staged and m == row):
+                if not rolled:
                     plan.do(Unroll(f"{n}.o"))
         # Last, so that the copy of the tile in a tail of the reduction is in registers too.
         self._unroll_depth(depth, rows * tile.vectors, most)
