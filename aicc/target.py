@@ -80,7 +80,7 @@ class Target:
         """The architecture, "x86_64" or "aarch64"."""
         return _arch(self.triple)
 
-    @property
+    @functools.cached_property
     def feature_set(self) -> frozenset[str]:
         """The names of the features that are switched on."""
         return frozenset(f[1:] for f in self.features.split(",") if f.startswith("+"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aicc.codegen.llvm_types import llvm_type, memory_type, splat, suffix
 from aicc.codegen.once import Once, Turns
@@ -36,8 +36,7 @@ from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, Expr, Kernel, Load
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """An SSA value: its text, element type, and lanes (0: a scalar)."""
 
     text: str
@@ -62,7 +61,11 @@ class Addressing(Once):
         its values the vector, as it is in memory."""
         self.facts: dict[tuple[str, Size], bool] = {}
         """Comparisons of sizes with 0 that are decided in this part of a loop."""
+        # What is worked out once: unrolled loops ask for the same again and again.
         self._offsets: dict[tuple[str, tuple[Size, ...]], Size] = {}
+        self._resolved: dict[Size, tuple[tuple[Sym, ...], dict[object, Size]]] = {}
+        self._strides: dict[tuple[Sym, Size], Size | None] = {}
+        self._firsts: dict[tuple[Sym, Size], Size] = {}
 
     def expression(self, e: Expr) -> Value:
         raise NotImplementedError
@@ -71,7 +74,17 @@ class Addressing(Once):
 
     def resolve(self, s: Size) -> Size:
         """`s` with unrolled variables replaced by their numbers."""
-        return substitute(s, self.constants) if self.constants else s
+        if isinstance(s, int) or not self.constants:
+            return s
+        found = self._resolved.get(s)
+        if found is None:
+            found = self._resolved[s] = tuple(symbols(s)), {}
+        used, known = found
+        state = tuple([self.constants.get(v) for v in used])
+        made = known.get(state)
+        if made is None:
+            made = known[state] = substitute(s, self.constants)
+        return made
 
     def varies(self, s: Size) -> bool:
         """True where `s` depends on the vector variable."""
@@ -314,4 +327,18 @@ class Addressing(Once):
 
     def stride(self, offset: Size) -> Size | None:
         """Elements between neighbouring lanes; None where they are not evenly spaced."""
-        return 0 if self.vector is None else coefficient(offset, self.vector)
+        if self.vector is None or isinstance(offset, int):
+            return 0
+        key = self.vector, offset
+        if key not in self._strides:
+            self._strides[key] = coefficient(offset, self.vector)
+        return self._strides[key]
+
+    def at_lane_zero(self, offset: Size) -> Size:
+        """Where the first lane is."""
+        assert self.vector is not None
+        key = self.vector, offset
+        found = self._firsts.get(key)
+        if found is None:
+            found = self._firsts[key] = substitute(offset, {self.vector: 0})
+        return found

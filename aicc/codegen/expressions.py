@@ -61,9 +61,10 @@ class Expressions(Divisions):
             return Value(literal(e.value, e.dtype), e.dtype)
         key = ("expr", e, self.mask)
         for scope in reversed(self.scopes):
-            found = scope.get(key)
-            if isinstance(found, Value):
-                return found
+            if scope:  # most are empty
+                found = scope.get(key)
+                if isinstance(found, Value):
+                    return found
         if isinstance(e, Load):
             made = self.transposed(e) or self.load(self.kernel.buffer(e.buffer), e.indices)
         elif isinstance(e, Index):
@@ -137,7 +138,7 @@ class Expressions(Divisions):
     def _reads_anew(self, e: Expr) -> bool:
         """Whether evaluating `e` performs a load that this statement has not performed yet."""
         key = ("expr", e, self.mask)
-        if any(key in scope for scope in self.scopes):
+        if any(scope and key in scope for scope in self.scopes):
             return False
         if isinstance(e, Op):
             return any(self._reads_anew(a) for a in e.args)

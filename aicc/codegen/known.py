@@ -10,17 +10,15 @@ of a loop's body, since it runs again after its own stores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aicc.codegen.addressing import Value
 from aicc.symbolic import Size
-from aicc.tensor_ir.ir import Buffer
+from aicc.tensor_ir.ir import Buffer, node
 
 SHARED = ("in", "out")
 """Parameters of these scopes may share memory; constants and local buffers are alone."""
 
 
-@dataclass(frozen=True)
+@node
 class Place:
     """Consecutive elements of a buffer: where the first lane is, and how many lanes (0: a scalar).
 

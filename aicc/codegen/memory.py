@@ -64,7 +64,7 @@ class Memory(Addressing):
             return Place(offset, 0, offset)
         if stride != 1:
             return None
-        return Place(offset, self.lanes, self._at_lane_zero(offset))
+        return Place(offset, self.lanes, self.at_lane_zero(offset))
 
     def _load(self, buffer: Buffer, offset: Size, stride: Size | None) -> Value:
         if stride == 0:
@@ -74,7 +74,7 @@ class Memory(Addressing):
         name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
         align = nbytes(buffer.dtype)
         if stride == 1:
-            pointer = self.address(buffer, self._at_lane_zero(offset))
+            pointer = self.address(buffer, self.at_lane_zero(offset))
             known = self._known_mask()
             # Floats of lanes outside the mask do no harm; memory read whole becomes registers.
             whole = is_float(buffer.dtype) and self.all_lanes(buffer, offset)
@@ -147,7 +147,7 @@ class Memory(Addressing):
         known = self._known_mask()
         if opaques(offset) or (self._unknown() and self.mask is not None and self.mask.lanes):
             return None
-        first = self._at_lane_zero(offset)
+        first = self.at_lane_zero(offset)
         places: dict[int, int] = {}
         for n in range(self.lanes):
             if known is None or known[n]:
@@ -170,7 +170,7 @@ class Memory(Addressing):
         low, span = min(places.values()), max(places.values()) - min(places.values()) + 1
         size = min(1 << (self.lanes.bit_length() - 1), 1 << (span.bit_length() - 1))
         t = memory_type(buffer.dtype, size)
-        first = self._behind(buffer, self.address(buffer, self._at_lane_zero(offset)), low)
+        first = self._behind(buffer, self.address(buffer, self.at_lane_zero(offset)), low)
         if self._unknown():
             first = self._guarded(first, self.fn.module.zeros())
         starts = [*range(0, span - size, size), span - size]
@@ -212,7 +212,7 @@ class Memory(Addressing):
             return None
         lanes = [n for n in range(self.lanes) if known is None or known[n]]
         if isinstance(stride, int):
-            first = self.address(buffer, self._at_lane_zero(offset))
+            first = self.address(buffer, self.at_lane_zero(offset))
             return [(n, self._behind(buffer, first, n * stride)) for n in lanes]
         pointers = self.pointer_vector(buffer, offset)
         of = f"extractelement <{self.lanes} x ptr> {pointers}"
@@ -231,8 +231,10 @@ class Memory(Addressing):
 
     def all_lanes(self, buffer: Buffer, offset: Size) -> bool:
         """Whether all lanes of a vector at `offset`, masked or not, are in a local buffer."""
+        if not self.is_local(buffer):
+            return False
         low, high = value_range(offset)
-        if not self.is_local(buffer) or low is None or high is None:
+        if low is None or high is None:
             return False
         return proves_le(0, low) and proves_lt(high, product(buffer.shape))
 
@@ -373,10 +375,6 @@ class Memory(Addressing):
             active = self.fn.call("i1", f"llvm.vector.reduce.or.v{mask.lanes}i1", [(t, active)])
         return self.fn.value(f"select i1 {active}, ptr {pointer}, ptr {harmless}")
 
-    def _at_lane_zero(self, offset: Size) -> Size:
-        assert self.vector is not None
-        return substitute(offset, {self.vector: 0})
-
     def vector_mask(self) -> str:
         """The current mask in all lanes; all true where there is none."""
         if self.mask is None:
@@ -415,7 +413,7 @@ class Memory(Addressing):
         t = memory_type(buffer.dtype, self.lanes)
         name = suffix(buffer.dtype, self.lanes) if buffer.dtype != "bool" else f"v{self.lanes}i8"
         if stride == 1:
-            pointer = self.address(buffer, self._at_lane_zero(offset))
+            pointer = self.address(buffer, self.at_lane_zero(offset))
             known = self._known_mask()
             if self.mask is None or (known and all(known)):
                 self.fn.emit(f"store {t} {text}, ptr {pointer}, align {align}")

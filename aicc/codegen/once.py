@@ -52,7 +52,7 @@ class Once:
         if kept is not None:
             return kept
         for scope in reversed(self.scopes):
-            if key in scope:
+            if scope and key in scope:
                 return str(scope[key])
         return None
 

@@ -96,7 +96,7 @@ def _factor(a: Atom) -> str:
     return f"({a})" if isinstance(a, FloorDiv | Mod) else str(a)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _atom_key(a: Atom) -> tuple[int, str, str]:
     """The order of atoms: by their text, then by the ranges of their symbols."""
     used = (a,) if isinstance(a, Sym) else symbols(from_atom(a))
@@ -104,10 +104,16 @@ def _atom_key(a: Atom) -> tuple[int, str, str]:
     return (0 if isinstance(a, Sym) else 1, str(a), ranges)
 
 
+@lru_cache(maxsize=16384)
 def _monomial_key(m: Monomial) -> tuple[int, tuple[tuple[int, str, str], ...]]:
     return (-len(m), tuple(_atom_key(a) for a in m))
 
 
+def _term_key(term: tuple[Monomial, int]) -> tuple[int, tuple[tuple[int, str, str], ...]]:
+    return _monomial_key(term[0])
+
+
+@lru_cache(maxsize=4096)
 def _size_key(s: Size) -> tuple[bool, str, str]:
     return (
         isinstance(s, Dim),
@@ -122,7 +128,7 @@ def build(terms: Mapping[Monomial, int], const: int) -> Size:
     if not kept:
         return const
     if len(kept) > 1:
-        kept.sort(key=lambda t: _monomial_key(t[0]))
+        kept.sort(key=_term_key)
     return Dim(tuple(kept), const)
 
 

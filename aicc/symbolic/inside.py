@@ -41,8 +41,10 @@ def coefficient(s: Size, var: Sym) -> Size | None:
             if any(var in symbols(from_atom(a)) for a in rest):
                 return None
             terms[tuple(rest)] = c
-        elif any(not isinstance(a, Sym) and var in symbols(from_atom(a)) for a in m):
-            return None
+        else:
+            for a in m:
+                if not isinstance(a, Sym) and var in symbols(from_atom(a)):
+                    return None
     return build(terms, const)
 
 
@@ -71,13 +73,17 @@ def substitute(s: Size, mapping: Mapping[Sym, Size]) -> Size:
                 const += replacement * c
             else:
                 changed.append(mul(replacement, c))
-        elif any(_mentions(a, mapping) for a in m):
+        else:
+            for a in m:
+                if _mentions(a, mapping):
+                    break
+            else:
+                kept.append(term)
+                continue
             part: Size = c
             for a in m:
                 part = mul(part, _substitute_atom(a, mapping))
             changed.append(part)
-        else:
-            kept.append(term)
     total: Size = Dim(tuple(kept), const) if kept else const  # in their order, as they were
     for part in changed:
         total = add(total, part)
@@ -90,7 +96,9 @@ def _mentions(a: Atom, mapping: Mapping[Sym, Size]) -> bool:
         return a in mapping
     if isinstance(a, Opaque):
         return not mapping.keys().isdisjoint(a.payload.size_symbols())
-    return any(not mapping.keys().isdisjoint(symbols(part)) for part in parts_of(a))
+    one, other = parts_of(a)
+    names = mapping.keys()
+    return not (names.isdisjoint(symbols(one)) and names.isdisjoint(symbols(other)))
 
 
 def _substitute_atom(a: Atom, mapping: Mapping[Sym, Size]) -> Size:
