@@ -315,7 +315,7 @@ def conditions(e: Expr) -> list[Size]:
 
 def holding(cond: Expr) -> set[Size]:
     """What is 0 or more wherever a condition holds: of its conjuncts that compare indices."""
-    compared = [c for c in _conjuncts(cond) if isinstance(c, Op) and c.name in _COMPARISONS]
+    compared = [c for c in _conjuncts(cond) if isinstance(c, Op) and c.name in COMPARISONS]
     return {gap for c in compared for gap in conditions(c)}
 
 
