@@ -23,7 +23,7 @@ from statistics import geometric_mean
 import onnx
 
 from harness import feeds, flops
-from harness.client import Measurement, limit, measure
+from harness.client import Measurement, limit, measure, same
 from harness.options import SUBJECT, add_engines, add_rounds, available, parser
 from harness.record import Record
 from harness.table import Table, milliseconds, times
@@ -220,7 +220,7 @@ def show(
     """Prints one row, and the errors under it; tells whether all went well."""
     own = measured[SUBJECT]
     rate = None if own.error else operations / own.median
-    same = all(m.agrees is not None and m.agrees <= 1 for m in measured.values())
+    agree = same(measured.values())
     cells: list[str | None] = []
     for engine in engines:
         m = measured.get(engine)
@@ -234,12 +234,12 @@ def show(
         *(times(gained.get(name)) for name in engines[:-1]),
         rate and f"{rate / 1e9:.0f}",
         rate and limit_flops and f"{100 * rate / limit_flops:.0f}",
-        "yes" if same else "NO",
+        agree,
     )
     for m in measured.values():
         if m.error:
             print(f"    {m.error}")
-    return same
+    return agree == "yes"
 
 
 def selected(kinds: list[str]) -> Iterator[Kernel]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-from harness.client import Measurement, limit, measure
+from harness.client import Measurement, limit, measure, same
 from harness.options import (
     SUBJECT,
     Case,
@@ -146,7 +146,7 @@ def show(
     own = measured[SUBJECT]
     gained = over(measured)
     rate = None if own.error or not case.operations else case.operations / own.median
-    same = all(m.agrees is not None and m.agrees <= 1 for m in measured.values())
+    agree = same(measured.values())
     table.row(
         case.name,
         threads,
@@ -158,14 +158,14 @@ def show(
         rate and limit_flops and f"{100 * rate / limit_flops:.0f}",
         None if own.error else f"{own.load:.1f}",
         *(None if m.error else megabytes(m.peak_bytes) for m in measured.values()),
-        "yes" if same else "NO",
+        agree,
     )
     for m in measured.values():
         if m.error:
             print(f"    {m.error}")
         elif m.agrees is not None and m.agrees > 1:
             print(f"    {m.engine} differs: {m.agrees:.3g} times the tolerance")
-    return same and not any(m.error for m in measured.values())
+    return agree == "yes"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from statistics import geometric_mean
 
-from harness.client import Measurement, measure_pairs
+from harness.client import Measurement, measure_pairs, same
 from harness.options import add_engines, add_models, add_rounds, available, cases, parser
 from harness.record import Record, usable_cores
 from harness.table import Table, milliseconds, times
@@ -97,12 +97,11 @@ def show(table: Table, model: str, engines: list[str], counts: list[int], measur
                 None if idle is None else f"{idle:.3f}",
             ]
         here = [m for (_, n), m in measured.items() if n == threads]
-        same = all(m.agrees is not None and m.agrees <= 1 for m in here)
-        table.row(model, threads, *cells, "yes" if same else "NO")
+        table.row(model, threads, *cells, same(here))
     errors = [m.error for m in measured.values() if m.error]
     for error in errors:
         print(f"    {error}")
-    return not errors and all(m.agrees is not None and m.agrees <= 1 for m in measured.values())
+    return same(measured.values()) == "yes"
 
 
 if __name__ == "__main__":

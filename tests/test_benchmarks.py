@@ -20,7 +20,7 @@ from aicc.memory.order_problem import live_peak
 from aicc.memory.placement import greedy
 from aicc.memory.placement import live_peak as live_bytes
 from harness import feeds, flops, fresh, options
-from harness.client import EngineError, Worker, error_in_tolerances, measure
+from harness.client import EngineError, Worker, error_in_tolerances, measure, same
 from harness.problems import CAPACITY, order_graphs, reverse_post_order, spans
 from harness.record import Record
 from harness.table import Table
@@ -131,6 +131,9 @@ def test_measure_alternates_and_compares(tmp_path: Path):
         assert m.error == "" and m.version.startswith(name)
         assert m.agrees is not None and m.agrees <= 1
         assert len(m.times) >= 2 and 0 < m.best <= m.median and m.peak_bytes > 1e6
+    assert same(measured.values()) == "yes"
+    measured["numpy"].agrees = 1.5
+    assert same(measured.values()) == "not numpy"
 
 
 def test_an_engine_that_refuses_is_reported_and_the_others_go_on(tmp_path: Path):

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -229,6 +229,12 @@ def compare(results: Mapping[Any, Measurement], outputs: Mapping[Any, Outputs]) 
             results[name].agrees = max(
                 (error_in_tolerances(a, b) for a, b in zip(own, reference)), default=0.0
             )
+
+
+def same(measured: Iterable[Measurement]) -> str:
+    """Says "yes" where the outputs of all engines agree, else who has others, or none."""
+    apart = dict.fromkeys(m.engine for m in measured if m.agrees is None or m.agrees > 1)
+    return f"not {', '.join(apart)}" if apart else "yes"
 
 
 def error_in_tolerances(
