@@ -30,7 +30,7 @@ SAMPLE = [c for c, name in zip(CASES, IDS) if zlib.crc32(name.encode()) % 8 == 0
 """Cases that run on smaller instruction sets too."""
 SAMPLE_IDS = [f"{op.name}-{case.name}" for op, case in SAMPLE]
 
-HOST_OPERATORS = {"NonZero", "Compress"}
+HOST_OPERATORS = {"NonZero", "Compress", "NonMaxSuppression"}
 """Operators that run their reference, between kernels."""
 
 WITH_REGIONS = {"If", "Loop", "Scan"}
