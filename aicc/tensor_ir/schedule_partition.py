@@ -315,8 +315,12 @@ def conditions(e: Expr) -> list[Size]:
 
 def holding(cond: Expr) -> set[Size]:
     """What is 0 or more wherever a condition holds: of its conjuncts that compare indices."""
-    compared = [c for c in _conjuncts(cond) if isinstance(c, Op) and c.name in COMPARISONS]
-    return {gap for c in compared for gap in conditions(c)}
+    plain = [
+        c
+        for c in _conjuncts(cond)
+        if isinstance(c, Op) and c.name in ORDERINGS and None not in map(as_size, c.args)
+    ]
+    return {gap for c in plain for gap in conditions(c)}
 
 
 def breakpoints(nest: Stmt, v: Sym, extent: Size) -> list[Size]:
