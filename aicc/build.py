@@ -19,11 +19,15 @@ from aicc.codegen.program import program_text
 from aicc.codegen.support import support_objects
 from aicc.codegen.threadpool import pool_text
 from aicc.errors import AiccWarning
+from aicc.graph_ir.evaluate import concrete_context, run_node
 from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.graph_ir.graph import Graph, Node
+from aicc.graph_ir.infer import context
+from aicc.graph_ir.types import VALUE_LIMIT
 from aicc.host import processor
 from aicc.loading import measured_limits, place_code
 from aicc.model import CompiledModel
+from aicc.ops.registry import OpContext
 from aicc.planned import Planned, host_operands
 from aicc.runtime.executable import Executable
 from aicc.runtime.saved import Parts
@@ -34,6 +38,8 @@ Array = np.ndarray[Any, Any]
 log = logging.getLogger("aicc")
 POOLS = 8
 """Targets whose pool of threads is remembered."""
+REMEMBERED = 64
+"""Contexts of host operators that are kept."""
 _pools: dict[Target, bytes] = {}
 
 
@@ -174,13 +180,33 @@ class HostOperators:
         self._nodes = nodes
         results = (o for node in nodes for o in node.outputs if o)
         self._graph = Graph(graph.name, types={o: graph.types[o] for o in results})
+        self._contexts: dict[Any, OpContext] = {}
+        """What operators know, by the node and what they can see of their operands."""
 
     def __call__(
         self, key: int, arrays: Sequence[Array | None], sizes: Mapping[str, int]
     ) -> Sequence[Array]:
         """The results of host step `key`; arrays: of `host_operands`, in order."""
         node = self._nodes[key]
+        if not node.regions:
+            return run_node(self._context(key, node, arrays), arrays)
         values = {n: a for n, a in zip(host_operands(node), arrays, strict=True) if a is not None}
         made = evaluate_node(self._graph, node, values)
         nothing = np.empty(0)
         return [made.get(o, nothing) for o in node.outputs]
+
+    def _context(self, key: int, node: Node, arrays: Sequence[Array | None]) -> OpContext:
+        seen = key, tuple([None if a is None else _seen(a) for a in arrays])
+        found = self._contexts.get(seen)
+        if found is None:
+            found = concrete_context(context(self._graph, node), arrays, {})
+            if len(self._contexts) >= REMEMBERED:
+                self._contexts.clear()
+            self._contexts[seen] = found
+        return found
+
+
+def _seen(a: Array) -> tuple[Any, ...]:
+    """What decides the type of an array, as `constant_type` gives it."""
+    few = a.size <= VALUE_LIMIT and a.dtype.kind in "iub"
+    return a.shape, a.dtype, a.tobytes() if few else b""

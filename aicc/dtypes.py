@@ -70,6 +70,9 @@ def _bf16() -> np.dtype[Any]:
 def from_numpy(dtype: Any) -> str:
     """The name of a numpy dtype; KeyError where there is none."""
     d = np.dtype(dtype)
+    found = _NAMES.get(d)
+    if found is not None:
+        return found
     if d.kind in "UST":
         return "str"
     return "bf16" if d.name == "bfloat16" else _NAMES[d]

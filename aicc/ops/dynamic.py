@@ -33,7 +33,15 @@ class NonZero(Operator):
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         (x,) = inputs
         assert x is not None
-        return [np.array(np.nonzero(x), np.int64).reshape(x.ndim, -1)]
+        flat = x.reshape(-1)
+        left = np.flatnonzero(flat if x.dtype == np.bool_ else flat != 0)
+        found = np.empty((x.ndim, left.size), np.int64)
+        for axis in range(x.ndim - 1, 0, -1):
+            whole = left // max(1, x.shape[axis])
+            np.subtract(left, whole * x.shape[axis], out=found[axis])
+            left = whole
+        found[0] = left
+        return [found]
 
     def cases(self) -> Iterable[Case]:
         yield Case("matrix", (integers(3, 5, lo=-1, hi=2),))

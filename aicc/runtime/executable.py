@@ -435,7 +435,11 @@ class Executable:
     ) -> Array:
         """A buffer as Python sees it."""
         b, root = self.program.table[name], self.program.root(name)
-        shape = tuple(evaluate(d, values) for d in b.shape)
+        if b.space == "input":
+            return arrays[b.at or 0]
+        if b.space == "host":
+            return state.hosts[name]
+        shape = tuple([evaluate(d, values) for d in b.shape])
         if root.space == "host":
             return state.hosts[root.name].reshape(shape)
         if root.space == "input":

@@ -401,6 +401,19 @@ class TestHostOperators:
         np.testing.assert_array_equal(nz, kept)
         np.testing.assert_allclose(y, np.exp(-x), rtol=1e-6)
 
+    def test_contents_that_types_hold_are_those_of_the_run(self):
+        """What an operator knows of small operands is kept for equal ones only."""
+        s = Sketch()
+        s.input("x", "f32", 6)
+        s.input("keep", "bool", 6)
+        s.op("Compress", ["x", "keep"], {"y": TensorType("f32", (sym("k", 0, 6),))})
+        with pytest.warns(AiccWarning):
+            model = compiled(s.finish("y"))
+        x = random("f32", 6)
+        for bits in (0b101010, 0b000111, 0b101010, 0, 0b111111):
+            keep = np.array([bits >> n & 1 for n in range(6)], np.bool_)
+            np.testing.assert_array_equal(model.run(None, {"x": x, "keep": keep})[0], x[keep])
+
 
 def test_report():
     module = mlp(4)
