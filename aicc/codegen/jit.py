@@ -122,13 +122,6 @@ def assembly(llvm_text: str, target: Target, opt: int = 3) -> str:
         return str(machine.emit_assembly(module))
 
 
-def optimized_text(llvm_text: str, target: Target, opt: int = 3) -> str:
-    """The LLVM text of a module after the same passes as `compile_object` runs."""
-    module, _ = _optimized(llvm_text, target, opt)
-    with module:
-        return str(module)
-
-
 @functools.cache
 def _math_library() -> ctypes.CDLL | None:
     """Makes libm's symbols global: a Python that is linked without it would hide them."""

@@ -143,12 +143,6 @@ declare double @llvm.fabs.f64(double)
 """
 
 
-def support_text() -> str:
-    """The LLVM text that defines `SYMBOLS`, with the calling convention that LLVM expects of
-    them."""
-    return _TEXT
-
-
 def support_objects(objects: Iterable[bytes], target: Target) -> list[bytes]:
     """The object code to link beside `objects`: one object if they name any of `SYMBOLS`, else
     none."""

@@ -1,6 +1,7 @@
-"""The data beside a text: constants in a `.npz` archive that numpy reads, without pickle.
+"""Arrays of any dtype by name, in a `.npz` archive that numpy reads, without pickle.
 
-    constants.npz    index: JSON, a list of [name, dtype]; then c0, c1, ... in that order
+    index       JSON, a list of [name, dtype]
+    c0, c1...   the arrays, in that order
 
 numpy's format has no bf16, so that is kept as its bits (u16); strings are two arrays, `cN` with all
 their bytes in UTF-8 and `cN.lengths`.
@@ -9,7 +10,6 @@ their bytes in UTF-8 and `cN.lengths`.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,23 +19,8 @@ import numpy as np
 
 from aicc.dtypes import from_numpy, to_numpy
 from aicc.errors import IRError
-from aicc.graph_ir.graph import Graph
-from aicc.graph_ir.text import all_constants
 
 Array = np.ndarray[Any, Any]
-FILE = "constants.npz"
-
-
-def save_constants(graph: Graph, folder: str | os.PathLike[str]) -> Path:
-    """Writes the constants of a graph and its regions into `folder`; returns the file."""
-    path = Path(folder) / FILE
-    write_arrays(path, all_constants(graph))
-    return path
-
-
-def load_constants(folder: str | os.PathLike[str]) -> dict[str, Array]:
-    """The constants beside a text. Raises IRError where they cannot be read."""
-    return read_arrays(Path(folder) / FILE)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:

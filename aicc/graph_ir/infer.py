@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,6 @@ FEW_NUMBERS = 16
 """Elements of floating-point results that are computed for the sizes they lead to."""
 OPERAND_LIMIT = 1 << 16
 """Elements of an operand beyond which results are not computed while types are inferred."""
-InferRegion = Callable[[int, Sequence[TensorType]], list[TensorType]]
 
 
 def constant_type(data: np.ndarray[Any, Any]) -> TensorType:

@@ -53,8 +53,3 @@ def parse_module(
     graph = read_graph(reader, constants or {})
     reader.finish()
     return Module(graph, kernels)
-
-
-def same_module(a: Module, b: Module) -> bool:
-    """Whether two modules have equal graphs, constants included, and equal kernels."""
-    return a.graph == b.graph and a.kernels == b.kernels

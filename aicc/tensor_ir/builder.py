@@ -120,7 +120,7 @@ class KernelBuilder:
         """An intermediate that `store`/`accumulate` fill; `compute` and `reduce` make their own."""
         return self._declare(name, dtype, shape, "temp")
 
-    def mark_output(self, tensor: Tensor, name: str | None = None) -> Tensor:
+    def mark_output(self, tensor: Tensor) -> Tensor:
         """Makes a stage's tensor an output parameter of the kernel."""
         for n, b in enumerate(self._buffers):
             if b.name == tensor.name:

@@ -50,7 +50,7 @@ def inplace_pairs(kernel: Kernel) -> frozenset[tuple[str, str]]:
     for out in kernel.buffers:
         if out.scope != "out" or out.pitch or out.name in reduced or not stores.get(out.name):
             continue
-        if not _written_once(kernel, stores[out.name]):
+        if not _written_once(stores[out.name]):
             continue
         for operand in kernel.buffers:
             if operand.scope == "in" and _same_size(operand, out):
@@ -121,7 +121,7 @@ def _flat(b: Buffer, indices: Sequence[Size]) -> Size:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _written_once(kernel: Kernel, stores: Sequence[tuple[Store, Loops]]) -> bool:
+def _written_once(stores: Sequence[tuple[Store, Loops]]) -> bool:
     """Condition 2."""
     if not all(_injective(s.indices, loops) for s, loops in stores):
         return False

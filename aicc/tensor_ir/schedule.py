@@ -468,8 +468,3 @@ class DecomposeReduction(Step):
 
         first = rename_loops(wrap(body[:1]), ".s", unused_names(kernel))
         return replace_loop(kernel, f, (*first, *wrap(tuple(body[1:]))))
-
-
-def provably_inside(index: Size, extent: Size) -> bool:
-    """True where 0 <= index < extent always holds."""
-    return proves_le(0, index) and proves_le(index + 1, extent)

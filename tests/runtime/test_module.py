@@ -9,7 +9,7 @@ from modules import Sketch, gather, matmul_relu, random, unary
 from aicc.build import build
 from aicc.errors import ExecutionError, InputError, IRError
 from aicc.graph_ir.evaluate_module import evaluate_module
-from aicc.graph_ir.module_text import parse_module, print_module, same_module
+from aicc.graph_ir.module_text import parse_module, print_module
 from aicc.graph_ir.types import TensorType
 from aicc.graph_ir.verify_module import verify_module
 from aicc.plan import plan
@@ -53,7 +53,7 @@ def test_text_and_meaning(make):
     verify_module(module)
     text = print_module(module)
     again = parse_module(text, module.graph.constants)
-    assert same_module(again, module)
+    assert again == module
     assert print_module(again) == text
     verify_module(again)
     c = module.graph.constants
@@ -69,10 +69,10 @@ def test_text_and_meaning(make):
 def test_modules_that_differ():
     module = sample()
     other = sample()
-    assert same_module(module, other)
+    assert module == other
     other.graph.constants["w"] = other.graph.constants["w"] + 1
-    assert not same_module(module, other)
-    assert not same_module(module, scheduled())
+    assert module != other
+    assert module != scheduled()
 
 
 def test_a_failed_check_names_the_node():

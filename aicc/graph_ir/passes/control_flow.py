@@ -23,8 +23,8 @@ from aicc.symbolic import Size, symbols
 from aicc.tensor_ir.work import scalar_operations
 
 UNROLLED_NODES = 2500
-"""Nodes that a loop may become. Each takes two milliseconds to compile; run by Python, the loop takes
-some hundred times as long."""
+"""Nodes that a loop may become. Each takes two milliseconds to compile; run by Python, the loop
+takes some hundred times as long."""
 AT_ONCE = 1 << 22
 """Operations of both branches of an If that take no longer than it takes Python to begin with one:
 a tenth of a millisecond."""

@@ -298,7 +298,7 @@ class _Search:
         if not results or end - begin < 2:
             return None
         rows = min(extent_of(self.graph.types[v]) for v in results)
-        base = self._base(begin, end)
+        base = self._base(begin)
         if base + sum(_bytes(self.graph, v) for v in results) > target:
             return None
         counts = [-(-rows // each) for each in sorted({-(-rows // n) for n in range(2, rows + 1)})]
@@ -326,9 +326,9 @@ class _Search:
             self._peaks[segment] = known
         return known
 
-    def _base(self, begin: int, end: int) -> int:
-        """Bytes that are alive all the time that a segment takes: what others left for it, and for
-        those behind it."""
+    def _base(self, begin: int) -> int:
+        """Bytes that are alive all the time that a segment from node `begin` on takes: what others
+        left for it, and for those behind it."""
         graph = self.graph
         made = {o for n in graph.nodes[:begin] for o in n.outputs if o}
         later = {v for n in graph.nodes[begin:] for v in reads(n)}

@@ -131,7 +131,7 @@ def check_lanes(plan: Plan, stage: Stage) -> None:
             raise ScheduleError(f"{load} is not contiguous\n{plan.kernel}")
 
 
-def _addressing(plan: Plan, chain: list[Stage]) -> list[bool]:
+def _addressing(chain: list[Stage]) -> list[bool]:
     """For each axis of the last shared value: whether operands are read at indices that depend on
     it. The others number the values of one block."""
     known: dict[str, list[bool]] = {}
@@ -196,7 +196,7 @@ def tiled(
     lane = lane_of(final, load)
     if lane is None:
         raise ScheduleError(f"the last axis has no lanes\n{plan.kernel}")
-    outer, inner = _axes(final, lane, load, _addressing(plan, chain))
+    outer, inner = _axes(final, lane, load, _addressing(chain))
     order = [loops[v] for v, _ in final.axes if v is not None and v in loops]
     parts = {n: [n] for n in order}
     for v, factor in (*outer, *inner, (lane, lanes)):
