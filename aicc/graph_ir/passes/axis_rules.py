@@ -162,21 +162,32 @@ TABLE: dict[str, Maker] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
 }
 """Operators that name axes. Elementwise ones are found by what they lower to."""
-FEW_FILTERS = 3
+FEW_FILTERS = 6
 """Filters that leave most of the lanes empty which run along them."""
+FEW_CHANNELS = 8
+"""As many where each has a channel of its own."""
+WHOLE = 16
+"""Filters whose multiples fill vectors."""
 
 
-def _may_be_first(node: Node, y: TensorType) -> bool:
-    """True for an operator with channels that has tiles also for lanes along the pixels."""
+def _may_be_first(node: Node, x: TensorType, y: TensorType) -> bool:
+    """True for an operator with channels that has tiles also for lanes along the pixels, which are
+    the better ones for some shapes: estimates tell."""
     if node.op == "ConvTranspose":
         return True
-    filters = y.shape[1]
-    few = isinstance(filters, int) and filters <= FEW_FILTERS
-    return node.op == "Conv" and few and node.attr("group", 1) == 1
+    channels, filters, group = x.shape[1], y.shape[1], node.attr("group", 1)
+    if node.op != "Conv" or not isinstance(filters, int):
+        return False
+    if group == 1:
+        return filters <= FEW_FILTERS
+    # Of each channel with several filters, parts of vectors are taken several times.
+    parts = filters > group and bool(filters % WHOLE)
+    return channels == group and (filters <= FEW_CHANNELS or parts)
 
 
-def freedom(ed: Editor, node: Node) -> Freedom:
-    """The layouts that a node of the old graph may be computed in."""
+def freedom(ed: Editor, node: Node, estimates: bool = True) -> Freedom:
+    """The layouts that a node of the old graph may be computed in. estimates: whether something
+    estimates how long it takes in each; else a Conv has channels last."""
     x = [ed.type_of(i) if i else None for i in node.inputs]
     y = [ed.type_of(o) for o in node.outputs if o]
     op = registry.find(node.op)
@@ -191,7 +202,8 @@ def freedom(ed: Editor, node: Node) -> Freedom:
         last = "filters_last" in op.attributes and computed
         if pointwise:
             return Pointwise(node, x, y, last)
-        if not last and _may_be_first(node, y[0]):
+        either = estimates or node.op != "Conv"
+        if either and not last and _may_be_first(node, x[0], y[0]):
             return EitherOrder(node, x, y, needs_lanes=node.op == "ConvTranspose")
         return ChannelsLast(node, x, y, last)
     maker = TABLE.get(node.op)

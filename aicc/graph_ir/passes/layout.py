@@ -91,7 +91,7 @@ class _Choice:
         self.estimate = estimate
         self.seconds: dict[tuple[int, Layout], float] = {}
         self.nodes = graph.nodes
-        self.free: list[Freedom] = [freedom(ed, n) for n in self.nodes]
+        self.free: list[Freedom] = [freedom(ed, n, estimate is not None) for n in self.nodes]
         self.types = {v: ed.type_of(v) for v in self._values(graph)}
         self.moving = {
             v: 0.0 if ed.constant_of(v) is not None else self._moving(t)

@@ -319,3 +319,21 @@ def test_estimates_choose_how_a_pointwise_convolution_is_stored(size, inputs, ou
     (why,) = told
     assert why.kind == "layout" and why.taken == (not last)
     assert (why.seconds < why.otherwise) == why.taken
+
+
+@pytest.mark.parametrize(
+    "channels, filters, group, size, last",
+    [
+        (3, 6, 3, 128, 0),  # few lanes along channels
+        (12, 24, 12, 56, 0),  # parts of vectors, each element for two lanes
+        (32, 64, 32, 14, 1),  # whole ones
+        (12, 4, 1, 56, 0),
+        (12, 64, 1, 56, 1),
+    ],
+)
+def test_estimates_choose_what_lanes_run_along(channels, filters, group, size, last):
+    b = Build()
+    y = conv(b, b.input("x", 1, channels, size, size), channels, filters, group=group)
+    after = ChooseLayout(cost=Coster(Target.from_name("x86-64-v4"), Describer()))(b.done(y))
+    (node,) = [n for n in after.nodes if n.op == "Conv"]
+    assert node.attr("channels_last", 0) == last
