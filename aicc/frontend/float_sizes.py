@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from aicc.dtypes import is_float
+from aicc.dtypes import from_numpy, is_float
 from aicc.frontend.scope import Scope
 from aicc.graph_ir.graph import Node
 from aicc.graph_ir.types import trackable
@@ -80,37 +80,6 @@ class FloatSizes:
             return self.scope.outer.constants.get(name)
         return found
 
-    def _whole(self, name: str) -> str | None:
-        """An integer value equal to the floating-point value `name`."""
-        data = self._constant(name)
-        if data is not None:
-            finite = data.size and np.isfinite(data).all() and np.abs(data).max() < 1 << 22
-            whole = bool(finite) and bool(np.equal(data, np.floor(data)).all())
-            return self.scope.add_constant("whole", data.astype(np.int64)) if whole else None
-        node = self._producer(name)
-        if node is None or self.scope.graph.types[name].dtype not in _EXACT:
-            return None
-        if node.op == "Cast":
-            t = self.scope.type_of(node.inputs[0])
-            if t is None or t.value is None:  # values are traced of integers only
-                return self._whole(node.inputs[0]) if t is not None and is_float(t.dtype) else None
-            return self.emit("Cast", [node.inputs[0]], {"to": "i64"})
-        if node.op in ("Floor", "Ceil"):
-            found = self._ratio(node.inputs[0])
-            up = node.op == "Ceil"
-            return None if found is None else self._floor(found, found.under - 1 if up else 0)
-        if node.op in _MOVES:
-            count = len(node.inputs) if node.op == "Concat" else 1
-            moved = [self._whole(i) for i in node.inputs[:count]]
-            if any(m is None for m in moved):
-                return None
-            operands = [m for m in moved if m is not None]
-            return self.emit(node.op, [*operands, *node.inputs[count:]], dict(node.attrs))
-        if node.op not in (*_JOINS, "Mul", "Div", "Clip"):
-            return None
-        found = self._ratio(name)
-        return found.over if found is not None and found.under == 1 else None
-
     def _ratio(self, name: str) -> Ratio | None:
         """The floating-point value `name` as a ratio."""
         if name not in self.ratios:
@@ -119,33 +88,63 @@ class FloatSizes:
         return self.ratios[name]
 
     def _ratio_of(self, name: str) -> Ratio | None:
-        node = None if self._constant(name) is not None else self._producer(name)
-        if node is not None and node.op == "Clip":
-            ratio = self._ratio(node.inputs[0])
-            for op, end in zip(("Max", "Min"), node.inputs[1:]):
-                ratio = self._joined(op, ratio, self._ratio(end)) if end else ratio
-            return ratio
-        number = self._number_of(name)
-        if number is not None and not number.denominator >> LIMIT:
-            shape = self._shape(name)
-            over = self.scope.add_constant("number", np.full(shape, number.numerator, np.int64))
-            return Ratio(over, number.denominator)
-        if node is None or node.op not in (*_JOINS, "Mul", "Div"):
-            whole = self._whole(name)
+        data = self._constant(name)
+        if data is not None:
+            return self._of_numbers(data)
+        node = self._producer(name)
+        if node is None or self.scope.graph.types[name].dtype not in _EXACT:
+            return None
+        if node.op == "Cast":
+            t = self.scope.type_of(node.inputs[0])
+            if t is None or t.value is None:  # values are traced of integers only
+                return self._ratio(node.inputs[0]) if t is not None and is_float(t.dtype) else None
+            return Ratio(self.emit("Cast", [node.inputs[0]], {"to": "i64"}), 1)
+        if node.op in ("Floor", "Ceil"):
+            found = self._ratio(node.inputs[0])
+            more = 0 if found is None or node.op == "Floor" else found.under - 1
+            whole = None if found is None else self._floor(found, more)
             return None if whole is None else Ratio(whole, 1)
-        if len(node.inputs) != 2:
+        if node.op == "Clip":
+            found = self._ratio(node.inputs[0])
+            for op, end in zip(("Max", "Min"), node.inputs[1:]):
+                found = self._joined(op, found, self._ratio(end)) if end else found
+            return found
+        if node.op in _MOVES:
+            return self._moved(node)
+        if len(node.inputs) != 2 or node.op not in (*_JOINS, "Mul", "Div"):
             return None
         a, b = node.inputs
-        if node.op in ("Mul", "Div"):
-            if node.op == "Mul" and self._number_of(a) is not None:
-                a, b = b, a
-            factor, ratio = self._number_of(b), self._ratio(a)
-            if factor is None or factor <= 0 or ratio is None:
-                return None
-            if len(self._shape(b)) > len(self._shape(ratio.over)):
-                return None  # the constant tells the rank of the result
-            return self._scaled(ratio, factor if node.op == "Mul" else 1 / factor)
-        return self._joined(node.op, self._ratio(a), self._ratio(b))
+        if node.op in _JOINS:
+            return self._joined(node.op, self._ratio(a), self._ratio(b))
+        if node.op == "Mul" and self._number_of(a) is not None:
+            a, b = b, a
+        factor, found = self._number_of(b), self._ratio(a)
+        if factor is None or factor <= 0 or found is None:
+            return None
+        if len(self._shape(b)) > len(self._shape(found.over)):
+            return None  # the constant tells the rank of the result
+        return self._scaled(found, factor if node.op == "Mul" else 1 / factor)
+
+    def _of_numbers(self, data: np.ndarray[Any, Any]) -> Ratio | None:
+        if not data.size or not is_float(from_numpy(data.dtype)) or not np.isfinite(data).all():
+            return None
+        under = Fraction(float(data.item())).denominator if data.size == 1 else 1
+        over = data.astype(np.float64) * under
+        if under >> LIMIT or np.abs(over).max() >= 1 << 32 or (over != np.floor(over)).any():
+            return None
+        return Ratio(self.scope.add_constant("number", over.astype(np.int64)), under)
+
+    def _moved(self, node: Node) -> Ratio | None:
+        """What an operator gives that moves elements."""
+        count = len(node.inputs) if node.op == "Concat" else 1
+        found = [self._ratio(i) for i in node.inputs[:count]]
+        ratios = [r for r in found if r is not None]
+        under = math.lcm(*(r.under for r in ratios))
+        if len(ratios) < count or under >> LIMIT:
+            return None
+        operands = [self._times(r.over, under // r.under) for r in ratios]
+        operands += node.inputs[count:]
+        return Ratio(self.emit(node.op, operands, dict(node.attrs)), under)
 
     def _joined(self, op: str, x: Ratio | None, y: Ratio | None) -> Ratio | None:
         """Two ratios added, subtracted or compared."""

@@ -100,12 +100,16 @@ def sized(chain, constants) -> onnx.ModelProto:
         helper.make_node("Shape", ["x"], ["shape"]),
         helper.make_node("Gather", ["shape", "first"], ["rows"]),
         helper.make_node("Cast", ["rows"], ["n"], to=TensorProto.FLOAT),
-        *(helper.make_node(op, list(inputs), [result]) for op, inputs, result in chain),
+        *(
+            helper.make_node(op, list(inputs), [result], **({"axis": 0} if op == "Concat" else {}))
+            for op, inputs, result in chain
+        ),
         helper.make_node("Cast", [chain[-1][2]], ["whole"], to=TensorProto.INT64),
         helper.make_node("Concat", ["whole", "three"], ["size"], axis=0),
         helper.make_node("Expand", ["one", "size"], ["y"]),
     ]
     numbers = {"first": np.array([0]), "three": np.array([3]), "one": np.float32(1)}
+    numbers |= {"i": np.array([0]), "j": np.array([1])}
     numbers |= {k: np.float32(v) for k, v in constants.items()}
     made = model(nodes, numbers, {"y": TensorProto.FLOAT})
     made.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3]))
@@ -136,6 +140,11 @@ CHAINS = {
         ],
         {"s": 8, "t": 2, "o": 1, "u": 3},
         lambda n: np.clip((np.ceil(n / np.float32(8)) * 8 - n) / 2, 1, 3) + 1,
+    ),
+    "joined before it is rounded": (
+        [("Mul", "nk", "a"), ("Concat", "au", "b"), ("Floor", "b", "c"), ("Slice", "cij", "d")],
+        {"k": 0.75, "u": [6]},
+        lambda n: np.floor(n * np.float32(0.75)),
     ),
     "the larger": ([("Mul", "nk", "a"), ("Max", "ao", "b")], {"k": 0.25, "o": 2.5}, None),
 }
