@@ -305,3 +305,12 @@ def test_single_rows_with_long_epilogues_stay_in_registers(rows):
         if isinstance(f, For) and any(f.var.name.startswith(f"{b}.1") for b in registers)
     }
     assert kinds == {"unroll", "vector"}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_of_which_there_are_many_at_least_leave_none_over(batch):
+    """Rows of each example of a batch: as many as its own tiles are best for."""
+    _, made = check(product(N * 197, 24, 64), {"n": batch})
+    tiles = sorted({b.shape[0] for b in made.buffers if b.scope == "register"})
+    assert tiles[0] == 1 and len(tiles) == 3  # single rows: not known not to be there
+    assert tiles[2] == tiles[1] + 1 > 8

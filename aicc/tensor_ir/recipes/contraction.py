@@ -197,11 +197,11 @@ def _adjacent(plan: Plan, buffer: str, out: str, axis: int) -> int | None:
 
 def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
     rows: int | None = 1
-    stride = None
+    stride, least = None, None
     if found.row is not None:
         v, extent = stage.axes[found.row]
         assert v is not None
-        rows = as_number(extent)
+        rows, least = as_number(extent), value_range(extent)[0]
         step = stride_in(plan.kernel, found.left, v)
         stride = step * nbytes(found.left.dtype) if isinstance(step, int) else None
     depth: int | None = 1
@@ -216,7 +216,13 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
     problem = Problem(
-        rows, as_number(columns), depth, stride, multiple, far=_far(plan, stage, found)
+        rows,
+        as_number(columns),
+        depth,
+        stride,
+        multiple,
+        far=_far(plan, stage, found),
+        least=max(1, least or 1),
     )
     return choose_tile(plan.target, dtype, problem)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from aicc.symbolic import Size, sym
+from aicc.symbolic import Size, sym, value_range
 from aicc.tensor_ir.recipes.machine import Machine
 
 LATENCY = 4.0
@@ -68,7 +68,8 @@ class Problem:
     row_stride: bytes between rows of the left operand. column_multiple: the tile's columns have to
     divide it (groups that must not be mixed). right_stride: bytes between rows of the right operand
     where it is read in place; 0: it is packed. far: the right operand is too large to be in a cache
-    near the core when the product starts.
+    near the core when the product starts. least: rows that there are at least, where only a run
+    knows how many.
     """
 
     rows: int | None
@@ -78,6 +79,7 @@ class Problem:
     column_multiple: int | None = None
     right_stride: int = 0
     far: bool = False
+    least: int = 1
 
 
 def step_cycles(rows: int, vectors: int, stream: float) -> float:
@@ -138,7 +140,9 @@ def row_sizes(tile: Tile, extent: Size, even: bool = True) -> tuple[tuple[int, s
     if not even:
         return (rows, "peel"), (1, "exact")
 
-    left_over = [(few, "peel") for few in _left_over(tile)]
+    least = value_range(extent)[0]
+    enough = least is not None and least >= rows * fewer  # to leave none over
+    left_over = [(few, "peel") for few in (() if enough else _left_over(tile))]
     return (rows, "even"), (fewer, "peel"), *left_over, (1, "exact")
 
 
@@ -226,8 +230,10 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
 
     if problem.rows is not None:
         return panels * each(problem.rows, row_sizes(tile, problem.rows))
-    sizes = row_sizes(tile, sym("rows"))
-    return panels * sum(each(n, sizes) for n in NOMINAL_ROWS) / len(NOMINAL_ROWS)
+    sizes = row_sizes(tile, sym("rows", problem.least))
+    several = problem.least, 2 * problem.least, 4 * problem.least
+    counts = NOMINAL_ROWS if problem.least < NOMINAL_ROWS[0] else several
+    return panels * sum(each(n, sizes) for n in counts) / len(counts)
 
 
 def _levels(machine: Machine) -> tuple[tuple[float, int, float], ...]:
