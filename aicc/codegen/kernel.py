@@ -361,8 +361,7 @@ class KernelFunction(Reductions):
     def _parallel(self, s: For) -> None:
         """Hands the iterations to the pool: the body moves to a function of its own."""
         name = f"{self.kernel.name}.{self.fn.fresh('parallel')}"
-        shared = [b for b in self.kernel.buffers if b.name in self.pointers]
-        args, status, lo, hi, may_fail = self._loop_function(name, s, shared, "")
+        args, status, lo, hi, may_fail = self._loop_function(name, s, "")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         pool, grain = self._sharing(s)
         self.fn.call(
@@ -381,9 +380,7 @@ class KernelFunction(Reductions):
 
     def _apart(self, s: For) -> None:
         name = f"{self.kernel.name}.apart{len(self.fn.module.functions)}"
-        inside = used([s])
-        shared = [b for b in self.kernel.buffers if b.name in self.pointers and b.name in inside]
-        args, _, lo, hi, _ = self._loop_function(name, s, shared, "noinline")
+        args, _, lo, hi, _ = self._loop_function(name, s, "noinline")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         self.fn.emit(f"call void {symbol(name)}(ptr {args}, i64 0, i64 {count})")
 
@@ -400,12 +397,13 @@ class KernelFunction(Reductions):
         short = self.fn.value(f"icmp slt i64 {self.size(cycles)}, {SHARED_CYCLES}")
         return self.fn.value(f"select i1 {short}, ptr null, ptr %pool"), self.size(grain)
 
-    def _loop_function(
-        self, name: str, s: For, shared: list[Buffer], traits: str
-    ) -> tuple[str, str, str, str, bool]:
-        """Writes a function of a loop's iterations, `void name(ptr args, i64 begin, i64 end)`, with
-        the buffers that it shares with this one. Its arguments, where it leaves the number of a
-        failed check, the loop's bounds, and whether it may leave a number that is not 0."""
+    def _loop_function(self, name: str, s: For, traits: str) -> tuple[str, str, str, str, bool]:
+        """Writes a function of a loop's iterations, `void name(ptr args, i64 begin, i64 end)`. Its
+        arguments, where it leaves the number of a failed check, the loop's bounds, and whether it
+        may leave a number that is not 0."""
+        # A buffer whose address goes elsewhere stays in memory: only what the loop uses does.
+        inside = used([s])
+        shared = [b for b in self.kernel.buffers if b.name in self.pointers and b.name in inside]
         values = [("ptr", self.pointers[b.name]) for b in shared]
         known = list(self.variables)  # sizes, and the loops around
         values += [("i64", self.variables[v]) for v in known]

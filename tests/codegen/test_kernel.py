@@ -416,6 +416,31 @@ def test_buffers_of_threads_on_stack_and_heap(threads: int, target: Target) -> N
         check(scratch("stack", extent), target, {"n": 5, "m": 33}, threads=threads)
 
 
+def test_a_parallel_loop_is_told_of_the_buffers_that_it_uses() -> None:
+    """Sums of another loop whose address went elsewhere would stay in memory."""
+    text = """
+kernel @k()
+  in x: f32[64, 16]
+  out y: f32[64, 16]
+  out z: f32[16]
+  temp t: f32[64, 16]
+  register sum: f32[16]
+  parallel i in 0..64:
+    for j in 0..16: t[i, j] = x[i, j] * 2.0
+  for j_1 in 0..16: sum[j_1] = 0.0
+  for k in 0..64:
+    vector j_2 in 0..16: sum[j_2] += t[k, j_2]
+  for j_3 in 0..16: z[j_3] = sum[j_3]
+  for i_1 in 0..64:
+    for j_4 in 0..16: y[i_1, j_4] = t[i_1, j_4]
+"""
+    made = lower_kernel(parse_kernel(text), HOST)
+    (sums,) = re.findall(r"(%\w+) = alloca \[16 x float\]", made)
+    (shared,) = re.findall(r"(%\w+) = alloca \[1024 x float\]", made)
+    assert f"store ptr {shared}," in made and f"store ptr {sums}," not in made
+    check(parse_kernel(text), HOST, threads=3)
+
+
 def test_many_buffers_do_not_overflow_the_stack() -> None:
     lines = ["kernel @k()", "  out y: f32[8]"]
     lines += [f"  temp t{n}: f32[100000]" for n in range(60)]

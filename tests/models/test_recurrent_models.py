@@ -102,6 +102,21 @@ def test_against_onnxruntime(
             assert np.array_equal(a, b)  # bit for bit, whatever the number of threads
 
 
+@pytest.mark.parametrize("batch", [2, 5, 13, 32])
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_batches_that_are_known(op: str, batch: int) -> None:
+    """Tiles of as many rows as suit the batch, without a rest that goes row by row."""
+    model = network(op, 40, "bidirectional")
+    x = np.random.default_rng(3).normal(size=(batch, 4, FEATURES)).astype(np.float32)
+    expected = session(model).run(None, {"x": x})
+    pinned = {"batch": batch, "seq": 4}
+    kernels = aicc.compile(model, dims=pinned, stop_after="plan").kernels
+    sums = [b for k in kernels.values() for b in k.buffers if b.scope == "register"]
+    assert sums and all(b.shape[0] > 1 for b in sums if len(b.shape) == 3)
+    for a, e in zip(aicc.compile(model, dims=pinned, threads=1)(x), expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
+
+
 def test_a_length_beyond_the_steps_ends_the_run() -> None:
     compiled = aicc.compile(network("GRU", 8, lengths=True), threads=1)
     feed = {"x": np.zeros((2, 3, FEATURES), np.float32), "lengths": np.array([3, 4], np.int32)}

@@ -10,22 +10,25 @@
 A product inside reads states of the iteration before, [rows, k], and weights [k, G, columns] with G
 sums (gates) for each column. A panel has all gates of its columns, so that what follows the product
 needs no other panel; its weights, packed, are one contiguous piece of memory that all rows read
-while it is in the cache. Rows are taken four at a time, what is left two at a time, then alone: a
-single row is the matrix-vector product that runs at the speed of the memory that holds the weights.
-Where no outer loop is shared out between threads, panels are, in each iteration anew.
+while it is in the cache. Rows are taken as many at a time as other products take them
+(`recipes.tiles`); a single row is the matrix-vector product that runs at the speed of
+the memory that holds the weights. Where no outer loop is shared out between threads, panels are, in
+each iteration anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Sym, divides, symbols
+from aicc.symbolic import Size, Sym, divides, product, symbols
 from aicc.tensor_ir.analysis import Stage, reads, stages, writes
 from aicc.tensor_ir.ir import For, Kernel, Load, Stmt
-from aicc.tensor_ir.recipes.common import parallelise, stride_in, vector_loop
+from aicc.tensor_ir.recipes.common import as_number, parallelise, stride_in, vector_loop
 from aicc.tensor_ir.recipes.contraction import product_of
 from aicc.tensor_ir.recipes.plan import Plan
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, fits, row_sizes, tile_cost, whole_tiles
 from aicc.tensor_ir.schedule import DecomposeReduction, Parallel, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
@@ -35,8 +38,8 @@ from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 CHAINS = 8
 """Independent sums of a tile of one row: what hides the latency of a multiply-add."""
-ROWS = (4, 2, 1)
-"""Rows of a tile: the first that are left, again and again."""
+ROWS = 12
+"""Rows of a tile, at most."""
 UNROLLED = 64
 """Multiply-adds in the innermost unrolled block, about."""
 SHARED_WORK = 100_000
@@ -65,16 +68,16 @@ def recurrence(plan: Plan) -> None:
     for name in loops:
         inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
         found = [p for s in inner.stages() if (p := _product(s)) is not None]
-        for product in found:
-            product.choose(inner)
-            _pack(plan, product)
+        for p in found:
+            p.choose(inner)
+            _pack(plan, p)
         inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
         products = {p.buffer for p in found}
         others = tuple(s for s in inner.kernel.body if not products & {*reads(s), *writes(s)})
         panels: list[str] = []
-        for product in found:
-            panel = _Cell(inner, product).run()
-            if product.work >= SHARED_WORK:
+        for p in found:
+            panel = _scheduled(inner, p)
+            if p.work >= SHARED_WORK:
                 panels.append(panel)
         for nest in innermost(others):
             vectorise_run(inner, nest)
@@ -109,7 +112,7 @@ class _Product:
     sums: int
     vectors: int = 1
     lanes: int = 1
-    registers: int = 16
+    tile: Tile = field(default_factory=lambda: Tile(1, 1, 1))
 
     @property
     def buffer(self) -> str:
@@ -123,29 +126,51 @@ class _Product:
             total *= extent if isinstance(extent, int) else 1
         return total
 
+    @property
+    def rows(self) -> Size:
+        """How many rows there are."""
+        return 1 if self.row is None else self.stage.axes[self.row][1]
+
     def choose(self, plan: Plan) -> None:
-        """Picks the width of a panel."""
-        lanes = plan.target.lanes(plan.kernel.buffer(self.buffer).dtype)
-        columns = self.stage.axes[self.column][1]
-        vectors = max(1, CHAINS // self.sums)
-        if isinstance(columns, int):
-            vectors = min(vectors, -(-columns // lanes))
-        self.vectors, self.lanes = vectors, lanes
-        self.registers = plan.target.vector_registers
+        """Picks the width of a panel, and the rows and columns of the tiles in it."""
+        machine, columns = plan.target, as_number(self.stage.axes[self.column][1])
+        lanes = self.lanes = machine.lanes(plan.kernel.buffer(self.buffer).dtype)
+        most = max(1, CHAINS // self.sums)
+        if columns is not None:
+            most = min(most, -(-columns // lanes))
+        rows, depth = as_number(self.rows), as_number(product(e for _, e in self.stage.reduce))
+        step = None
+        if self.row is not None:
+            v = self.stage.axes[self.row][0]
+            step = None if v is None else stride_in(plan.kernel, self.left, v)
+        size = nbytes(self.right.dtype)
+        weights = None if columns is None or depth is None else columns * depth * self.sums * size
+        problem = Problem(
+            rows,
+            None if columns is None else columns * self.sums,
+            depth,
+            step * size if isinstance(step, int) else None,
+            far=weights is not None and weights > machine.l2,
+        )
+        tiles = [
+            tile
+            for vectors in range(1, most + 1)
+            for count in range(2, ROWS + 1)
+            # Single rows, of which there may be some where only a run counts, take whole panels.
+            if (count <= rows if rows is not None else most % vectors == 0)
+            and fits(machine, count, self.sums * vectors, False)
+            and (rows is None or whole_tiles(count, rows))
+            and (tile := Tile(count, self.sums * vectors, lanes))
+        ]
+        self.tile = Tile(1, self.sums * most, lanes)
+        if tiles:
+            self.tile = min(tiles, key=lambda t: tile_cost(machine, t, problem))
+        self.vectors = most if rows is None else self.tile.vectors // self.sums
 
     @property
     def columns(self) -> int:
         """Columns of a panel."""
         return self.lanes * self.vectors
-
-    def tile_vectors(self, rows: int) -> int | None:
-        """How many vectors of a panel a tile of so many rows takes at once, so that its sums, a
-        vector of weights and the rows' factors fit the registers; None where not even one does."""
-        for vectors in range(self.vectors, 0, -1):
-            needed = rows * self.sums * vectors + rows + 1
-            if self.vectors % vectors == 0 and needed < self.registers:
-                return vectors
-        return None
 
 
 def _product(stage: Stage) -> _Product | None:
@@ -203,11 +228,22 @@ def _pack(plan: Plan, p: _Product) -> None:
     plan.do(Pack(b.name, " ".join(words)))
 
 
-class _Cell:
-    """One product and the nest that reads it, inside one iteration."""
+def _scheduled(plan: Plan, p: _Product) -> str:
+    """Schedules a product; the name of the loop over panels."""
+    kernel, steps = plan.kernel, len(plan.steps)
+    try:
+        return _Cell(plan, p).run()
+    except ScheduleError:
+        plan.kernel = kernel
+        del plan.steps[steps:]
+        return _Cell(plan, p, even=False).run()
 
-    def __init__(self, plan: Plan, product: _Product) -> None:
-        self.plan, self.p = plan, product
+
+class _Cell:
+    """One product and the nest that reads it, inside one iteration. even: see `row_sizes`."""
+
+    def __init__(self, plan: Plan, product: _Product, even: bool = True) -> None:
+        self.plan, self.p, self.even = plan, product, even
 
     def run(self) -> str:
         """The name of the loop over panels, whose iterations may run at the same time."""
@@ -225,21 +261,16 @@ class _Cell:
             self._compute(staged, panel, "", inside, 1)
             return panel
         plan.do(Reorder((panel, row, inside)))
-        for rows in ROWS:
-            if p.tile_vectors(rows) is None and rows > 1:
-                continue
-            extent = plan.loop(row).extent
-            if isinstance(extent, int):
-                rows = min(rows, extent)
+        for rows, tail in row_sizes(p.tile, plan.loop(row).extent, self.even):
+            if not plan.has_loop(row):
+                break
             if rows == 1:
                 self._compute(staged, row, "", inside, 1)
-                return panel
-            plan.do(Split(row, rows, "exact" if divides(rows, extent) else "peel"))
+                break
+            plan.do(Split(row, rows, tail))
             if plan.has_loop(f"{row}.o"):
                 self._compute(staged, f"{row}.o", f"{row}.i", inside, rows)
             row, inside = f"{row}.t", f"{inside}.t"
-            if not plan.has_loop(row):
-                return panel
         return panel
 
     def _reader(self) -> For:
@@ -270,7 +301,7 @@ class _Cell:
         """Computes the product of a tile in registers inside the loop `at`, and leaves it in memory
         for the nest that goes over the tile's rows and columns."""
         plan, p = self.plan, self.p
-        vectors = p.tile_vectors(rows) or 1
+        vectors = p.vectors if rows == 1 else p.tile.vectors // p.sums
         if vectors < p.vectors:
             plan.do(Split(column, p.lanes * vectors))
             at, column = f"{column}.o", f"{column}.i"
@@ -297,8 +328,7 @@ class _Cell:
         vector_loop(plan, column, p.lanes)
 
     def _tile(self, buffer: str, suffix: str, vectors: int, depth: list[str]) -> None:
-        """Reduction, gates, vectors, rows, lanes: each vector of weights is loaded once and used
-        for all rows."""
+        """Reduction, rows, gates, vectors, lanes: weights stay in registers for all rows."""
         plan, p = self.plan, self.p
         gates, rows = (
             [n for a in axes if plan.has_loop(n := f"{buffer}.{a}{suffix}")]
@@ -309,8 +339,8 @@ class _Cell:
         if vectors > 1:
             plan.do(Split(lane, p.lanes))
             several, lane = [f"{lane}.o"], f"{lane}.i"
-        plan.do(Reorder((*depth, *gates, *several, *rows, lane)))
-        for n in (*gates, *several, *rows):
+        plan.do(Reorder((*depth, *rows, *gates, *several, lane)))
+        for n in (*rows, *gates, *several):
             plan.do(Unroll(n))
         plan.do(Vectorize(lane))
 

@@ -109,7 +109,7 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
         if multiple is not None and multiple % (vectors * lanes):
             continue
         for r in range(1, most + 1):
-            if not _fits(machine, r, vectors, masked):
+            if not fits(machine, r, vectors, masked):
                 break
             if problem.rows is not None and r > problem.rows:
                 break
@@ -183,7 +183,7 @@ def whole_tiles(rows: int, extent: int) -> int:
     return max(0, groups - (groups * rows - extent))
 
 
-def _fits(machine: Machine, rows: int, vectors: int, masked: bool) -> bool:
+def fits(machine: Machine, rows: int, vectors: int, masked: bool) -> bool:
     """True where accumulators, right operand and broadcast fit the registers; without a fused
     multiply-add a product needs one more, and so do `masked` columns where masks are vectors. A
     single row multiplies straight from memory. A few are left over: LLVM loads operands of the next
