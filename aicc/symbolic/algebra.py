@@ -247,6 +247,7 @@ def floordiv(num: Size, den: Size) -> Size:
     return lo if lo is not None and lo == hi else quotient
 
 
+@lru_cache(maxsize=4096)
 def _floordiv_const(num: Dim, den: int) -> Size:
     whole: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}

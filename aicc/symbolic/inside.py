@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from aicc.symbolic.algebra import (
@@ -195,6 +196,7 @@ def gcd_of(s: Size) -> int:
     return math.gcd(s.const, *(c for _, c in s.terms))
 
 
+@lru_cache(maxsize=4096)
 def recombine(s: Size) -> Size:
     """`c*a*(x//a) + c*(y%a)` joined to `c*x` where x and y differ by a multiple of a, wherever it
     occurs: undoes the split of an index that addresses a dense array."""

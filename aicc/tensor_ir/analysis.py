@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aicc.symbolic import (
     Atom,
@@ -67,6 +68,13 @@ class Stage:
 
 def stage_of(kernel: Kernel, buffer: str) -> Stage | None:
     """The one canonical nest that computes `buffer` from others; None where there is no such."""
+    known: dict[str, Stage | None] = remembered(kernel, "_stage_of", lambda k: {})
+    if buffer not in known:
+        known[buffer] = _stage_of(kernel, buffer)
+    return known[buffer]
+
+
+def _stage_of(kernel: Kernel, buffer: str) -> Stage | None:
     found: Stage | None = None
     for position, s in enumerate(kernel.body):
         if buffer in writes(s):
@@ -80,9 +88,13 @@ def stage_of(kernel: Kernel, buffer: str) -> Stage | None:
 
 def stages(kernel: Kernel) -> list[Stage]:
     """The stages of a kernel in order; nests in other forms are left out."""
+    return list(remembered(kernel, "_stages", _stages))
+
+
+def _stages(kernel: Kernel) -> tuple[Stage, ...]:
     names = dict.fromkeys(b for s in kernel.body for b in writes(s))
     made = [stage_of(kernel, b) for b in names]
-    return sorted((s for s in made if s is not None), key=lambda s: s.position)
+    return tuple(sorted((s for s in made if s is not None), key=lambda s: s.position))
 
 
 def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
@@ -160,10 +172,17 @@ def bound_variables(body: Iterable[Stmt]) -> dict[Sym, For]:
 
 def find_loop(kernel: Kernel, name: str) -> For | None:
     """The first loop whose variable has a name."""
-    for s in walk_stmts(kernel.body):
-        if isinstance(s, For) and s.var.name == name:
-            return s
-    return None
+
+    def search(body: Sequence[Stmt]) -> For | None:
+        for s in body:
+            if isinstance(s, For) and s.var.name == name:
+                return s
+            found = search(children(s))
+            if found is not None:
+                return found
+        return None
+
+    return search(kernel.body)
 
 
 def enclosing(kernel: Kernel, target: Stmt) -> list[Stmt]:
@@ -294,6 +313,7 @@ def _while_running(
     return None
 
 
+@lru_cache(maxsize=4096)
 def _never_negative(s: Size, cases: int) -> bool:
     """True where `s >= 0` is provable, with so many distinctions of cases at most."""
     for x in (y for t in _at_least(s) for y in (t, *_at_least(_remainders(t)))):
@@ -363,6 +383,7 @@ def _at_least(s: Size) -> Iterator[Size]:
                     yield add(rest, mul(_remainders(num) // a.den, c))
 
 
+@lru_cache(maxsize=4096)
 def _remainders(s: Size) -> Size:
     """`c*d*(x // d)` as `c*x - c*(x % d)`, whose range is known better. Where only a part of the
     divisor is in the factor, or x // e is there too, x is the quotient by the other part:

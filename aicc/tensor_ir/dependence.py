@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aicc.symbolic import (
+    Atom,
     Dim,
     Mod,
     Size,
@@ -323,7 +324,7 @@ def _parts(s: Size, moving: Ranges) -> tuple[Size, dict[Size, list[Size]]] | Non
     fixed: Size = s.const
     parts: dict[Size, list[Size]] = {}
     for monomial, c in s.terms:
-        moves = [a for a in monomial if _moves(Dim((((a,), 1),), 0), moving)]
+        moves = [a for a in monomial if _moves(a, moving)]
         rest = tuple(a for a in monomial if a not in moves)
         cofactor: Size = Dim(((rest, c),), 0) if rest else c
         if not moves:
@@ -335,8 +336,11 @@ def _parts(s: Size, moving: Ranges) -> tuple[Size, dict[Size, list[Size]]] | Non
     return fixed, parts
 
 
-def _moves(s: Size, moving: Ranges) -> bool:
-    return bool(opaques(s)) or any(v in moving for v in symbols(s))
+def _moves(a: Atom, moving: Ranges) -> bool:
+    if isinstance(a, Sym):
+        return a in moving
+    s = Dim((((a,), 1),), 0)
+    return bool(opaques(s)) or not moving.keys().isdisjoint(symbols(s))
 
 
 def _ends(parts: list[Size], inside: Ranges) -> tuple[Size, Size] | None:

@@ -339,7 +339,10 @@ class Buffer:
 
     def strides(self) -> tuple[Size, ...]:
         """Elements from one index to the next along each axis."""
-        return self.pitch or row_major(self.shape)
+        found: tuple[Size, ...] | None = self.__dict__.get("_strides")
+        if found is None:
+            found = self.__dict__["_strides"] = self.pitch or row_major(self.shape)
+        return found
 
     def with_pitch(self, strides: Sequence[Size]) -> Buffer:
         """The buffer with these strides, in the one form that they are written in."""

@@ -39,12 +39,16 @@ def expr_sizes(e: Expr) -> tuple[Size, ...]:
     return ()
 
 
-def walk_expr(e: Expr) -> list[Expr]:
+def walk_expr(e: Expr) -> tuple[Expr, ...]:
     """`e` and all expressions inside it, also those inside opaque indices, each once, parents
     first.
 
     Expressions share parts: a walk that visited a part once per use would take exponential time.
     """
+    return remembered(e, "_inside", _walk_expr)
+
+
+def _walk_expr(e: Expr) -> tuple[Expr, ...]:
     found: dict[Expr, None] = {}
 
     def visit(x: Expr) -> None:
@@ -60,7 +64,7 @@ def walk_expr(e: Expr) -> list[Expr]:
                     visit(payload)
 
     visit(e)
-    return list(found)
+    return tuple(found)
 
 
 ExprMap = Callable[[Expr], Expr | None]
@@ -128,10 +132,16 @@ def children(s: Stmt) -> tuple[Stmt, ...]:
 def walk_stmts(body: tuple[Stmt, ...]) -> list[Stmt]:
     """Every statement, parents first, in program order."""
     found: list[Stmt] = []
+    _walk_stmts(body, found)
+    return found
+
+
+def _walk_stmts(body: tuple[Stmt, ...], found: list[Stmt]) -> None:
     for s in body:
         found.append(s)
-        found.extend(walk_stmts(children(s)))
-    return found
+        inside = children(s)
+        if inside:
+            _walk_stmts(inside, found)
 
 
 def map_body(body: tuple[Stmt, ...], fn: Callable[[Stmt], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
@@ -140,11 +150,15 @@ def map_body(body: tuple[Stmt, ...], fn: Callable[[Stmt], tuple[Stmt, ...]]) -> 
     for s in body:
         if isinstance(s, For | While):
             inner = map_body(s.body, fn)
-            s = s if inner == s.body else replace(s, body=inner)
+            if inner != s.body:
+                if isinstance(s, For):
+                    s = For(s.var, s.lo, s.hi, s.kind, inner)
+                else:
+                    s = While(s.cond, inner)
         elif isinstance(s, If):
             then, orelse = map_body(s.then, fn), map_body(s.orelse, fn)
             if then != s.then or orelse != s.orelse:
-                s = replace(s, then=then, orelse=orelse)
+                s = If(s.cond, then, orelse)
         out.extend(fn(s))
     return tuple(out)
 
@@ -158,18 +172,22 @@ def map_exprs(
     memo: dict[Expr, Expr] = {}
 
     def one(s: Stmt) -> tuple[Stmt, ...]:
+        # What does not change stays as it is, with what is remembered of it.
         if isinstance(s, Store | Reduce):
-            return (
-                replace(
-                    s,
-                    indices=tuple(map_size(i, fn, size) for i in s.indices),
-                    value=map_expr(s.value, fn, size, memo),
-                ),
-            )
+            indices = tuple([map_size(i, fn, size) for i in s.indices])
+            value = map_expr(s.value, fn, size, memo)
+            if value is s.value and indices == s.indices:
+                return (s,)
+            if isinstance(s, Store):
+                return (Store(s.buffer, indices, value),)
+            return (Reduce(s.buffer, indices, s.op, value),)
         if isinstance(s, For):
-            return (replace(s, lo=map_size(s.lo, fn, size), hi=map_size(s.hi, fn, size)),)
+            lo, hi = map_size(s.lo, fn, size), map_size(s.hi, fn, size)
+            same = lo == s.lo and hi == s.hi
+            return (s if same else For(s.var, lo, hi, s.kind, s.body),)
         if isinstance(s, If | While | Check):
-            return (replace(s, cond=map_expr(s.cond, fn, size, memo)),)
+            cond = map_expr(s.cond, fn, size, memo)
+            return (s if cond is s.cond else replace(s, cond=cond),)
         return (s,)
 
     return map_body(body, one)

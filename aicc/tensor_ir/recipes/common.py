@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
@@ -140,8 +141,13 @@ def own_axes(plan: Plan, out: str, buffer: str) -> list[Sym | None]:
 
 def offset_of(kernel: Kernel, load: Load) -> Size:
     """The row-major offset that a load reads at."""
+    return _offset(load.indices, kernel.buffer(load.buffer).strides())
+
+
+@lru_cache(maxsize=4096)
+def _offset(indices: tuple[Size, ...], strides: tuple[Size, ...]) -> Size:
     total: Size = 0
-    for i, s in zip(load.indices, kernel.buffer(load.buffer).strides(), strict=True):
+    for i, s in zip(indices, strides, strict=True):
         total = total + i * s
     return recombine(total)
 
