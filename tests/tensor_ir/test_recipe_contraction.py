@@ -313,4 +313,16 @@ def test_rows_of_which_there_are_many_at_least_leave_none_over(batch):
     _, made = check(product(N * 197, 24, 64), {"n": batch})
     tiles = sorted({b.shape[0] for b in made.buffers if b.scope == "register"})
     assert tiles[0] == 1 and len(tiles) == 3  # single rows: not known not to be there
-    assert tiles[2] == tiles[1] + 1 > 8
+    assert tiles[2] == tiles[1] + 1 > 4
+
+
+@pytest.mark.parametrize("batch", [N, 2], ids=str)
+def test_channels_and_pixels_that_are_one_index_are_several_loops(batch):
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (batch, 3, 5, 16)), b.constant("w", "f32", (240, 32))
+    turned = b.compute((batch, 16, 3, 5), lambda n, c, i, j: x[n, i, j, c])
+    flat = b.compute((batch, 240), lambda n, k: turned[n, k // 15, k // 5 % 3, k % 5])
+    b.mark_output(b.reduce((batch, 32), (240,), lambda n, o, k: flat[n, k] * w[k, o]))
+    _, made = check(b.build(), {"n": 2})
+    read = str(made).split("x[")[1].split("*w[")[0]
+    assert "//" not in read and "%" not in read

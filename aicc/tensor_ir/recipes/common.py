@@ -249,13 +249,21 @@ def divisors(index: Size, v: Sym) -> set[int]:
 
 
 def split_depth(plan: Plan, buffer: str) -> None:
-    """Splits a reduction that reads at quotients and remainders of its index (joined heads), so
-    that every load is linear in the loops."""
-    for v, extent in plan.stage(buffer).reduce:
-        loads = [x for x in walk_expr(plan.stage(buffer).value) if isinstance(x, Load)]
+    """Splits a reduction that reads at quotients and remainders of its index (joined heads, or
+    channels and pixels), so that every load is linear in the loops."""
+    left = [v for v, _ in plan.stage(buffer).reduce]
+    while left:
+        v = left.pop()
+        stage = plan.stage(buffer)
+        loads = [x for x in walk_expr(stage.value) if isinstance(x, Load)]
         factors = {d for x in loads for i in x.indices for d in divisors(i, v)}
-        if len(factors) == 1 and divides(min(factors), extent):
-            plan.attempt(Split(v.name, min(factors)))
+        extent = dict(stage.reduce)[v]
+        least = min(factors, default=0)
+        if least and all(divides(least, n) for n in (extent, *factors)):
+            if not plan.attempt(Split(v.name, least)):
+                continue
+            # What is left of the others divides the quotient.
+            left += [w for w, _ in plan.stage(buffer).reduce if w.name == f"{v.name}.o"]
 
 
 def _loops_in(kernel: Kernel, index: Size) -> frozenset[Sym]:
