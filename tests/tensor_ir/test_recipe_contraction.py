@@ -9,7 +9,7 @@ from recipe_check import TARGET, check
 
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import For, Index, as_expr, call, select
+from aicc.tensor_ir.ir import For, Index, as_expr, as_index, call, cast, select
 from aicc.tensor_ir.recipes.tiles import (
     Problem,
     Tile,
@@ -242,6 +242,27 @@ def transposed(batch, time):
     y = b.reduce((time, batch, 48), (32,), lambda i, n, o, c: t[i, n, c] * w[c, o])
     b.mark_output(y)
     return b.build()
+
+
+@pytest.mark.parametrize("length", [1, 5, 40])
+def test_positions_that_a_copy_picks_its_elements_by_are_computed_once(length):
+    """A convolution of rows that were made longer by a factor that no whole number tells."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (2, 16, N))
+    w = b.constant("w", "f32", (3, 16, 3))
+    long = N * 5 // 2
+    near = b.compute((long,), lambda i: cast(cast(Index(i), "f32") / 2.5, "i32"), "i32")
+    tall = b.compute((2, 16, long), lambda n, c, i: x[n, c, as_index(near[i], 0, None)])
+
+    def inside(n, c, i):
+        low, high = call("ge", as_expr(i), 1), call("lt", as_expr(i), as_expr(long) + 1)
+        return select(call("and", low, high), tall[n, c, i - 1], 0.0)
+
+    p = b.compute((2, 16, long + 2), inside)
+    y = b.reduce((2, 3, long), (3, 16), lambda n, f, i, k, c: p[n, c, i + k] * w[f, c, k])
+    b.mark_output(y)
+    steps, made = check(b.build(), {"n": length})
+    assert "register" in steps and made.buffer(near.name).scope == "temp"
 
 
 @pytest.mark.parametrize("batch, time", [(1, 20), (3, 17), (9, 2)])

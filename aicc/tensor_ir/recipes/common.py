@@ -437,6 +437,23 @@ def parallelise(plan: Plan, *fusable: str) -> None:
     plan.attempt(Parallel(name))
 
 
+def overlapping(plan: Plan, stage: Stage, left: Load, row: int | None, rows: int) -> frozenset[int]:
+    """The reduction loops whose steps read of `left` what other rows of a tile read: rows are
+    neighbours along the axis `row`."""
+    v = None if row is None else stage.axes[row][0]
+    if v is None:
+        return frozenset()
+    apart = stride_in(plan.kernel, left, v)
+    found: set[int] = set()
+    for n, (k, extent) in enumerate(stage.reduce):
+        step = stride_in(plan.kernel, left, k)
+        if isinstance(extent, int) and isinstance(step, int) and isinstance(apart, int) and apart:
+            moves = (divmod(m * step, apart) for m in range(1, min(extent, rows * apart)))
+            if step and any(rest == 0 and 0 < by < rows for by, rest in moves):
+                found.add(n)
+    return frozenset(found)
+
+
 def lanes_of(plan: Plan, stage: Stage) -> int:
     """Lanes of the widest element type of which a stage handles neighbours: every vector fits a
     register."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from aicc.dtypes import nbytes
+from aicc.dtypes import INTEGERS, nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, product, symbols, value_range
 from aicc.tensor_ir.analysis import Stage, stage_of
@@ -30,6 +30,7 @@ from aicc.tensor_ir.recipes.common import (
     is_movement,
     nominal,
     order_copy,
+    overlapping,
     own_axes,
     parallelise,
     split_depth,
@@ -296,7 +297,7 @@ class Tiling:
     def run(self) -> None:
         plan, tile = self.plan, self.tile
         stage = plan.stage(self.buffer)
-        self.overlapping = _overlapping(plan, stage, self.roles, tile.rows)
+        self.overlapping = overlapping(plan, stage, self.roles.left, self.roles.row, tile.rows)
         n_extent = stage.axes[self.roles.column][1]
         m_extent: Size = 1 if self.roles.row is None else stage.axes[self.roles.row][1]
         plan.do(PadAxis(self.buffer, self.roles.column, tile.columns))
@@ -468,38 +469,22 @@ class Tiling:
 
     def _often(self, copy: Stage, around: list[str]) -> bool:
         """True for a copy that stays in L2 as a whole, and that the loops `around` its rows would
-        compute anew for each phase or panel of columns."""
+        compute anew for each phase or panel of columns; and for positions that others copy from."""
         plan = self.plan
+        if (dtype := plan.kernel.buffer(copy.buffer).dtype) in INTEGERS and len(copy.axes) == 1:
+            return True
         size = as_number(product(e for _, e in copy.axes))
         again = as_number(product(plan.loop(n).extent for n in around if n not in self.row_axes))
         if size is None or again is None or not self.row_axes:
             return False
-        small = size * nbytes(plan.kernel.buffer(copy.buffer).dtype) <= plan.target.l2 // 2
-        return small and again >= OFTEN
+        return size * nbytes(dtype) <= plan.target.l2 // 2 and again >= OFTEN
 
     def _copy_panels(self, leading: list[str]) -> None:
         plan = self.plan
         assert self.copy is not None
         panel = next(n for n in leading if n.endswith(".o"))
         plan.do(ComputeAt(self.copy, panel, "stack"))
-        name = plan.newest_buffer()
-        copy_loops(plan, name, self.tile.lanes)
-
-
-def _overlapping(plan: Plan, stage: Stage, found: Roles, rows: int) -> frozenset[int]:
-    if found.row is None:
-        return frozenset()
-    v, _ = stage.axes[found.row]
-    assert v is not None
-    apart = stride_in(plan.kernel, found.left, v)
-    found_: set[int] = set()
-    for n, (k, extent) in enumerate(stage.reduce):
-        step = stride_in(plan.kernel, found.left, k)
-        if isinstance(extent, int) and isinstance(step, int) and isinstance(apart, int) and apart:
-            moves = (divmod(m * step, apart) for m in range(1, min(extent, rows * apart)))
-            if step and any(rest == 0 and 0 < by < rows for by, rest in moves):
-                found_.add(n)
-    return frozenset(found_)
+        copy_loops(plan, plan.newest_buffer(), self.tile.lanes)
 
 
 def _exact(extent: Size, tile: Tile) -> bool:
