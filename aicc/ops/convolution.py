@@ -10,7 +10,7 @@ import numpy as np
 
 from aicc.graph_ir.types import TensorType
 from aicc.ops.contraction import wide
-from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator, operator
 from aicc.ops.samples import sample
 from aicc.ops.sizes import accumulator, agree, check_agree
 from aicc.ops.windows import (
@@ -59,6 +59,41 @@ class Sums:
 
     value: Callable[[Sequence[Size]], Expr]
     flat: Tensor | None
+
+
+@dataclass(frozen=True)
+class Met:
+    """The taps first..last of a window's axis, with the padding and the stride for these."""
+
+    first: int
+    last: int
+    begin: Size
+    end: Size
+    stride: int
+
+    @staticmethod
+    def all(w: Windows, n: int) -> Met:
+        return Met(0, w.kernel[n], w.begins[n], w.ends[n], w.strides[n])
+
+
+def met(w: Windows, n: int) -> Met | None:
+    """The taps along axis `n` that meet data in some window, where others do not."""
+    size, begin, end, output = w.sizes[n], w.begins[n], w.ends[n], w.outputs[n]
+    numbers = [v for v in (size, begin, end, output) if isinstance(v, int)]
+    if len(numbers) < 4:
+        return None
+    size, begin, end, output = numbers
+    kernel, stride, step = w.kernel[n], w.strides[n], w.dilations[n]
+    taps = range(kernel)
+    before = [t for t in taps if (output - 1) * stride - begin + t * step < 0]
+    behind = [t for t in taps if t * step - begin >= size]
+    # A window starts inside what is left of the padding.
+    first, after = min(len(before), begin // step), min(len(behind), end // step)
+    if first + after in (0, kernel):
+        return None
+    begin, end = begin - first * step, end - after * step
+    alone = size + begin + end == (kernel - first - after - 1) * step + 1
+    return Met(first, kernel - after, begin, end, 1 if alone else stride)
 
 
 T = TypeVar("T")
@@ -173,6 +208,29 @@ class Conv(Operator):
             y = y + wide(rest[0])
         return [at.from_first(np.moveaxis(y, -1, 1)).astype(x.dtype)]
 
+    def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
+        """Weights that meet nothing but padding go, and with them the padding: of a 3x3 window on
+        data of one element, one is left."""
+        if ctx.attrs["filters_last"] or ctx.attrs["channels_last"]:
+            return None
+        _, w, _ = self._geometry(ctx, ctx.input(0).shape, ctx.input(1).shape)
+        axes = [met(w, n) for n in range(len(w.kernel))]
+        if all(a is None for a in axes):
+            return None
+        kept = [a or Met.all(w, n) for n, a in enumerate(axes)]
+        if not all(isinstance(p, int) for a in kept for p in (a.begin, a.end)):
+            return None
+        bounds = ([a.first for a in kept], [a.last for a in kept], range(2, len(kept) + 2))
+        part = g.op("Slice", inputs[1], *(g.constant(tuple(v), "i64") for v in bounds))
+        attrs = {
+            **ctx.attrs,
+            "auto_pad": "NOTSET",
+            "kernel_shape": (),
+            "strides": tuple(a.stride for a in kept),
+            "pads": (*(a.begin for a in kept), *(a.end for a in kept)),
+        }
+        return [g.op("Conv", inputs[0], part, *inputs[2:], **attrs)]
+
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         x, weights = inputs[:2]
         bias = inputs[2] if len(inputs) > 2 else None
@@ -241,6 +299,10 @@ class Conv(Operator):
             ("one_dimension", (2, 3, 9), (4, 3, 3), {"pads": (1, 0), "strides": (2,)}),
             ("three_dimensions", (1, 2, 3, 4, 5), (3, 2, 2, 2, 3), {"pads": (0, 1, 1, 1, 0, 1)}),
             ("large_kernel", (1, 1, 5, 5), (2, 1, 5, 5), {}),
+            ("beyond", (2, 2, 1, 2), (3, 2, 3, 5), {"pads": (1, 2, 1, 2), "strides": (2, 1)}),
+            ("beyond_apart", (1, 2, 4, 5), (3, 2, 3, 3), {"pads": (5,) * 4, "dilations": (5, 5)}),
+            ("beyond_before", (1, 1, 2, 3), (2, 1, 5, 3), {"pads": (4, 3, 0, 0)}),
+            ("beyond_all", (1, 1, 2, 2), (2, 1, 2, 2), {"pads": (9,) * 4, "strides": (9, 9)}),
         ):
             x, w = sample(*data), sample(*weights)
             bias = sample(weights[0])
