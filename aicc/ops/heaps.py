@@ -4,75 +4,75 @@
     for j in k-1..0: the root goes behind what is left of the heap
 
 The root is the one that comes last, so that most elements are compared once. R. W. Floyd,
-Algorithm 245: Treesort 3 (1964).
+Algorithm 245: Treesort 3 (1964). What is put in place of the root comes from the bottom and mostly
+goes back there: where items are single numbers, the hole goes down to a leaf first, without looking
+at it, and from there up again (I. Wegener, Bottom-up heapsort, 1993).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from aicc.symbolic import Size
+from aicc.symbolic import Size, hi_of
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, select
+from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, cast, select
 
-Item = tuple[Expr, Expr]
-"""A value, and the index that it has in the row."""
+Item = tuple[Expr, ...]
+"""What there is of an element: its value and the index that it has in the row, or one number that
+tells both."""
 Ahead = Callable[[Item, Item], Expr]
 
 
 @dataclass(frozen=True)
 class Heap:
-    """The heaps of all rows: `values` and `places` along `axis`. row: the indices of the others.
+    """The heaps of all rows, along `axis` of `parts`, which hold the parts of the items. row: the
+    indices of the other axes.
 
     ahead: whether an item comes before another. last: the largest position there is, where known.
     """
 
     b: KernelBuilder
-    values: Tensor
-    places: Tensor
+    parts: tuple[Tensor, ...]
     axis: int
     row: Sequence[Size]
     ahead: Ahead
     last: int | None
-    item: tuple[Tensor, Tensor]
+    item: tuple[Tensor, ...]
     hole: Tensor
     child: Tensor
 
     @staticmethod
-    def make(
-        b: KernelBuilder,
-        dtype: str,
-        shape: Sequence[Size],
-        axis: int,
-        row: Sequence[Size],
-        ahead: Ahead,
-        last: int | None,
-    ) -> Heap:
-        """Heaps of `shape`, and what they need per row; before the loops over rows."""
-        rows = (*shape[:axis], *shape[axis + 1 :])
+    def make(b: KernelBuilder, parts: Sequence[Tensor], axis: int, ahead: Ahead) -> Heap:
+        """Heaps in tensors of one shape, and what they need per row; before the loops over rows,
+        which `of` is told of."""
+        shape = parts[0].shape
+        rows, hi = (*shape[:axis], *shape[axis + 1 :]), hi_of(shape[axis])
         return Heap(
             b,
-            b.temp("values", dtype, shape),
-            b.temp("places", "i64", shape),
+            tuple(parts),
             axis,
-            row,
+            (),
             ahead,
-            last,
-            (b.temp("value", dtype, rows), b.temp("place", "i64", rows)),
+            None if hi is None else hi - 1,
+            tuple(b.temp("item", t.dtype, rows) for t in parts),
             b.temp("hole", "i64", rows),
             b.temp("child", "i64", rows),
         )
 
+    def of(self, row: Sequence[Size]) -> Heap:
+        """The heap of one row."""
+        return replace(self, row=row)
+
     def at(self, n: Size | Expr) -> Item:
         """The item at a position of the heap."""
         i = self._index(n)
-        return self.values[i], self.places[i]
+        return tuple(t[i] for t in self.parts)
 
     def put(self, n: Size | Expr, item: Item) -> None:
         i = self._index(n)
-        self.b.store(self.values, i, item[0])
-        self.b.store(self.places, i, item[1])
+        for t, part in zip(self.parts, item, strict=True):
+            self.b.store(t, i, part)
 
     def _index(self, n: Size | Expr) -> tuple[Size, ...]:
         place = as_index(n, 0, self.last) if isinstance(n, Expr) else n
@@ -82,11 +82,11 @@ class Heap:
         """Makes a heap of k items in any order."""
         with self.b.loop("s", 0, k // 2) as s:
             start = k // 2 - 1 - s
-            self._sift(self.at(start), as_expr(start, "i64"), as_expr(k, "i64"))
+            self._fall(self._hold(self.at(start)), as_expr(start, "i64"), as_expr(k, "i64"))
 
     def replace(self, item: Item, k: Size) -> None:
         """Puts an item in place of the root of a heap of k items."""
-        self._sift(item, as_expr(0, "i64"), as_expr(k, "i64"))
+        self._fall(self._hold(item), as_expr(0, "i64"), as_expr(k, "i64"))
 
     def sort(self, k: Size) -> None:
         """The items of a heap in order."""
@@ -96,22 +96,28 @@ class Heap:
             self.put(end, self.at(0))
             self._fall(moved, as_expr(0, "i64"), as_expr(end, "i64"))
 
-    def _sift(self, item: Item, start: Expr, size: Expr) -> None:
-        self._fall(self._hold(item), start, size)
-
     def _hold(self, item: Item) -> Item:
         row = tuple(self.row)
         for t, part in zip(self.item, item, strict=True):
             self.b.store(t, row, part)
-        return self.item[0][row], self.item[1][row]
+        return tuple(t[row] for t in self.item)
 
     def _fall(self, item: Item, start: Expr, size: Expr) -> None:
-        """Moves the hole at `start` down to where the item belongs; each step the child that comes
-        last moves up."""
+        """Moves the hole at `start` down to where the item belongs; of two children, the one that
+        comes last moves up."""
         b, row = self.b, tuple(self.row)
-        hole, child = self.hole[row], self.child[row]
         b.store(self.hole, row, start)
         b.store(self.child, row, start * 2 + 1)
+        if len(self.parts) == 1:
+            self._down_and_up(item, start, size)
+        else:
+            self._down(item, size)
+        self.put(self.hole[row], item)
+
+    def _down(self, item: Item, size: Expr) -> None:
+        """As far as the item: comparisons are long, and most of one is skipped."""
+        b, row = self.b, tuple(self.row)
+        hole, child = self.hole[row], self.child[row]
         with b.repeat(call("lt", child, size)):
             with b.when(call("lt", child + 1, size)):
                 behind = self.ahead(self.at(child), self.at(child + 1))
@@ -121,7 +127,27 @@ class Heap:
                 self.put(hole, self.at(child))
                 b.store(self.hole, row, child)
             b.store(self.child, row, select(call("eq", hole, child), child * 2 + 1, size))
-        self.put(hole, item)
+
+    def _down_and_up(self, item: Item, start: Expr, size: Expr) -> None:
+        """To a leaf, without a branch that nobody can predict, and from there up."""
+        b, row = self.b, tuple(self.row)
+        hole, child = self.hole[row], self.child[row]
+        with b.repeat(call("lt", child + 1, size)):
+            behind = self.ahead(self.at(child), self.at(child + 1))
+            b.store(self.child, row, child + cast(behind, "i64"))
+            self.put(hole, self.at(child))
+            b.store(self.hole, row, child)
+            b.store(self.child, row, child * 2 + 1)
+        with b.when(call("lt", child, size)):
+            self.put(hole, self.at(child))
+            b.store(self.hole, row, child)
+        parent = select(call("gt", hole, start), call("shr", hole - 1, 1), start)
+        b.store(self.child, row, parent)
+        above = self.ahead(self.at(child), item)
+        with b.repeat(call("and", call("gt", hole, start), above)):
+            self.put(hole, self.at(child))
+            b.store(self.hole, row, child)
+            b.store(self.child, row, parent)
 
 
 __all__ = ["Heap", "Item"]

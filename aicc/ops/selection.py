@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +12,19 @@ from aicc.dtypes import NUMERIC, is_float
 from aicc.graph_ir.types import TensorType
 from aicc.ops.heaps import Heap, Item
 from aicc.ops.indexing import loops
-from aicc.ops.ranking import KEYED, all_pairs
+from aicc.ops.ranking import KEYED, all_pairs, order_key
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import floats, integers, ints, sample
 from aicc.ops.sizes import axis_in
 from aicc.symbolic import Size, hi_of, proves_le, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, as_expr, call, cast, const, select
+from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, cast, const, select
+
+PACKED = (*KEYED, "i32")
+"""Types of which 32 bits tell an element's place in the order."""
+INDEX = 2**32 - 1
+"""The index part of a number that tells an element's order, then its index, backwards: of equal
+elements the first comes first."""
 
 
 class ArgExtreme(Operator):
@@ -197,32 +202,56 @@ class TopK(Operator):
         if k == 0:
             return [b.compute(shape, lambda *i, t=t: const(0, t.dtype)) for t in ctx.outputs]
 
-        def ahead(a: Item, c: Item) -> Expr:
-            return comes_before(bool(ctx.attrs["largest"]), *a, *c)
+        largest = bool(ctx.attrs["largest"])
+        values, places = b.temp("values", x.dtype, shape), b.temp("places", "i64", shape)
+        packed = x.dtype in PACKED
+        if packed and not proves_lt(extent, INDEX + 1):
+            fits = call("le", as_expr(extent, "i64"), INDEX)
+            b.check(fits, f"{ctx.node}: {ctx.op}: {extent} elements in a row")
 
-        heap = Heap.make(b, x.dtype, shape, axis, (), ahead, _last(k))
+        def ahead(p: Item, q: Item) -> Expr:
+            return call("gt", p[0], q[0]) if packed else comes_before(largest, *p, *q)
+
+        def item(value: Expr, place: Size) -> Item:
+            number = as_expr(place, "i64")
+            if not packed:
+                return value, number
+            high = call("shl", cast(order_key(value, largest), "i64"), 32)
+            return (call("bitor", high, INDEX - number),)
+
+        def index(packed_item: Expr) -> Size:
+            return as_index(INDEX - call("bitand", packed_item, INDEX), 0, _last(extent))
+
+        heap = Heap.make(b, (places,) if packed else (values, places), axis, ahead)
         with ExitStack() as stack:
             i = loops(b, stack, "i", (*shape[:axis], *shape[axis + 1 :]))
-            heap = replace(heap, row=i)
+            heap = heap.of(i)
 
-            def own(c: Size) -> Item:
-                return x[(*i[:axis], c, *i[axis:])], as_expr(c, "i64")
+            def at(t: Tensor, n: Size) -> Expr:
+                return t[(*i[:axis], n, *i[axis:])]
 
             stack.enter_context(b.when(call("gt", as_expr(k, "i64"), 0)))
             with b.loop("j", 0, k) as j:
-                heap.put(j, own(j))
+                heap.put(j, item(at(x, j), j))
             heap.order(k)
             with ExitStack() as scan:
                 c = scan.enter_context(b.loop("c", k, extent))
-                value, root = own(c)[0], heap.at(0)[0]
+                value = at(x, c)
+                root = at(x, index(heap.at(0)[0])) if packed else heap.at(0)[0]
                 # One comparison dismisses most elements; it also passes what is no number.
-                behind = call("le" if ctx.attrs["largest"] else "ge", value, root)
+                behind = call("le" if largest else "ge", value, root)
                 scan.enter_context(b.when(call("not", behind)))
                 if is_float(x.dtype):
-                    scan.enter_context(b.when(_ahead(bool(ctx.attrs["largest"]), value, root)))
-                heap.replace(own(c), k)
+                    scan.enter_context(b.when(_ahead(largest, value, root)))
+                heap.replace(item(value, c), k)
             heap.sort(k)
-        return [heap.values, heap.places][: ctx.n_outputs]
+            if packed:
+                with b.loop("r", 0, k) as r:
+                    own = (*i[:axis], r, *i[axis:])
+                    place = index(places[own])
+                    b.store(values, own, at(x, place))
+                    b.store(places, own, as_expr(place, "i64"))
+        return [values, places][: ctx.n_outputs]
 
     def cases(self) -> Iterable[Case]:
         x = floats(3, 7, 4)
@@ -236,6 +265,9 @@ class TopK(Operator):
         yield Case("ties", (integers(3, 9, lo=0, hi=3), ints((5,))), {}, 2, constant=(1,))
         ties = (integers(3, 9, dtype="i32", lo=0, hi=3), ints((5,)))
         yield Case("ties_smallest", ties, {"largest": 0}, 2, constant=(1,))
+        long = np.round(2 * floats(2, 300))  # a heap of numbers that are order and index
+        yield Case("long", (long, ints((9,))), {}, 2, constant=(1,))
+        yield Case("long_smallest", (long, ints((20,))), {"largest": 0}, 2, constant=(1,))
         yield Case("one", (x, ints((1,))), {}, 2, constant=(1,))
         yield Case("none", (x, ints((0,))), {}, 2, constant=(1,))
         for t in ("f64", "f16", "u8", "i8"):
