@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import json
 import logging
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from aicc import config
 from aicc.child import start
+from aicc.digest import sha256
 
 log = logging.getLogger("aicc")
 CPUINFO = Path("/proc/cpuinfo")
@@ -50,7 +50,7 @@ def host() -> Host:
     known = processor()
     if not known:
         return ask_llvm()
-    key = hashlib.sha256(f"{llvm_identity()}\n{known}".encode()).hexdigest()[:16]
+    key = sha256(f"{llvm_identity()}\n{known}".encode()).hex()[:16]
     try:
         path = config.cache_folder() / f"host-{key}.json"
     except RuntimeError:  # nobody's home

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from aicc import config
 from aicc.codegen.limits import bandwidth, fma_limit
+from aicc.digest import sha256
 from aicc.errors import TargetError
 from aicc.runtime.limits import Limits
 from aicc.target import Target
@@ -50,7 +50,7 @@ def measure(target: Target) -> Limits:
 def _key(target: Target) -> str:
     """Differs for machines and targets whose limits may differ."""
     text = f"{FORMAT} {target.text()} {platform.machine()} {_processor()}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256(text.encode()).hex()[:16]
 
 
 def _processor() -> str:

@@ -10,7 +10,6 @@ counts as absent.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ import numpy as np
 
 from aicc import __version__, config
 from aicc.codegen.object_cache import CacheFolder, compiler_identity
+from aicc.digest import sha256
 from aicc.errors import AiccError, UnsupportedError
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.text import all_constants, print_graph
@@ -72,7 +72,7 @@ class ModelCache(CacheFolder):
             return None
         identity = f"{__version__}\0{compiler_identity(SOURCES)}\0{self._salt}\0{target.text()}"
         text = f"{identity}\0{options}\0{print_graph(graph, with_sha=False)}"
-        name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        name = sha256(text.encode("utf-8", "surrogatepass")).hex()
         thread = ThreadPoolExecutor(1)
         entry = Entry(name, thread.submit(_hash, constants))
         thread.shutdown(wait=False)  # compiling goes on meanwhile
@@ -108,6 +108,8 @@ class ModelCache(CacheFolder):
 
 
 def _hash(constants: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    import hashlib
+
     state = hashlib.sha256()
     for name, data in constants.items():
         state.update(f"{name}\0".encode("utf-8", "surrogatepass"))

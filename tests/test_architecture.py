@@ -27,6 +27,7 @@ COMMON = {
     "decisions",
     "pages",
     "uniform",
+    "digest",
     "target",
 }
 
@@ -46,8 +47,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codegen": {*COMMON, "child", "host", "tensor_ir", "runtime.program", "runtime.context"},
     "pages": set(),
     "uniform": set(),
+    "digest": set(),
     "child": set(),
-    "host": {"child", "config"},
+    "host": {"child", "config", "digest"},
     "target": {"errors", "host"},
     "runtime": {*COMMON, "memory"},
     "model": {*COMMON, "runtime"},

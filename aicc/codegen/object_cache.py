@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 import tempfile
 import time
 from pathlib import Path
 
+from aicc.digest import sha256
 from aicc.host import llvm_identity
 from aicc.target import Target
 
@@ -137,7 +137,7 @@ class ObjectCache(CacheFolder):
         """The key of what is made of a text for a target. kind: tells apart ways to make it. It
         differs as well for other versions of aicc, of its code generator's source, and of LLVM."""
         whole = "\0".join((self._salt, target.text(), kind, text))
-        return hashlib.sha256(whole.encode()).hexdigest()
+        return sha256(whole.encode()).hex()
 
     def get(self, key: str) -> bytes | None:
         """The data put under a key, or None where there are none or they are damaged."""
@@ -185,7 +185,7 @@ class ObjectCache(CacheFolder):
 
 def _checksum(key: str, data: bytes) -> bytes:
     """Covers the key: a file under another's name is damaged too."""
-    return hashlib.sha256(key.encode() + b"\0" + data).digest()
+    return sha256(key.encode() + b"\0" + data)
 
 
 def _untrusted(folder: Path) -> str:
@@ -204,6 +204,8 @@ def compiler_identity(sources: tuple[str, ...] = _SOURCES) -> str:
 
     Without any, those that object code depends on: what the code generator consists of and may
     import."""
+    import hashlib
+
     root = Path(__file__).resolve().parents[1]
     state = hashlib.sha256(llvm_identity().encode())
     # Without source files (an archive, a frozen program) the version has to tell.

@@ -22,7 +22,6 @@ backquotes, an operator of another domain too: `com.acme::Foo`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import weakref
@@ -31,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from aicc.digest import sha256
 from aicc.dtypes import ALL, is_float, to_numpy
 from aicc.errors import IRError
 from aicc.graph_ir.graph import AttributeValue, Graph, Node, make_node, same_array
@@ -179,12 +179,12 @@ def digest(data: Array) -> str:
     if data.dtype.kind == "O":
         encoded = [str(x).encode("utf-8", "surrogatepass") for x in data.reshape(-1)]
         payload = b"".join(len(x).to_bytes(8, "little") + x for x in encoded)
-        return hashlib.sha256(payload).hexdigest()[:16]
+        return sha256(payload).hex()[:16]
     known = _digests.get(id(data))
     if known is not None and known[0]() is data and not data.flags.writeable:
         return known[1]
     flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    made = hashlib.sha256(flat.data).hexdigest()[:16]
+    made = sha256(flat.data).hex()[:16]
     if not data.flags.writeable:
         number = id(data)
         _digests[number] = weakref.ref(data, lambda _: _digests.pop(number, None)), made

@@ -20,18 +20,18 @@ one, and who has mapped the one before keeps it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from aicc.digest import sha256, sha256_of
 from aicc.errors import IRError, SavedModelError, UnsupportedError
 from aicc.pages import aligned_bytes, forget
 from aicc.runtime.program import Call, Host, Program
@@ -153,9 +153,7 @@ def _layout(parts: Parts) -> list[bytes | memoryview]:
     start = _start(len(manifest))
     last = sections[-2]
     block = _up(start + last["at"] + last["bytes"], PAGE)
-    header = HEADER.pack(
-        MAGIC, FORMAT, 0, len(manifest), block + len(weights), hashlib.sha256(manifest).digest()
-    )
+    header = HEADER.pack(MAGIC, FORMAT, 0, len(manifest), block + len(weights), sha256(manifest))
     out: list[bytes | memoryview] = [header, manifest]
     written = HEADER.size + len(manifest)
     for (_, data), section in zip(contents, sections, strict=True):
@@ -176,12 +174,14 @@ def _up(n: int, multiple: int) -> int:
 
 def _hash(data: bytes | memoryview) -> bytes:
     """The SHA-256 of data; of mapped ones no more than a part is in memory at a time."""
-    state = hashlib.sha256()
     whole = np.frombuffer(data, np.uint8)
-    for n in range(0, len(whole), CHUNK):
-        state.update(whole[n : n + CHUNK].data)
-        forget(whole[n : n + CHUNK])
-    return state.digest()
+
+    def chunks() -> Iterator[memoryview]:
+        for n in range(0, len(whole), CHUNK):
+            yield whole[n : n + CHUNK].data
+            forget(whole[n : n + CHUNK])
+
+    return sha256_of(chunks(), len(whole))
 
 
 def is_saved(path: str | os.PathLike[str]) -> bool:
@@ -259,7 +259,7 @@ class _Reading:
         if size > whole or HEADER.size + length > size:
             self.fail(f"damaged: {size} bytes where its header tells of {whole}")
         text = bytes(data[HEADER.size : HEADER.size + length])
-        if hashlib.sha256(text).digest() != digest:
+        if sha256(text) != digest:
             self.fail("damaged: its manifest does not fit its checksum")
         self.start = _start(length)
         made: dict[str, Any] = json.loads(text)
