@@ -7,15 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
 
 _PATH = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def start(code: str, stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes] | None:
-    """Python with `code`, its output in a pipe, or None where Python cannot be started again as
-    what it is: in a program that brings its own."""
+def start(code: str) -> subprocess.Popen[bytes] | None:
+    """Python with `code`, its input and output in pipes, or None where Python cannot be started
+    again as what it is: in a program that brings its own."""
     name = Path(sys.executable or "").name.lower()
     if getattr(sys, "frozen", False) or not ("python" in name or "pypy" in name):
         return None
@@ -25,7 +24,7 @@ def start(code: str, stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Pop
         return subprocess.Popen(
             # Isolated and without site: the modules are found where this process finds them.
             [sys.executable, "-I", "-S", "-c", _PATH + code, path],
-            stdin=stdin,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},

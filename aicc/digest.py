@@ -1,7 +1,8 @@
-"""SHA-256 without OpenSSL, whose library takes four megabytes of a process's memory.
+"""SHA-256 without OpenSSL, whose library takes three to four megabytes of a process's memory: a
+process that runs a model is to need little beside weights and arena (docs/saving.md).
 
-Python has an implementation of its own, as `hashlib` uses where there is no OpenSSL; OpenSSL's is
-several times as fast, which matters for what is large.
+Python has an implementation of its own, which `random` takes as well, and `hashlib` where there is
+no OpenSSL; OpenSSL's is several times as fast, which matters for what is large.
 """
 
 from __future__ import annotations

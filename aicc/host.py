@@ -13,14 +13,12 @@ import importlib.util
 import json
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aicc import config
-from aicc.child import start
 from aicc.digest import sha256
 
 log = logging.getLogger("aicc")
@@ -64,7 +62,9 @@ def host() -> Host:
 
 def ask_llvm() -> Host:
     """LLVM's answer of now, from another process where one can be started."""
-    process = start(_TELL, stdin=subprocess.DEVNULL)
+    from aicc import child  # loading a saved model asks for the processor alone
+
+    process = child.start(_TELL)
     if process is not None:
         answer, _ = process.communicate()
         with contextlib.suppress(*_DAMAGE):
