@@ -101,8 +101,10 @@ class Workers:
             made[name] = from_bytes(answer)
 
         # What recipes say of their choices, the log of this process is to show.
-        if not log.isEnabledFor(logging.DEBUG):
-            self._ask(list(kernels), lambda n: SCHEDULE + to_bytes(kernels[n]), SCHEDULED, kept)()
+        if self._processes and not log.isEnabledFor(logging.DEBUG):
+            asked = {n: SCHEDULE + to_bytes(kernel) for n, kernel in kernels.items()}
+            names = sorted(asked, key=lambda n: -len(asked[n]))  # the longest first, as above
+            self._ask(names, asked.__getitem__, SCHEDULED, kept)()
         return {
             n: made[n] if n in made else scheduled(kernel, self.target)[0]
             for n, kernel in kernels.items()

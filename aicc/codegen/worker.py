@@ -6,6 +6,7 @@ What passes through the pipes is in `aicc.codegen.frames`. The process ends with
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -25,6 +26,9 @@ from aicc.codegen.kernel import lower_kernel
 from aicc.target import Target
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.transfer import from_bytes, to_bytes
+
+GARBAGE = 10_000
+"""Objects after which a process looks for garbage: nearly all of what it makes it still needs."""
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
@@ -56,4 +60,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started the process ends it
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints does not write into the answers
+    gc.freeze()  # modules stay
+    gc.set_threshold(GARBAGE, 10, 10)
     serve(sys.stdin.buffer, sink)
