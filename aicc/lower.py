@@ -22,7 +22,7 @@ from aicc.graph_ir.places import Places, takes_no_kernel
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.shared_layouts import share_layouts
-from aicc.symbolic import Dim, Size, Sym, product, symbols
+from aicc.symbolic import Dim, Size, Sym, from_atom, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.analysis import reads as buffers_read
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
@@ -286,7 +286,7 @@ def _access(load: Load, axes: Sequence[tuple[Sym | None, Size]]) -> Access:
                 return "other"
         elif index == 0:
             exact = False
-        elif index != Dim((((v,), 1),), 0):
+        elif index != from_atom(v):
             return "other"
     return "same" if exact else "broadcast"
 
@@ -345,10 +345,10 @@ def _row_operand(kernel: Kernel, lowered: Lowered, stage: Stage) -> str | None:
     if prefix != outer or stride_in(kernel, first, inner[-1]) != 1:
         return None
     tail = [i for i, d in zip(first.indices[kept:], shape[kept:], strict=True) if d != 1]
-    if [i for i in tail if isinstance(i, Dim)] != [Dim((((v,), 1),), 0) for v in inner]:
+    if [i for i in tail if isinstance(i, Dim)] != [from_atom(v) for v in inner]:
         return None
     for axis, (v, _) in enumerate(stage.axes):
-        if v is not None and (axis >= kept or first.indices[axis] != Dim((((v,), 1),), 0)):
+        if v is not None and (axis >= kept or first.indices[axis] != from_atom(v)):
             return None
     return value_of[first.buffer]
 

@@ -27,6 +27,7 @@ from aicc.symbolic import (
     Size,
     Sym,
     coefficient,
+    from_atom,
     recombine,
     substitute,
     symbols,
@@ -238,7 +239,7 @@ class Addressing(Once):
     def _atom_vector(self, a: Atom) -> str:
         t = f"<{self.lanes} x i64>"
         if isinstance(a, Sym):
-            return self.size_vector(Dim((((a,), 1),), 0))
+            return self.size_vector(from_atom(a))
         if isinstance(a, Opaque):
             return self._integer(self.expression(a.payload), self.lanes)
         if isinstance(a, Min | Max):

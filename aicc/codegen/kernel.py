@@ -22,7 +22,7 @@ from aicc.codegen.unrolling import may_be_cut
 from aicc.codegen.uses import stands_apart, used
 from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import nbytes
-from aicc.symbolic import Dim, Size, Sym, maximum, minimum, opaques, product, symbols
+from aicc.symbolic import Size, Sym, from_atom, maximum, minimum, opaques, product, symbols
 from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Reduce, Stmt, Store, While
 from aicc.tensor_ir.walk import walk_stmts
@@ -288,7 +288,7 @@ class KernelFunction(Reductions):
                 var = s.var
                 if len(parts) > 1 and isinstance(part.lo, int) and isinstance(part.hi, int):
                     var = Sym(s.var.name, part.lo, part.hi - 1)
-                    self.constants[s.var] = Dim((((var,), 1),), 0)
+                    self.constants[s.var] = from_atom(var)
                 self._serial(var, *self._ends(part.lo, part.hi), s.body)
             self.constants.pop(s.var, None)
             self.facts = outer

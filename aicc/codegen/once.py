@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aicc.codegen.writer import FunctionWriter
-from aicc.symbolic import Atom, Dim, Size, Sym, opaques, symbols
+from aicc.symbolic import Atom, Size, Sym, from_atom, opaques, symbols
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Once:
         if isinstance(a, Sym):
             return self.depth.get(a, 0)
         if a not in self._levels:
-            self._levels[a] = self.level(Dim((((a,), 1),), 0))
+            self._levels[a] = self.level(from_atom(a))
         return self._levels[a]
 
     def _term_level(self, monomial: tuple[Atom, ...]) -> int | None:

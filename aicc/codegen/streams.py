@@ -11,7 +11,7 @@ from aicc.codegen.expressions import Expressions
 from aicc.codegen.unrolling import few_copies
 from aicc.codegen.writer import FunctionWriter
 from aicc.dtypes import nbytes
-from aicc.symbolic import Dim, Size, Sym, coefficient, opaques, product, substitute
+from aicc.symbolic import Size, Sym, coefficient, from_atom, opaques, product, substitute
 from aicc.target import Target
 from aicc.tensor_ir.ir import Buffer, For, Kernel, Reduce, Stmt
 from aicc.tensor_ir.walk import loads_of, walk_stmts
@@ -79,7 +79,7 @@ class Streams(Expressions):
         for stream in streams:
             lines = -(-stream.size // LINE)
             share = -(-lines // extent)
-            at = Dim((((var,), 1),), 0) * (share * LINE)
+            at = from_atom(var) * (share * LINE)
             self._ask(stream, [at + n * LINE for n in range(share)])
         if not any(self._has_loops(s) for s in body):
             for stream in self._streams(var, body, self.target.l2 // STAYS):

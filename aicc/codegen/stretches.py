@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from aicc.symbolic import (
-    Dim,
     Size,
     Sym,
     coefficient,
+    from_atom,
     maximum,
     minimum,
     opaques,
@@ -70,7 +70,7 @@ def _change(var: Sym, name: str, gap: Size) -> tuple[Size, bool] | None:
     coef = coefficient(gap, var)
     if not isinstance(coef, int) or not coef:
         return None
-    rest = gap - coef * Dim((((var,), 1),), 0)
+    rest = gap - coef * from_atom(var)
     if coef > 0:  # the first that makes it 0 or more, or more than 0
         return -((rest - (name in ("le", "gt"))) // coef), name in ("lt", "le")
     return -((-rest - (name in ("lt", "ge"))) // -coef), name in ("gt", "ge")

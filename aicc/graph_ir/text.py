@@ -36,7 +36,7 @@ from aicc.errors import IRError
 from aicc.graph_ir.graph import AttributeValue, Graph, Node, make_node, same_array
 from aicc.graph_ir.infer import constant_type
 from aicc.graph_ir.types import TensorType
-from aicc.symbolic import Bound, Size, Sym, sym, symbols
+from aicc.symbolic import Bound, Size, Sym, print_range, sym, symbols
 from aicc.text import Reader, print_name, print_value
 
 Array = np.ndarray[Any, Any]
@@ -50,7 +50,7 @@ INLINE_LIMIT = 16
 def print_graph(graph: Graph, with_sha: bool = True) -> str:
     """The graph's text. with_sha: hash the constants that are not written out."""
     sizes = ", ".join(
-        f"{s}: {_print_range(s.lo, s.hi)}"
+        f"{s}: {print_range(s.lo, s.hi)}"
         for s in sorted(graph_symbols(graph), key=lambda s: s.name)
     )
     header = f"graph @{print_name(graph.name)}{f'({sizes})' if sizes else ''}"
@@ -69,8 +69,8 @@ def graph_symbols(graph: Graph) -> set[Sym]:
                 if found.setdefault(s.name, s) != s:
                     raise IRError(
                         f"graph {graph.name!r}: the size {s.name!r} has two ranges: "
-                        f"{_print_range(s.lo, s.hi)}, "
-                        f"{_print_range(found[s.name].lo, found[s.name].hi)}"
+                        f"{print_range(s.lo, s.hi)}, "
+                        f"{print_range(found[s.name].lo, found[s.name].hi)}"
                     )
     return set(found.values())
 
@@ -81,10 +81,6 @@ def _types(graph: Graph) -> Iterator[TensorType]:
         yield from (v for _, v in n.attrs if isinstance(v, TensorType))
         for region in n.regions:
             yield from _types(region)
-
-
-def _print_range(lo: Bound, hi: Bound) -> str:
-    return f"{'' if lo is None else lo}..{'' if hi is None else hi}"
 
 
 def _print_body(graph: Graph, indent: str, around: set[str], with_sha: bool) -> list[str]:

@@ -14,6 +14,7 @@ from aicc.ops.contraction import wide
 from aicc.ops.indexing import loops
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import sample
+from aicc.ops.sampling import cubic_weights
 from aicc.ops.sizes import accumulator, agree, check_agree
 from aicc.ops.windows import layout, text, with_layout
 from aicc.symbolic import Size, hi_of, proves_le
@@ -85,7 +86,7 @@ class Axis:
         """Of the elements that count, for a position `r` behind the one at or before it."""
         if self.mode == "nearest":
             return [const(1.0, self.dtype)]
-        return _cubic(r) if self.mode == "cubic" else [1.0 - r, r]
+        return cubic_weights(r, CUBIC) if self.mode == "cubic" else [1.0 - r, r]
 
     def place(self, base: Expr, n: int) -> Expr:
         """The whole position of the n-th element that counts; -1 for one beyond the border."""
@@ -99,16 +100,6 @@ class Axis:
         # What is no number is outside as well.
         inside = call("and", call("ge", tap, 0.0), call("le", tap, last))
         return select(inside, cast(select(inside, tap, 0.0), "i64"), outside)
-
-
-def _cubic(r: Expr) -> list[Expr]:
-    def near(t: Expr) -> Expr:
-        return (t * (CUBIC + 2) - (CUBIC + 3)) * t * t + 1.0
-
-    def far(t: Expr) -> Expr:
-        return ((t * CUBIC - 5 * CUBIC) * t + 8 * CUBIC) * t - 4 * CUBIC
-
-    return [far(r + 1.0), near(r), near(1.0 - r), far(2.0 - r)]
 
 
 @operator(

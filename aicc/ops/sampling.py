@@ -336,13 +336,17 @@ class Sampler:
         return [1.0 - r, r]
 
     def _cubic(self, r: Expr) -> list[Expr]:
-        """Keys, Cubic convolution interpolation (1981), with `cubic_coeff_a`."""
-        a = self.cubic_a
+        return cubic_weights(r, self.cubic_a)
 
-        def near(t: Expr) -> Expr:
-            return (t * (a + 2) - (a + 3)) * t * t + 1.0
 
-        def far(t: Expr) -> Expr:
-            return ((t * a - 5 * a) * t + 8 * a) * t - 4 * a
+def cubic_weights(r: Expr, a: float) -> list[Expr]:
+    """Of the four elements around a position `r` behind the second one: Keys, Cubic convolution
+    interpolation (1981)."""
 
-        return [far(r + 1.0), near(r), near(1.0 - r), far(2.0 - r)]
+    def near(t: Expr) -> Expr:
+        return (t * (a + 2) - (a + 3)) * t * t + 1.0
+
+    def far(t: Expr) -> Expr:
+        return ((t * a - 5 * a) * t + 8 * a) * t - 4 * a
+
+    return [far(r + 1.0), near(r), near(1.0 - r), far(2.0 - r)]

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aicc.errors import CodegenError
+from aicc.memory.placement import round_up
 
 HEAD = b"\x7fELF\x02\x01\x01"
 """64 bits, little-endian, version 1."""
@@ -105,10 +106,10 @@ class LinkedLibrary:
         imports = [name for name in dict.fromkeys(wanted) if name not in defined]
         addresses = _addresses(imports)
         sections = [s for part in parts for s in part.sections.values()]
-        code = _up(8 * len(imports), PAGE)
+        code = round_up(8 * len(imports), PAGE)
         data = _arrange([s for s in sections if s.code], code + JUMP_SIZE * len(imports))
-        data = _up(data, PAGE)
-        end = _up(_arrange([s for s in sections if not s.code], data), PAGE) or PAGE
+        data = round_up(data, PAGE)
+        end = round_up(_arrange([s for s in sections if not s.code], data), PAGE) or PAGE
         image = bytearray(end)
         struct.pack_into(f"<{len(addresses)}Q", image, 0, *addresses)
         self._symbols = {name: s.place + value for name, (s, value) in defined.items()}
@@ -171,13 +172,9 @@ class LinkedLibrary:
 def _arrange(sections: list[_Section], at: int) -> int:
     """Gives each section its place, from `at` on; where they end."""
     for s in sections:
-        s.place = at = _up(at, s.align)
+        s.place = at = round_up(at, s.align)
         at += len(s.data)
     return at
-
-
-def _up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 def _defined(parts: list[_Object]) -> dict[str, tuple[_Section, int]]:

@@ -33,7 +33,7 @@ from aicc.runtime.program import (
     Step,
     Work,
 )
-from aicc.symbolic import Bound, Size, Sym, sym
+from aicc.symbolic import Size, Sym, print_range, sym
 from aicc.text import Reader, print_name, quote
 
 # --- printing -----------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def print_program(program: Program) -> str:
     lines = [f"program @{print_name(program.name)}"]
     for s in program.sizes:
         at = f"{print_name(s.buffer)}[{s.axis}]"
-        lines.append(f"  size {s.sym}: {_range(s.sym.lo, s.sym.hi)} = {at}")
+        lines.append(f"  size {s.sym}: {print_range(s.sym.lo, s.sym.hi)} = {at}")
     lines += [f"  {_buffer(program.table[n])}" for n in program.inputs]
     lines += [f"  {_buffer(b)}" for b in program.buffers if b.space != "input"]
     lines += [f"  {_step(program, s)}" for s in program.steps]
@@ -55,10 +55,6 @@ def print_program(program: Program) -> str:
         lines.append(f"  arena {program.arena} least {program.least}{bound}")
     lines.append(f"  constants {program.constant_bytes}")
     return "\n".join(lines) + "\n"
-
-
-def _range(lo: Bound, hi: Bound) -> str:
-    return f"{'' if lo is None else lo}..{'' if hi is None else hi}"
 
 
 def _buffer(b: Buffer) -> str:

@@ -33,6 +33,7 @@ import numpy as np
 
 from aicc.digest import sha256, sha256_of
 from aicc.errors import IRError, SavedModelError, UnsupportedError
+from aicc.memory.placement import round_up
 from aicc.pages import aligned_bytes, forget
 from aicc.runtime.program import Call, Host, Program
 from aicc.runtime.program_text import parse_program, print_program
@@ -132,7 +133,7 @@ def _layout(parts: Parts) -> list[bytes | memoryview]:
     at = 0
     for kind, data in contents:
         sections.append({"kind": kind, "at": at, "bytes": len(data), "sha256": _hash(data).hex()})
-        at = _up(at + len(data), 16)
+        at = round_up(at + len(data), 16)
     sections[-1]["at"] = 0
     manifest = json.dumps(
         {
@@ -152,7 +153,7 @@ def _layout(parts: Parts) -> list[bytes | memoryview]:
     ).encode()
     start = _start(len(manifest))
     last = sections[-2]
-    block = _up(start + last["at"] + last["bytes"], PAGE)
+    block = round_up(start + last["at"] + last["bytes"], PAGE)
     header = HEADER.pack(MAGIC, FORMAT, 0, len(manifest), block + len(weights), sha256(manifest))
     out: list[bytes | memoryview] = [header, manifest]
     written = HEADER.size + len(manifest)
@@ -165,11 +166,7 @@ def _layout(parts: Parts) -> list[bytes | memoryview]:
 
 def _start(manifest: int) -> int:
     """Where the sections begin."""
-    return _up(HEADER.size + manifest, 64)
-
-
-def _up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+    return round_up(HEADER.size + manifest, 64)
 
 
 def _hash(data: bytes | memoryview) -> bytes:
@@ -276,7 +273,7 @@ class _Reading:
             verify_program(program)
         except IRError as error:
             self.fail(str(error))
-        block = _up(self.start + others[-1]["at"] + others[-1]["bytes"], PAGE)
+        block = round_up(self.start + others[-1]["at"] + others[-1]["bytes"], PAGE)
         if block + last["bytes"] != len(self.data) or last["bytes"] != program.constant_bytes:
             self.fail(f"{last['bytes']} bytes of weights, expected {program.constant_bytes}")
         weights = np.frombuffer(self.data, np.uint8, last["bytes"], block)

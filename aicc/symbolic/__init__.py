@@ -24,6 +24,7 @@ from aicc.symbolic.algebra import (
     ceildiv,
     divides,
     floordiv,
+    from_atom,
     hi_of,
     lo_of,
     loop_var,
@@ -51,6 +52,7 @@ from aicc.symbolic.atoms import (
     Opaque,
     Sym,
     print_name,
+    print_range,
 )
 from aicc.symbolic.inside import (
     atoms,
@@ -83,6 +85,7 @@ __all__ = [
     "evaluate",
     "exchange",
     "floordiv",
+    "from_atom",
     "gcd_of",
     "hi_of",
     "lo_of",
@@ -95,6 +98,7 @@ __all__ = [
     "opaque",
     "opaques",
     "print_name",
+    "print_range",
     "product",
     "proves_le",
     "proves_lt",

@@ -23,6 +23,11 @@ def print_name(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`").replace("\n", "\\n") + "`"
 
 
+def print_range(lo: Bound, hi: Bound) -> str:
+    """An inclusive range; an end without bound is empty."""
+    return f"{'' if lo is None else lo}..{'' if hi is None else hi}"
+
+
 class _Entry(weakref.ref[Any]):
     """A reference to the one atom of some parts, which goes with that atom."""
 

@@ -30,6 +30,7 @@ from aicc.symbolic import (
     divides,
     exchange,
     floordiv,
+    from_atom,
     mod,
     mul,
     proves_le,
@@ -119,7 +120,7 @@ def _match(kernel: Kernel, buffer: str, s: Stmt, position: int) -> Stage | None:
     if update is not None and (update.buffer != buffer or update.indices != store.indices):
         return None
     shape = kernel.buffer(buffer).shape
-    by_value = {Dim((((f.var,), 1),), 0): f for f in loops}
+    by_value = {from_atom(f.var): f for f in loops}
     axes: list[tuple[Sym | None, Size]] = []
     for index, extent in zip(store.indices, shape, strict=True):
         loop = by_value.pop(index, None) if isinstance(index, Dim) else None

@@ -25,6 +25,7 @@ from aicc.symbolic import (
     Sym,
     add,
     floordiv,
+    from_atom,
     maximum,
     minimum,
     mul,
@@ -226,11 +227,7 @@ def shared(a: Access, b: Access, variables: frozenset[Sym], outer: Ranges) -> fr
         todo.extend(parts)
         for x, y in list(known):
             todo.extend(_joined(x, y, known))
-    return frozenset(v for v in variables if (_value(v), _value(v)) in known)
-
-
-def _value(v: Sym) -> Size:
-    return Dim((((v,), 1),), 0)
+    return frozenset(v for v in variables if (from_atom(v), from_atom(v)) in known)
 
 
 def _joined(x: Size, y: Size, known: Mapping[tuple[Size, Size], None]) -> list[tuple[Size, Size]]:
@@ -330,7 +327,7 @@ def _parts(s: Size, moving: Ranges) -> tuple[Size, dict[Size, list[Size]]] | Non
         if not moves:
             fixed = add(fixed, cofactor)
         elif len(moves) == 1 and monomial.count(moves[0]) == 1:
-            parts.setdefault(cofactor, []).append(Dim((((moves[0],), 1),), 0))
+            parts.setdefault(cofactor, []).append(from_atom(moves[0]))
         else:
             return None
     return fixed, parts

@@ -26,6 +26,7 @@ from aicc.symbolic import (
     Size,
     Sym,
     floordiv,
+    from_atom,
     mul,
     product,
     proves_lt,
@@ -172,7 +173,7 @@ def _digits(s: Size, variables: frozenset[Sym]) -> set[Atom] | None:
     for coefficient, a in sorted(digits, key=lambda d: d[0]):
         if reach is None or coefficient <= reach:
             return None
-        lo, hi = value_range(Dim((((a,), 1),), 0))
+        lo, hi = value_range(from_atom(a))
         reach = None if lo is None or hi is None else reach + coefficient * max(0, hi - lo)
     return {a for _, a in digits}
 

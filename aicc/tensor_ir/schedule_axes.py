@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aicc.symbolic import (
-    Dim,
     Size,
     Sym,
     add,
     ceildiv,
     divides,
+    from_atom,
     minimum,
     mul,
     proves_le,
@@ -19,7 +19,19 @@ from aicc.symbolic import (
     symbols,
 )
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
-from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Op, Reduce, Stmt, Store, const, select
+from aicc.tensor_ir.ir import (
+    PARAM_SCOPES,
+    Expr,
+    For,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Stmt,
+    Store,
+    const,
+    select,
+)
 from aicc.tensor_ir.schedule import Step, below, fresh_variable, unused_names
 from aicc.tensor_ir.schedule_partition import holding
 from aicc.tensor_ir.walk import map_expr, map_exprs
@@ -27,7 +39,7 @@ from aicc.tensor_ir.walk import map_expr, map_exprs
 
 def stage_nest(stage: Stage) -> Stmt:
     """The canonical nest of a stage."""
-    index = tuple(0 if v is None else _value(v) for v, _ in stage.axes)
+    index = tuple(0 if v is None else from_atom(v) for v, _ in stage.axes)
     if stage.op is None:
         body: tuple[Stmt, ...] = (Store(stage.buffer, index, stage.value),)
     else:
@@ -40,10 +52,6 @@ def stage_nest(stage: Stage) -> Stmt:
         if v is not None:
             body = (For(v, 0, extent, "for", body),)
     return body[0]
-
-
-def _value(v: Sym) -> Size:
-    return Dim((((v,), 1),), 0)
 
 
 def replace_stage(kernel: Kernel, position: int, stage: Stage) -> Kernel:
@@ -151,7 +159,7 @@ class PadAxis(Step):
     def apply(self, kernel: Kernel) -> Kernel:
         old = kernel.buffer(self.buffer)
         stage = stage_of(kernel, self.buffer)
-        if stage is None or old.scope in ("in", "out", "const"):
+        if stage is None or old.scope in PARAM_SCOPES:
             raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
         if not 0 <= self.axis < len(stage.axes) or self.multiple < 1 or self.how not in _HOW:
             raise self.fail(kernel, f"no axis, no positive multiple, or not one of {_HOW}")
@@ -308,7 +316,7 @@ class PermuteAxes(Step):
     def apply(self, kernel: Kernel) -> Kernel:
         old = kernel.buffer(self.buffer)
         stage = stage_of(kernel, self.buffer)
-        if stage is None or old.scope in ("in", "out", "const"):
+        if stage is None or old.scope in PARAM_SCOPES:
             raise self.fail(kernel, f"{self.buffer} is not a local buffer computed by one stage")
         if sorted(self.order) != list(range(len(old.shape))):
             raise self.fail(kernel, f"{list(self.order)} are not the axes of {self.buffer}")

@@ -37,6 +37,7 @@ from aicc.tensor_ir.analysis import (
 from aicc.tensor_ir.dependence import Ranges, accesses, loaded_by
 from aicc.tensor_ir.ir import (
     LOCAL_SCOPES,
+    PARAM_SCOPES,
     Buffer,
     Expr,
     For,
@@ -100,7 +101,7 @@ def redirect(
 
 def drop_unread(kernel: Kernel, buffer: str) -> Kernel:
     """Without the stage of a local buffer that nothing reads any more."""
-    if kernel.buffer(buffer).scope in ("in", "out", "const") or readers(kernel, buffer):
+    if kernel.buffer(buffer).scope in PARAM_SCOPES or readers(kernel, buffer):
         return kernel
     stage = stage_of(kernel, buffer)
     if stage is None:

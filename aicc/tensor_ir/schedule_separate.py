@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import Dim, Size, Sym, add, mul, proves_le, symbols
+from aicc.symbolic import add, from_atom, mul, proves_le, symbols
 from aicc.tensor_ir.analysis import stage_of
 from aicc.tensor_ir.builder import identity
 from aicc.tensor_ir.ir import Buffer, Kernel, Load
@@ -52,15 +52,15 @@ class Separate(Step):
         for step in range(1, extent + 1):
             positions = add(mul(add(count, -1), step), extent)
             t, place = fresh_variable(f"{i.name}.p", 0, positions, set(taken))
-            value = stage.value.substitute_sizes({k: add(place, mul(_value(i), -step))})
+            value = stage.value.substitute_sizes({k: add(place, mul(from_atom(i), -step))})
             if i not in value.size_symbols():
                 break
         else:
             raise self.fail(kernel, f"the value depends on {i} and {k} apart")
         taken.add(t.name)
-        axes, own = list(stage.axes), [0 if v is None else _value(v) for v, _ in stage.axes]
+        axes, own = list(stage.axes), [0 if v is None else from_atom(v) for v, _ in stage.axes]
         axes[self.axis] = (t, positions)
-        own[self.axis] = add(mul(_value(i), step), _value(k))
+        own[self.axis] = add(mul(from_atom(i), step), from_atom(k))
         name = fresh_buffer(kernel, f"{self.buffer}.p")
         part = replace(stage, buffer=name, axes=tuple(axes), reduce=others, value=value)
         whole = replace(stage, reduce=((k, extent),), value=Load(name, tuple(own), old.dtype))
@@ -69,7 +69,3 @@ class Separate(Step):
         nest = rename_loops((stage_nest(part),), ".p", taken)
         at = stage.position
         return kernel.with_body((*kernel.body[:at], *nest, *kernel.body[at:]))
-
-
-def _value(v: Sym) -> Size:
-    return Dim((((v,), 1),), 0)

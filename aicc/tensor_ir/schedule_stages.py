@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.symbolic import Size, Sym, from_atom, symbols
 from aicc.tensor_ir.analysis import (
     readers,
     reads,
@@ -126,7 +126,7 @@ class Outline(Step):
         nest: Stmt = Store(name, tuple(mapping.values()), part.substitute_sizes(mapping))
         for var, extent in reversed(list(zip(made, shape, strict=True))):
             nest = For(var, 0, extent, "for", (nest,))
-        load = Load(name, tuple(Dim((((v,), 1),), 0) for v in mapping), part.dtype)
+        load = Load(name, tuple(from_atom(v) for v in mapping), part.dtype)
         args = (*e.args[: self.argument], load, *e.args[self.argument + 1 :])
         rest = stage_nest(replace(stage, value=replace(e, args=args)))
         at = stage.position

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 
 from aicc.dtypes import is_float
-from aicc.symbolic import Bound, Dim, Size, Sym, loop_var, print_name
+from aicc.symbolic import Dim, Size, Sym, loop_var, print_name, print_range
 from aicc.tensor_ir.ir import (
     Buffer,
     Check,
@@ -108,11 +108,6 @@ def print_const(c: Const) -> str:
 
 def _indices(indices: tuple[Size, ...]) -> str:
     return f"[{', '.join(map(str, indices))}]"
-
-
-def print_range(lo: Bound, hi: Bound) -> str:
-    """An inclusive range; an end without bound is empty."""
-    return f"{'' if lo is None else lo}..{'' if hi is None else hi}"
 
 
 def print_stmt(s: Stmt) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, FloorDiv, Mod, Sym, symbols
+from aicc.symbolic import Dim, FloorDiv, Mod, Sym, from_atom, symbols
 from aicc.tensor_ir.analysis import Stage, stages
 from aicc.tensor_ir.ir import Expr, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise, stride_in
@@ -58,7 +58,7 @@ def quotients_of(load: Load) -> dict[Sym, int]:
         a = monomial[0]
         if factor == 1 and len(monomial) == 1 and isinstance(a, FloorDiv | Mod):
             v = next(iter(symbols(a.num)), None)
-            if v is not None and a.num == Dim((((v,), 1),), 0) and isinstance(a.den, int):
+            if v is not None and a.num == from_atom(v) and isinstance(a.den, int):
                 found[v] = a.den
     return found
 
@@ -118,7 +118,7 @@ def blocks(plan: Plan) -> None:
 def lane_of(final: Stage, load: Load) -> Sym | None:
     """The result's variable that runs along the last axis of the shared values."""
     for v, _ in final.axes:
-        if v is not None and load.indices[-1] == Dim((((v,), 1),), 0):
+        if v is not None and load.indices[-1] == from_atom(v):
             return v
     return None
 

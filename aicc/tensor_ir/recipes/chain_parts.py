@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, Size, Sym
 from aicc.tensor_ir.analysis import Stage, readers, stages
 from aicc.tensor_ir.ir import Kernel, Load
 from aicc.tensor_ir.recipes.common import (
     inline_movements,
     is_costly,
     one_of_a_row,
+    value_of,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
@@ -104,11 +104,6 @@ def _join_axes(plan: Plan, buffer: str, like: str) -> bool:
         if not joins or not plan.attempt(FuseAxes(buffer, a)):
             return False
     return True
-
-
-def value_of(v: Sym | None) -> Size:
-    """The value of a variable; 0 for an axis without one."""
-    return 0 if v is None else Dim((((v,), 1),), 0)
 
 
 def check_rows(plan: Plan, parts: Parts) -> None:

@@ -31,7 +31,6 @@ from aicc.tensor_ir.recipes.chain_parts import (
     check_rows,
     has_chain,
     parts_of,
-    value_of,
 )
 from aicc.tensor_ir.recipes.common import (
     as_number,
@@ -39,6 +38,7 @@ from aicc.tensor_ir.recipes.common import (
     own_axes,
     parallelise,
     stride_in,
+    value_of,
     vector_loop,
 )
 from aicc.tensor_ir.recipes.contraction import Roles, Tiling

@@ -16,6 +16,7 @@ from aicc.symbolic import (
     coefficient,
     divides,
     evaluate,
+    from_atom,
     product,
     proves_le,
     recombine,
@@ -114,7 +115,7 @@ def _split_index(plan: Plan, out: str, buffer: str, whole: bool) -> tuple[int, i
             a = monomial[0]
             if coef == 1 and len(monomial) == 1 and isinstance(a, FloorDiv | Mod):
                 (v, *rest) = symbols(a.num)
-                plain = isinstance(a.num, Dim) and a.num == Dim((((v,), 1),), 0)
+                plain = isinstance(a.num, Dim) and a.num == from_atom(v)
                 if not rest and plain and v in axes and isinstance(a.den, int):
                     return axes[v], a.den
     return None
@@ -131,7 +132,7 @@ def own_axes(plan: Plan, out: str, buffer: str) -> list[Sym | None]:
             continue
         mine = symbols(index)
         v = next(iter(mine)) if len(mine) == 1 else None
-        if v is None or index != Dim((((v,), 1),), 0) or axes.pop(v, None) is None:
+        if v is None or index != from_atom(v) or axes.pop(v, None) is None:
             raise ScheduleError(f"{buffer} is not read at the element written\n{plan.kernel}")
         found.append(v)
     if axes:
@@ -237,7 +238,7 @@ def divisors(index: Size, v: Sym) -> set[int]:
     if isinstance(index, int):
         return set()
     found: set[int] = set()
-    plain = Dim((((v,), 1),), 0)
+    plain = from_atom(v)
     for monomial, _ in index.terms:
         for a in monomial:
             if isinstance(a, FloorDiv | Mod) and isinstance(a.den, int):
@@ -283,6 +284,11 @@ def _plain(buffer: str, axis: int) -> Callable[[Kernel], bool]:
         return not any(_divided(kernel, x.indices[axis]) for x in loads)
 
     return check
+
+
+def value_of(v: Sym | None) -> Size:
+    """The value of a variable; 0 for an axis without one."""
+    return 0 if v is None else from_atom(v)
 
 
 def as_number(s: Size) -> int | None:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from aicc.dtypes import nbytes
-from aicc.symbolic import Dim, Size, Sym, opaques, substitute, symbols
+from aicc.symbolic import Dim, Size, Sym, from_atom, opaques, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
 from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
@@ -331,7 +331,7 @@ def _side_by_side(kernel: Kernel, load: Load, v: Sym) -> bool:
     if not parts:
         return True  # a clamped index: contiguous but for its ends
     part = Sym(f"{v.name}.part", 0, min(parts) - 1)
-    first = load.substitute_sizes({v: Dim((((part,), 1),), 0)})
+    first = load.substitute_sizes({v: from_atom(part)})
     assert isinstance(first, Load)
     return min(parts) >= SHORT and stride_in(kernel, first, part) in (0, 1)
 

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, Size, Sym, divides, symbols
+from aicc.symbolic import Size, Sym, divides, from_atom, symbols
 from aicc.tensor_ir.analysis import Stage
 from aicc.tensor_ir.ir import Load
 from aicc.tensor_ir.recipes.common import (
@@ -59,7 +59,7 @@ def alternates(load: Load, v: Sym | None) -> int | None:
     if len(found) != 1:
         return None
     (s,) = found
-    return s if place == _value(v) // s and phase == _value(v) % s else None
+    return s if place == from_atom(v) // s and phase == from_atom(v) % s else None
 
 
 def interleaved(plan: Plan, buffer: str) -> None:
@@ -238,7 +238,7 @@ class Interleaving:
         if len(used) != 1:
             return ""
         (v,) = used
-        return v.name if index == _value(v) else ""
+        return v.name if index == from_atom(v) else ""
 
     def _widen(self, found: Roles, width: int) -> None:
         """Gives a copy of the data (padded) the pixels that whole tiles read."""
@@ -301,7 +301,3 @@ class Interleaving:
             self.plan.do(Vectorize(name))
         else:
             self.plan.do(Split(name, lanes), Vectorize(f"{name}.i"), Unroll(f"{name}.o"))
-
-
-def _value(v: Sym) -> Size:
-    return Dim((((v,), 1),), 0)

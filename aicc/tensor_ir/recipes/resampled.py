@@ -18,7 +18,6 @@ from collections.abc import Callable
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import (
-    Dim,
     FloorDiv,
     Mod,
     Size,
@@ -26,6 +25,7 @@ from aicc.symbolic import (
     atoms,
     coefficient,
     divides,
+    from_atom,
     opaques,
     product,
     proves_le,
@@ -251,9 +251,7 @@ def _share(plan: Plan, buffer: str, chain: list[str], inside: str) -> list[str]:
     The loops up to the one that it is computed in.
     """
     loads = [x for x in loads_of(plan.loop(chain[0])) if x.buffer == buffer]
-    moving = {
-        v.name for x in loads for i in x.indices for v in symbols(i) if i != Dim((((v,), 1),), 0)
-    }
+    moving = {v.name for x in loads for i in x.indices for v in symbols(i) if i != from_atom(v)}
     first = next((n for n, name in enumerate(chain) if name in moving), None)
     if first is None:
         raise ScheduleError(f"{buffer} is read at the element written\n{plan.kernel}")

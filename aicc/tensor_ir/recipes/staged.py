@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, Size, Sym, symbols
+from aicc.symbolic import Sym, symbols
 from aicc.tensor_ir.analysis import Stage, stages, writes
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.recipes.blocks import (
@@ -30,7 +30,7 @@ from aicc.tensor_ir.recipes.blocks import (
     shared,
     tiled,
 )
-from aicc.tensor_ir.recipes.common import as_number, lanes_of, nominal, parallelise
+from aicc.tensor_ir.recipes.common import as_number, lanes_of, nominal, parallelise, value_of
 from aicc.tensor_ir.recipes.contraction import Roles, Tiling, right_operand, roles
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.plan import Plan
@@ -297,7 +297,7 @@ def _row_bytes(plan: Plan, stage: Stage, operands: Roles) -> int:
     total = 0
     for buffer, indices in (
         (plan.kernel.buffer(left.buffer), left.indices),
-        (plan.kernel.buffer(stage.buffer), [_value(v) for v, _ in stage.axes]),
+        (plan.kernel.buffer(stage.buffer), [value_of(v) for v, _ in stage.axes]),
     ):
         size = nbytes(buffer.dtype)
         for index, extent in zip(indices, buffer.shape, strict=True):
@@ -305,10 +305,6 @@ def _row_bytes(plan: Plan, stage: Stage, operands: Roles) -> int:
                 size *= extent if isinstance(extent, int) else 1
         total += size
     return total
-
-
-def _value(v: Sym | None) -> Size:
-    return 0 if v is None else Dim((((v,), 1),), 0)
 
 
 def _depth(stage: Stage) -> int | None:
