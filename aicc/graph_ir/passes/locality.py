@@ -20,7 +20,7 @@ from aicc.graph_ir.passes.bodies import body
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Size, Sym, coefficient, symbols
+from aicc.symbolic import Dim, Max, Min, Size, Sym, coefficient, symbols
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import Kernel, Load
 from aicc.tensor_ir.walk import expr_sizes, walk_expr
@@ -167,7 +167,7 @@ def _reads(ctx: OpContext, axis: int) -> tuple[Local | None, bool]:
     alone = body(ctx)
     if alone is None or alone.checks:
         return None, False
-    found = _Search(alone.kernel)
+    found = _Search(alone.kernel, _spatial(ctx, axis) is not None)
     try:
         reads = found.needs(alone.results[0].name, axis)
     except (AiccError, ArithmeticError, LookupError, TypeError, ValueError, _NotLocal):
@@ -177,10 +177,14 @@ def _reads(ctx: OpContext, axis: int) -> tuple[Local | None, bool]:
 
 
 class _Search:
-    """Follows one axis of a kernel's result back to its operands, stage by stage."""
+    """Follows one axis of a kernel's result back to its operands, stage by stage.
 
-    def __init__(self, kernel: Kernel) -> None:
+    windows: of which those that hang over may read the border again, as a maximum does.
+    """
+
+    def __init__(self, kernel: Kernel, windows: bool) -> None:
         self.kernel = kernel
+        self.windows = windows
         self.by_index = False
         self._known: dict[tuple[str, int], dict[str, Reads | None]] = {}
 
@@ -218,7 +222,10 @@ class _Search:
             return self._all(load.buffer) if inner else {load.buffer: None}
         if len(places) > 1:
             raise _NotLocal
-        own = _affine(stage, v, places[0], load.indices[places[0]])
+        index = load.indices[places[0]]
+        if self.windows:
+            index = _unclamped(index, self.kernel.buffer(load.buffer).shape[places[0]])
+        own = _affine(stage, v, places[0], index)
         if not inner:
             return {load.buffer: own}
         found: dict[str, Reads | None] = {}
@@ -241,6 +248,23 @@ class _Search:
                 inner = self.kernel.buffer(e.buffer).scope == "temp"
                 found.update(self._all(e.buffer) if inner else {e.buffer: None})
         return found
+
+
+def _unclamped(index: Size, extent: Size) -> Size:
+    """min(extent - 1, max(0, i)) -> i: an index without what keeps it inside of an axis."""
+    while isinstance(index, Dim) and len(index.terms) == 1 and index.const == 0:
+        ((monomial, factor),) = index.terms
+        (atom, *others) = monomial
+        bound: Size = 0 if isinstance(atom, Max) else extent - 1
+        if (
+            not isinstance(atom, Min | Max)
+            or others
+            or factor != 1
+            or bound not in (atom.a, atom.b)
+        ):
+            break
+        index = atom.b if atom.a == bound else atom.a
+    return index
 
 
 def _affine(stage: Stage, v: Sym, axis: int, index: Size) -> Reads:

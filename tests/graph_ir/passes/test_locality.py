@@ -50,6 +50,21 @@ def test_pooling_reads_the_rows_of_its_window():
     assert local(b, y) == (Reads(1, 2, 0, 2),)
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_windows_that_hang_over_read_rows_beyond(op):
+    b = Build()
+    x = b.input("x", 1, 8, 9, 2)
+    y = b(op, x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), **LAST)
+    assert local(b, y) == (Reads(1, 2, -1, 1),)
+
+
+def test_borders_that_are_repeated_are_not_rows_beyond():
+    b = Build()
+    pads = b.const([0, 0, 0, 0, 2, 0], dtype="i64")
+    y = b("Pad", b.input("x", 1, 8, 2), pads, mode="edge")
+    assert local(b, y) is None
+
+
 def test_maps_read_their_own_row_and_scales_whole():
     b = Build()
     x = b.input("x", 1, 8, 9, 2)
