@@ -33,6 +33,9 @@ SPARE = 4
 """Registers for broadcasts on their way."""
 FIRST = 8.0
 """Bytes per cycle of what comes from memory, for the first tile of a panel."""
+NO_LONGER = range(9, int(2 * VECTOR_BYTES / FIRST) + 1)
+"""Rows whose arithmetic takes no longer than memory, which is the limit then whatever the tile; but
+where the last cache holds the panels, the arithmetic is. Up to eight rows go in one tile."""
 PAGES = 64
 """Pages whose addresses a core has at hand; of more, each visit costs `PAGE` cycles."""
 PAGE = 2.0
@@ -219,7 +222,8 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
         return (slow - step_cycles(rows, tile.vectors, stream)) * depth
 
     def each(count: int, sizes: tuple[tuple[int, str], ...]) -> float:
-        cycles, left = arrival(min(count, tile.rows)) if problem.far else 0.0, count
+        waits = problem.far and count not in NO_LONGER
+        cycles, left = arrival(min(count, tile.rows)) if waits else 0.0, count
         for rows, tail in sizes:
             tiles = whole_tiles(rows, left) if tail == "even" else left // rows
             cycles += tiles * group(rows)
