@@ -83,7 +83,11 @@ class Partition(Step):
         if f.lo != 0 or not surely_le(0, m, {}):
             raise self.fail(kernel, f"{m} is not provably inside 0..{n}")
         taken = unused_names(kernel)
-        until, left = (m, n - m) if surely_le(m, n, {}) else (minimum(m, n), maximum(0, n - m))
+        until, left = minimum(m, n), maximum(0, n - m)
+        for whole in (n, maximum(0, n)):  # a loop whose extent is negative is empty
+            if surely_le(m, whole, {}):
+                until, left = m, whole - m
+                break
         first, value = fresh_variable(f"{self.loop}.a", 0, until, taken)
         one = For(first, 0, until, f.kind, substitute_body(f.body, {f.var: value}))
         second, value = fresh_variable(f"{self.loop}.p", 0, left, taken)

@@ -143,3 +143,16 @@ def test_channels_with_several_filters(filters, channels):
     columns = {n.extent for n in walk_stmts(made.body) if isinstance(n, For) and n.kind == "vector"}
     width = channels * filters
     assert columns == {width if width in (4, 8) else 16}  # few channels fill a vector of their own
+
+
+@pytest.mark.parametrize("height, width", [(5, 5), (7, 23), (40, 70)])
+def test_rows_of_which_there_may_be_less_than_none(height, width):
+    """A window without zeros around: of a single pixel there is less than no result."""
+    h, w = (sym("h", lo=1) + 1) // 2, (sym("w", lo=1) + 1) // 2
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (h, w, 16))
+    out = (h // 2 - 1, w // 2 - 1, 16)
+    y = b.reduce(out, (3, 3), lambda i, j, c, p, q: x[i * 2 + p, j * 2 + q, c], op="max")
+    b.mark_output(y)
+    _, made = check(b.build(), {"h": height, "w": width})
+    assert "register" in {v.scope for v in made.buffers}
