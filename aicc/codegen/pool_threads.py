@@ -35,7 +35,12 @@ def part(result: str, index: str) -> str:
 def worker_text(pause: str, set_mode: str) -> str:
     """The main function of a worker: spin, enter, work, leave; sleep when there was nothing for
     long."""
-    return f"""
+    return f"\n{_at_work(set_mode)}{_idle(pause)}"
+
+
+def _at_work(set_mode: str) -> str:
+    """Looking at the gate, entering where this worker is wanted, working, leaving."""
+    return f"""\
 define internal ptr @worker(ptr %self) nounwind {{
 entry:
   %pool.at = getelementptr i8, ptr %self, i64 {POOL}
@@ -84,6 +89,12 @@ run:
   call void @work(ptr %pool, i64 %id, i64 %participants)
   %left = atomicrmw sub ptr %pool, i64 1 release
   br label %awake
+"""
+
+
+def _idle(pause: str) -> str:
+    """Spinning while that may pay, then sleeping until somebody wakes the worker."""
+    return f"""\
 idle:
   %shutdown = load atomic i32, ptr %shutdown.at monotonic, align 4
   %stop = icmp ne i32 %shutdown, 0

@@ -182,7 +182,12 @@ done:
 
 
 def _parallel_for_text(pause: str, get_mode: str) -> str:
-    return f"""
+    return f"\n{_claimed()}{_shared_out(get_mode)}{_worked(pause)}"
+
+
+def _claimed() -> str:
+    """How many threads take part: the caller alone, or so many of the pool, which is claimed."""
+    return f"""\
 define void @aicc_parallel_for(ptr %pool, ptr %fn, ptr %args, i64 %n, i64 %grain) nounwind {{
 entry:
   %some = icmp sgt i64 %n, 0
@@ -218,6 +223,12 @@ claim:
 serial:
   call void %fn(ptr %args, i64 0, i64 %n)
   br label %return
+"""
+
+
+def _shared_out(get_mode: str) -> str:
+    """What the threads have to know, each one's share, the gate's opening, and waking sleepers."""
+    return f"""\
 describe:
   %fn.at = getelementptr i8, ptr %pool, i64 {FN}
   %args.at = getelementptr i8, ptr %pool, i64 {ARGS}
@@ -272,6 +283,12 @@ awake:
   %id.next = add i64 %id, 1
   %more = icmp ult i64 %id.next, %participants
   br i1 %more, label %sleepers, label %work
+"""
+
+
+def _worked(pause: str) -> str:
+    """The caller's own share, and waiting for those who are still at work."""
+    return f"""\
 work:
   call void @work(ptr %pool, i64 0, i64 %participants)
   %gate.last = atomicrmw and ptr %pool, i64 -65537 acq_rel
