@@ -50,6 +50,17 @@ _ATAN = (
     0.06991026166108763,
     -0.03792085490161822,
 )
+# asin(s) = s + s^3 (c0 + c1 s^2 + ...) for |s| <= 1/2; error 2^-39.9.
+_ASIN = (
+    0.16666666627480342,
+    0.0750000496528159,
+    0.04464071412947723,
+    0.03042641139497407,
+    0.021866768564475832,
+    0.020640983142927463,
+    0.001993397492231478,
+    0.03289643509291998,
+)
 # Below this, the first two terms of the series of sinh, asinh and atanh are exact enough, and the
 # logarithms begin to lose bits.
 _SMALL = 2.0**-12
@@ -145,16 +156,28 @@ def atan(b: Block, x: Value) -> Value:
     return b.copysign(_narrow(_atan(b, _widen(b.abs(x)))), x)
 
 
+def _asin(b: Block, a: Value) -> tuple[Value, Value]:
+    """Whether a = |x| is above 1/2, and asin a below that and pi/4 - asin(a)/2 above, where
+    asin a = pi/2 - 2 asin(sqrt((1 - a) / 2)); NaN beyond 1."""
+    large = a.compare("ogt", 0.5)
+    z = b.select(large, 0.5 - a * 0.5, a * a)
+    s = b.select(large, b.sqrt(z), a)
+    return large, b.fma(b.horner(z, _ASIN) * z, s, s)
+
+
 def asin(b: Block, x: Value) -> Value:
     """NaN beyond 1."""
-    a = _widen(b.abs(x))
-    return b.copysign(_narrow(_atan(b, a / b.sqrt((1.0 - a) * (1.0 + a)))), x)
+    large, y = _asin(b, _widen(b.abs(x)))
+    return b.copysign(_narrow(b.select(large, math.pi / 2 - y * 2.0, y)), x)
 
 
 def acos(b: Block, x: Value) -> Value:
     """NaN beyond 1; accurate near 1, where the result is small."""
     w = _widen(x)
-    return _narrow(_atan(b, b.sqrt((1.0 - w) / (1.0 + w))) * 2.0)
+    large, y = _asin(b, b.abs(w))
+    half = b.select(w.compare("olt", 0.0), b.const(math.pi, "double"), 0.0)
+    above = half + b.copysign(y * 2.0, w)
+    return _narrow(b.select(large, above, math.pi / 2 - b.copysign(y, w)))
 
 
 def pow(b: Block, x: Value, y: Value) -> Value:
