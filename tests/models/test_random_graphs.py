@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from judging import assert_agree, runtime, same_bits
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
-from random_graphs import Graph, Skip, random_graph
+from random_graphs import random_graph
+from random_values import Graph, Skip
 
 import aicc
 from aicc.errors import AiccWarning
