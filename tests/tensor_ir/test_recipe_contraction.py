@@ -280,6 +280,21 @@ def test_few_rows_are_taken_along_a_longer_axis():
     assert {b.shape[0] for b in made.buffers if b.scope == "register"} == {1}
 
 
+@pytest.mark.parametrize("width, several", [(14, True), (40, True), (50, False)])
+def test_one_filter_over_short_rows_has_sums_of_several(width, several):
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (8, 11, width + 2)), b.constant("w", "f32", (8, 3, 3))
+    y = b.reduce(
+        (1, 9, width),
+        (8, 3, 3),
+        lambda f, i, j, c, p, q: x[c, i + p, j + q] * w[c, p, q],
+    )
+    b.mark_output(y)
+    _, made = check(b.build())
+    tile = max((b.shape for b in made.buffers if b.scope == "register"), key=math.prod)
+    assert (tile[1] > 1) == several and math.prod(tile) >= 4 * TARGET.lanes("f32")
+
+
 @pytest.mark.parametrize("gap", [1, 6])
 def test_rows_between_those_of_a_dilated_window_are_not_copied(gap):
     b = KernelBuilder("k")

@@ -208,6 +208,23 @@ def flatten_inputs(plan: Plan) -> None:
                 axis += 1
 
 
+FEW_SUMS = 4
+"""Vectors of sums of which a tile of one row should have as many."""
+
+
+def rows_beside(plan: Plan, stage: Stage, column: int, weights: Load, data: Load) -> int | None:
+    """The axis that a product of one row (the only filter over short rows of pixels) takes the rows
+    of a tile from: too few sums would not hide how long each step takes, and other rows of pixels
+    share the weights."""
+    columns = as_number(stage.axes[column][1])
+    lanes = plan.target.lanes(plan.kernel.buffer(stage.buffer).dtype)
+    if columns is None or -(-columns // lanes) >= FEW_SUMS:
+        return None
+    own = data.size_symbols() - weights.size_symbols()
+    free = [n for n, (v, _) in enumerate(stage.axes) if v in own and n != column]
+    return free[-1] if free else None
+
+
 def order_copy(plan: Plan, left: Load) -> None:
     """Gives a copy that a product reads by `left` (padded data) the order of axes that its source
     has: its elements are read one by one anyway, and so it is written in vectors, not scattered."""

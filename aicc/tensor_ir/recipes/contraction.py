@@ -33,6 +33,7 @@ from aicc.tensor_ir.recipes.common import (
     overlapping,
     own_axes,
     parallelise,
+    rows_beside,
     split_depth,
     stride_in,
     with_epilogue,
@@ -166,7 +167,9 @@ def _best_row(plan: Plan, stage: Stage, found: Roles) -> Roles:
         mine = v is not None and v in a.size_symbols() and v not in b.size_symbols()
         return mine and all(symbols(i) == {v} for i in a.indices if v in symbols(i))
 
-    if found.row is None or not plain(stage.axes[found.row][0]):
+    if found.row is None:
+        return replace(found, row=rows_beside(plan, stage, found.column, a, b))
+    if not plain(stage.axes[found.row][0]):
         return found
     others = [n for n, (v, _) in enumerate(stage.axes) if n != found.row and plain(v)]
     best = max(others, key=rows, default=found.row)
