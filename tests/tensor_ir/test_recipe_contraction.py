@@ -362,3 +362,13 @@ def test_channels_and_pixels_that_are_one_index_are_several_loops(batch):
     _, made = check(b.build(), {"n": 2})
     read = str(made).split("x[")[1].split("*w[")[0]
     assert "//" not in read and "%" not in read
+
+
+@pytest.mark.parametrize("rows", [N, 20], ids=str)
+def test_panels_of_a_matrix_of_a_batch_follow_each_other(rows):
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (4, rows, 24)), b.constant("w", "f32", (4, 24, 96))
+    y = b.reduce((4, rows, 96), (24,), lambda m, i, o, k: x[m, i, k] * w[m, k, o])
+    b.mark_output(y)
+    _, made = check(b.build(), {"n": 13})
+    assert made.buffer("w").shape[0] == 4 and made.buffer("w").pack.startswith("0 2/")

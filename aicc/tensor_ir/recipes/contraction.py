@@ -259,11 +259,13 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
     plain = symbols(index) == {v}
     if right.scope == "const" and not right.pack:
         tiled = plain or (isinstance(extent, int) and extent % tile.columns == 0)
-        words = [str(n) for n in others]
+        # Panels of one matrix of a batch follow each other, as they are read.
+        batch = [str(n) for n in others if depth(n) < 0]
+        words = [str(n) for n in others if depth(n) >= 0]
         layout = (
-            [f"{axis}/{tile.columns}", *words, f"{axis}%{tile.columns}"]
+            [*batch, f"{axis}/{tile.columns}", *words, f"{axis}%{tile.columns}"]
             if tiled
-            else [*words, str(axis)]
+            else [*batch, *words, str(axis)]
         )
         plan.do(Pack(right.name, " ".join(layout)))
         return None
