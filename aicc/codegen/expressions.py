@@ -57,6 +57,7 @@ class Expressions(Divisions):
     """Emission of expressions; values are remembered within one statement."""
 
     def expression(self, e: Expr) -> Value:
+        """The value of an expression, written here unless it is known."""
         if isinstance(e, Const):
             return Value(literal(e.value, e.dtype), e.dtype)
         key = ("expr", e, self.mask)
@@ -246,6 +247,7 @@ class Expressions(Divisions):
     # operations on values that have equal lanes
 
     def apply(self, name: str, args: list[Value], dtype: str, lanes: int) -> Value:
+        """An operation on values that have equal lanes; 0 for one."""
         if name.startswith("cast."):
             return self._cast(args[0], dtype)
         if name.startswith("bitcast."):

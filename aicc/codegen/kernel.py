@@ -160,6 +160,7 @@ class KernelFunction(Reductions):
     # statements
 
     def statements(self, body: Sequence[Stmt]) -> None:
+        """Writes statements, one after the other."""
         for s in body:
             if isinstance(s, For):
                 plain = self.vector is None and self.mask is None

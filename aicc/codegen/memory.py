@@ -394,6 +394,7 @@ class Memory(Addressing):
         return self.fn.value(f"zext {self.type_of(v)} {v.text} to {memory_type('bool', v.lanes)}")
 
     def store(self, buffer: Buffer, indices: tuple[Size, ...], v: Value) -> None:
+        """Writes one lane or all to an element or elements of a buffer, those that the mask has."""
         offset = self.offset(buffer, indices)
         stride = self.stride(offset)
         scalar = self.vector is None or (stride == 0 and not v.lanes)

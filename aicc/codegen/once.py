@@ -48,6 +48,7 @@ class Once:
         self._levels: dict[Atom, int | None] = {}
 
     def cached(self, key: object) -> str | None:
+        """The name of a value that is written where all code here comes by; None for none."""
         kept = self._kept.get(key)
         if kept is not None:
             return kept

@@ -56,6 +56,7 @@ class Pool:
         self._address = 0
 
     def address(self) -> int:
+        """Of the pool, which is made when it is first asked for; 0 where one thread does all."""
         if self._threads < 2:
             return 0
         with self._lock:

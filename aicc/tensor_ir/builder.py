@@ -199,11 +199,13 @@ class KernelBuilder:
         self._stack[-1].append(Reduce(out.name, index, op, value))
 
     def check(self, cond: Expr, message: str) -> None:
+        """Ends a run with `message` where `cond` is false."""
         self._stack[-1].append(Check(cond, message))
 
     # result
 
     def build(self) -> Kernel:
+        """The kernel of all stages so far, its sizes those that they name."""
         sizes: set[Sym] = set()
         for b in self._buffers:
             for d in b.shape:

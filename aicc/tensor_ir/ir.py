@@ -121,6 +121,7 @@ class Expr:
         return map_expr(self, lambda e: None, lambda s: substitute(s, mapping))
 
     def size_symbols(self) -> frozenset[Sym]:
+        """The symbols of the sizes and indices in it."""
         found: frozenset[Sym] = self.__dict__.get("_symbols", None)  # type: ignore[assignment]
         if found is None:
             from aicc.tensor_ir.walk import expr_sizes, walk_expr

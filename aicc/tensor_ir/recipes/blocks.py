@@ -45,6 +45,7 @@ def shared(kernel: Kernel, stage: Stage) -> bool:
 
 
 def loads_from(e: Expr, buffer: str) -> list[Load]:
+    """The loads of a buffer in an expression."""
     return [x for x in walk_expr(e) if isinstance(x, Load) and x.buffer == buffer]
 
 
