@@ -158,6 +158,8 @@ def _left_over(tile: Tile) -> tuple[int, ...]:
     whole, often = 0.0, [0.0] * fewer
     for rows in range(1, tile.rows * fewer):
         share = 1 / (rows + 1)  # small counts are as frequent as large ones
+        if rows & (rows - 1) == 0:  # and powers of two, as batches are, more so
+            share *= 2
         tiles = whole_tiles(tile.rows, rows)
         others, left = divmod(rows - tiles * tile.rows, fewer)
         whole += share * (tiles * cycles[-1] + others * cycles[-2])
