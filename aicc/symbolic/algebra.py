@@ -113,7 +113,7 @@ def _term_key(term: tuple[Monomial, int]) -> tuple[int, tuple[tuple[int, str, st
     return _monomial_key(term[0])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _size_key(s: Size) -> tuple[bool, str, str]:
     return (
         isinstance(s, Dim),
@@ -247,7 +247,7 @@ def floordiv(num: Size, den: Size) -> Size:
     return lo if lo is not None and lo == hi else quotient
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _floordiv_const(num: Dim, den: int) -> Size:
     whole: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}

@@ -196,7 +196,7 @@ def gcd_of(s: Size) -> int:
     return math.gcd(s.const, *(c for _, c in s.terms))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def recombine(s: Size) -> Size:
     """`c*a*(x//a) + c*(y%a)` joined to `c*x` where x and y differ by a multiple of a, wherever it
     occurs: undoes the split of an index that addresses a dense array."""

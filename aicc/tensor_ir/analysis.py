@@ -314,7 +314,7 @@ def _while_running(
     return None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _never_negative(s: Size, cases: int) -> bool:
     """True where `s >= 0` is provable, with so many distinctions of cases at most."""
     for x in (y for t in _at_least(s) for y in (t, *_at_least(_remainders(t)))):
@@ -384,7 +384,7 @@ def _at_least(s: Size) -> Iterator[Size]:
                     yield add(rest, mul(_remainders(num) // a.den, c))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _remainders(s: Size) -> Size:
     """`c*d*(x // d)` as `c*x - c*(x % d)`, whose range is known better. Where only a part of the
     divisor is in the factor, or x // e is there too, x is the quotient by the other part:

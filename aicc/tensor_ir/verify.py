@@ -45,7 +45,9 @@ _OPERANDS: dict[str, tuple[str, ...]] = {
 
 def verify(kernel: Kernel) -> None:
     """Raises IRError, with the text of the kernel and the faulty statement marked."""
-    _Verifier(kernel).check()
+    if "_valid" not in kernel.__dict__:  # a kernel does not change
+        _Verifier(kernel).check()
+        kernel.__dict__["_valid"] = True
 
 
 class _Verifier:

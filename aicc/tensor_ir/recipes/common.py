@@ -145,7 +145,7 @@ def offset_of(kernel: Kernel, load: Load) -> Size:
     return _offset(load.indices, kernel.buffer(load.buffer).strides())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _offset(indices: tuple[Size, ...], strides: tuple[Size, ...]) -> Size:
     total: Size = 0
     for i, s in zip(indices, strides, strict=True):
