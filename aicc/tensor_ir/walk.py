@@ -88,10 +88,10 @@ def _mapped(e: Expr, fn: ExprMap, size: SizeMap, memo: dict[Expr, Expr]) -> Expr
     if new is not None:
         return new
     if isinstance(e, Op):
-        args = tuple(map_expr(a, fn, size, memo) for a in e.args)
+        args = tuple([map_expr(a, fn, size, memo) for a in e.args])
         return e if args == e.args else Op(e.name, args, e.dtype)
     if isinstance(e, Load):
-        indices = tuple(map_size(s, fn, size) for s in e.indices)
+        indices = tuple([map_size(s, fn, size) for s in e.indices])
         return e if indices == e.indices else Load(e.buffer, indices, e.dtype)
     if isinstance(e, Index):
         mapped = map_size(e.size, fn, size)
