@@ -48,7 +48,8 @@ def passes(
         Decompose(),  # composite operators become primitives: one form, however it was exported
         Simplify(),  # what decomposition leaves: constants to fold, repeated subexpressions
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
-        ChooseLayout(cost=cost),  # convolutions become matrix products over contiguous channels
+        # Convolutions become matrix products over contiguous channels.
+        ChooseLayout(cost=cost, rows=memory_budget is not None),
         Simplify(),  # transposes that met cancel or fold into constants
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),

@@ -185,9 +185,9 @@ def _may_be_first(node: Node, x: TensorType, y: TensorType) -> bool:
     return channels == group and (filters <= FEW_CHANNELS or parts)
 
 
-def freedom(ed: Editor, node: Node, estimates: bool = True) -> Freedom:
-    """The layouts that a node of the old graph may be computed in. estimates: whether something
-    estimates how long it takes in each; else a Conv has channels last."""
+def freedom(ed: Editor, node: Node, last: bool = False) -> Freedom:
+    """The layouts that a node of the old graph may be computed in. last: a Conv has channels last
+    in any case, as it has to where nothing estimates how long it takes otherwise."""
     x = [ed.type_of(i) if i else None for i in node.inputs]
     y = [ed.type_of(o) for o in node.outputs if o]
     op = registry.find(node.op)
@@ -199,13 +199,13 @@ def freedom(ed: Editor, node: Node, estimates: bool = True) -> Freedom:
             return Fixed(node, x, y)
         pointwise = is_pointwise(node, x[1] if len(x) > 1 else None)
         computed = len(x) > 1 and ed.constant_of(node.inputs[1]) is None
-        last = "filters_last" in op.attributes and computed
+        turned = "filters_last" in op.attributes and computed
         if pointwise:
-            return Pointwise(node, x, y, last)
-        either = estimates or node.op != "Conv"
-        if either and not last and _may_be_first(node, x[0], y[0]):
+            return Pointwise(node, x, y, turned)
+        fixed = last and node.op == "Conv"
+        if not fixed and not turned and _may_be_first(node, x[0], y[0]):
             return EitherOrder(node, x, y, needs_lanes=node.op == "ConvTranspose")
-        return ChannelsLast(node, x, y, last)
+        return ChannelsLast(node, x, y, turned)
     maker = TABLE.get(node.op)
     if maker is not None:
         made = maker(ed, node, x, y)

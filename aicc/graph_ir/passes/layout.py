@@ -55,11 +55,13 @@ class ChooseLayout:
             %d = Conv(%r, @v) {channels_last=1}  %y = Transpose(%d) {perm=[0,3,1,2]}
 
     sweeps: over the graph, at most. cost: estimates what a node takes; without it, a node that may
-    be computed in several layouts takes as long in each.
+    be computed in several layouts takes as long in each. rows: every Conv has channels last, also
+    where it would take less time otherwise, so that its images can be cut into patches of rows.
     """
 
     sweeps: int = 6
     cost: Cost | None = None
+    rows: bool = False
 
     name: ClassVar[str] = "layout"
 
@@ -67,7 +69,7 @@ class ChooseLayout:
         return self._run(Editor(graph))
 
     def _run(self, ed: Editor) -> Graph:
-        choice = _Choice(ed, self.cost)
+        choice = _Choice(ed, self.cost, self.rows)
         choice.improve(self.sweeps)
         return _Emitter(ed, choice, self._run).run()
 
@@ -85,13 +87,13 @@ def typical(size: Size) -> int:
 class _Choice:
     """A label for every node, and what it costs."""
 
-    def __init__(self, ed: Editor, estimate: Cost | None) -> None:
+    def __init__(self, ed: Editor, estimate: Cost | None, rows: bool) -> None:
         graph = ed.old
         self.ed = ed
         self.estimate = estimate
         self.seconds: dict[tuple[int, Layout], float] = {}
         self.nodes = graph.nodes
-        self.free: list[Freedom] = [freedom(ed, n, estimate is not None) for n in self.nodes]
+        self.free: list[Freedom] = [freedom(ed, n, estimate is None or rows) for n in self.nodes]
         self.types = {v: ed.type_of(v) for v in self._values(graph)}
         self.moving = {
             v: 0.0 if ed.constant_of(v) is not None else self._moving(t)
