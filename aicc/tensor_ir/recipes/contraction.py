@@ -260,8 +260,8 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
     if right.scope == "const" and not right.pack:
         tiled = plain or (isinstance(extent, int) and extent % tile.columns == 0)
         # Panels of one matrix of a batch follow each other, as they are read.
-        batch = [str(n) for n in others if depth(n) < 0]
-        words = [str(n) for n in others if depth(n) >= 0]
+        batch = [str(n) for n in others if depth(n) < 0 and symbols(found.right.indices[n])]
+        words = [str(n) for n in others if str(n) not in batch]
         layout = (
             [*batch, f"{axis}/{tile.columns}", *words, f"{axis}%{tile.columns}"]
             if tiled
