@@ -109,15 +109,18 @@ def spreads(ctx: OpContext, sizes: Sequence[Size], kernel: Sequence[int]) -> lis
         begin: Size = begins[n]
         end: Size = ends[n]
         output = whole - begin - end
+        more = 0
         if wanted or mode.startswith("SAME"):
             output = wanted[n] if wanted else size * s
             total = maximum(0, whole - output)
             half = total // 2
             begin = half if mode == "SAME_UPPER" else total - half
             end = total - begin
+            missing = output - whole
+            more = missing if isinstance(missing, int) and missing > 0 else 0
         if isinstance(output, int) and output < 1:
             ctx.fail(f"spatial axis {n} of the result would have {output} elements")
-        found.append(Spread(size, k, s, d, begin, end, extra[n], output))
+        found.append(Spread(size, k, s, d, begin, end, extra[n] + more, output))
     return found
 
 
@@ -298,8 +301,10 @@ class ConvTranspose(Operator):
             yield Case(f"{name}_channels_last", (last, w, bias), attrs, symbolic=axes, atol=1e-5)
         pair = (sample(1, 2, 3, 3), sample(2, 2, 3, 3))
         for mode in ("NOTSET", "SAME_UPPER"):
-            attrs = {"strides": (3, 2), "output_shape": (9, 8), "auto_pad": mode}
-            yield Case(f"output_shape_{mode.lower()}", pair, attrs, atol=1e-5)
+            for shape in ((9, 8), (10, 8), (11, 5)):
+                attrs = {"strides": (3, 2), "output_shape": shape, "auto_pad": mode}
+                name = f"output_shape_{mode.lower()}_{shape[0]}_{shape[1]}"
+                yield Case(name, pair, attrs, atol=1e-5)
 
 
 @dataclass(frozen=True)
