@@ -213,8 +213,8 @@ def _compile(
     machine = Target.from_name(config.get("AICC_TARGET") if target is None else target)
     many = _threads(threads, machine)
     budget = None if memory_budget is None else parse_bytes(memory_budget)
-    processes = Workers(machine)
-    order = passes(machine, budget, processes.schedule)
+    workers = Workers(machine)
+    order = passes(machine, budget, workers.schedule)
     seconds: dict[str, float] = {}
 
     def note(stage: str, time_taken: float) -> None:
@@ -228,7 +228,7 @@ def _compile(
     kept = model_cache() if dump is None and stop_after is None and check < 2 else None
     entry: Entry | None = None
 
-    def begin(workers: Workers) -> Stage | CompiledModel:
+    def begin() -> Stage | CompiledModel:
         nonlocal entry
         began = time.perf_counter()
         found = load(order)
@@ -244,8 +244,8 @@ def _compile(
             workers.start(_processes(found))  # while the passes run
         return found
 
-    with processes as workers, collect() as decisions:
-        first = [begin(workers)]
+    with workers, collect() as decisions:
+        first = [begin()]
         if isinstance(first[0], CompiledModel):
             first[0].seconds = seconds
             return first[0]

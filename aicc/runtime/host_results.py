@@ -49,7 +49,5 @@ def own_result(
             )
     if not array.flags.carray or array.dtype != to_numpy(b.dtype):
         array = np.require(array, to_numpy(b.dtype), ["C", "A"]).reshape(array.shape)
-    if array.base is None and all(array is not o for o in operands):
-        return array  # it has memory of its own
     shared = any(o is not None and np.may_share_memory(array, o) for o in operands)
     return array.copy() if shared else array
