@@ -336,7 +336,7 @@ def _parts(s: Size, moving: Ranges) -> tuple[Size, dict[Size, list[Size]]] | Non
 def _moves(a: Atom, moving: Ranges) -> bool:
     if isinstance(a, Sym):
         return a in moving
-    s = Dim((((a,), 1),), 0)
+    s = from_atom(a)
     return bool(opaques(s)) or not moving.keys().isdisjoint(symbols(s))
 
 
