@@ -48,6 +48,7 @@ class Cell:
         self.dtype = x.dtype
         self.functions = functions
         self.limit = float(ctx.attrs["clip"] or 0.0)
+        self._longest: Tensor | None = None
 
     def operand(self, i: int) -> Tensor:
         found = self.operands[i]
@@ -73,7 +74,7 @@ class Cell:
                 yield v
 
     def check_lengths(self) -> None:
-        """Ends the run where a length is not in 0..S."""
+        """Ends the run where a length is not in 0..S; finds the longest."""
         lengths = self.operands[LENGTHS]
         if lengths is None:
             return
@@ -81,6 +82,29 @@ class Cell:
             n = cast(lengths[i], "i64")
             inside = call("and", call("ge", n, 0), call("le", n, as_expr(self.steps)))
             self.b.check(inside, f"{self.ctx.node}: {self.ctx.op}: a length exceeds the steps")
+        self._longest = self.b.reduce(
+            (), (self.batch,), lambda i: cast(lengths[i], "i64"), "max", 0, "longest"
+        )
+
+    @property
+    def longest(self) -> Size:
+        """How many steps the longest sample has: no state changes after them."""
+        if self._longest is None:
+            return self.steps
+        last = self.steps if isinstance(self.steps, int) else None
+        return as_index(call("min", self._longest[()], as_expr(self.steps, "i64")), 0, last)
+
+    def fill(self, y: Tensor) -> None:
+        """Y is 0 in the steps that no sample has."""
+        if self._longest is None:
+            return
+        with (
+            self.b.loop("t", self.longest, self.steps) as t,
+            self.over("b", self.batch) as b,
+            self.over("d", self.directions) as d,
+            self.over("j", self.hidden) as j,
+        ):
+            self.b.store(y, (t, b, d, j), const(0.0, self.dtype))
 
     def start(self, d: Size, state: Tensor, initial: int) -> None:
         """state[d] = the initial states, or 0."""

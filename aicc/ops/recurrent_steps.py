@@ -8,8 +8,8 @@ Shapes, with S steps, B samples, H hidden units, G gates and D directions: x [S,
 product of the inputs with their weights and all biases ([B, S, D*G*H] with the attribute
 `batch_first`); r [D, H, G, H], from unit to gate to unit; lengths [B]; states [D, B, H]; results
 Y [S, B, D, H] and the final states. A sample's steps beyond its length leave its states as they are
-and are 0 in Y. Direction 1, or the only one where the attribute `direction` is "reverse", runs from
-the last step to the first.
+and are 0 in Y; the loop ends with the longest sample. Direction 1, or the only one where the
+attribute `direction` is "reverse", runs from the last step to the first.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ class Steps(Operator):
     def _cases(self, **attrs: Any) -> Iterable[Case]:
         n = 1 + self.states
         symbols = {(0, 0): "steps", (0, 1): "batch"}
+        named = {**symbols, (2, 0): "batch"}
+        named |= {(H0 + i, 1): "batch" for i in range(self.states)}
         for direction in DIRECTIONS:
             d, where = 1 + (direction == "bidirectional"), {**attrs, "direction": direction}
             operands = self._operands(attrs, 4, 3, d, 5)
@@ -127,13 +129,17 @@ class Steps(Operator):
             plain = (*operands[:2], None, *(None,) * self.states, *operands[3 + self.states :])
             name = f"{direction}_plain"
             yield Case(name, plain, where, n, weights, symbols, atol=1e-5)
-            named = {**symbols, (2, 0): "batch"}
-            named |= {(H0 + i, 1): "batch" for i in range(self.states)}
             yield Case(direction, operands, where, n, symbolic=named, atol=1e-5)
         for batch in (1, 7):
             given = self._operands(attrs, 5, batch, 1, 37)
             weights = (1, *range(3 + self.states, len(given)))
             yield Case(f"batch{batch}", given, attrs, n, weights, atol=1e-5)
+        for direction in DIRECTIONS:  # steps that no sample has
+            d, where = 1 + (direction == "bidirectional"), {**attrs, "direction": direction}
+            x, r, _, *rest = self._operands(attrs, 5, 3, d, 4)
+            for name, few in (("short", [2, 3, 0]), ("none", [0, 0, 0])):
+                given = (x, r, np.array(few, np.int32), *rest)
+                yield Case(f"{direction}_{name}", given, where, n, symbolic=named, atol=1e-5)
         x, *rest = self._operands(attrs, 4, 3, 2, 5)
         assert x is not None
         turned = (np.ascontiguousarray(x.swapaxes(0, 1)), *rest)
@@ -187,9 +193,10 @@ class RNNSteps(Steps):
         h, new = c.states(), c.states("new")
         (f,) = c.functions
         c.check_lengths()
+        c.fill(y)
         with c.over("d", c.directions) as d:
             c.start(d, h, H0)
-            with b.loop("t", 0, c.steps) as t:
+            with b.loop("t", 0, c.longest) as t:
                 gates = c.product(d, h, c.operand(R))
                 with c.units(d, t) as p:
                     at = (d, p.b, p.j)
@@ -247,9 +254,10 @@ class GRUSteps(Steps):
         h = c.states()
         linear = bool(ctx.attrs["linear_before_reset"])
         c.check_lengths()
+        c.fill(y)
         with c.over("d", c.directions) as d:
             c.start(d, h, H0)
-            with b.loop("t", 0, c.steps) as t:
+            with b.loop("t", 0, c.longest) as t:
                 (self._linear if linear else self._reset_first)(c, d, t, y, h)
         return [y, h][: ctx.n_outputs]
 
@@ -340,10 +348,11 @@ class LSTMSteps(Steps):
         f, g, squash = c.functions
         peepholes = c.operands[5]
         c.check_lengths()
+        c.fill(y)
         with c.over("d", c.directions) as d:
             c.start(d, h, H0)
             c.start(d, cell, 4)
-            with b.loop("t", 0, c.steps) as t:
+            with b.loop("t", 0, c.longest) as t:
                 gates = c.product(d, h, c.operand(R))
                 with c.units(d, t) as p:
                     at = (d, p.b, p.j)
