@@ -51,6 +51,7 @@ from aicc.tensor_ir.schedule import (
 )
 from aicc.tensor_ir.walk import (
     as_size,
+    conjuncts,
     map_expr,
     map_exprs,
     substitute_body,
@@ -147,7 +148,7 @@ class Unswitch(Step):
                 if x not in selects:
                     return None
                 assert isinstance(x, Op)
-                rest = [c for c in _conjuncts(x.args[0]) if c not in same]
+                rest = [c for c in conjuncts(x.args[0]) if c not in same]
                 if not yes or not rest:
                     return x.args[1 if yes else 2]
                 cond = rest[0]
@@ -157,25 +158,18 @@ class Unswitch(Step):
 
             return map_exprs(f.body, one)
 
-        cond, *others = [c for c in _conjuncts(selects[0].args[0]) if c in same]
+        cond, *others = [c for c in conjuncts(selects[0].args[0]) if c in same]
         for c in others:
             cond = call("and", cond, c)
         orelse = rename_loops(chosen(False), ".e", unused_names(kernel))
         return replace_loop(kernel, f, (replace(f, body=(If(cond, chosen(True), orelse),)),))
 
 
-def _conjuncts(cond: Expr) -> list[Expr]:
-    """The conditions that all have to hold for one to hold."""
-    if isinstance(cond, Op) and cond.name == "and":
-        return [c for a in cond.args for c in _conjuncts(a)]
-    return [cond]
-
-
 def _steady(cond: Expr, inner: frozenset[Sym]) -> list[Expr]:
     """The comparisons of indices in a conjunction that no variable of `inner` changes."""
     return [
         c
-        for c in _conjuncts(cond)
+        for c in conjuncts(cond)
         if isinstance(c, Op)
         and c.name in COMPARISONS
         and all(as_size(a) is not None for a in c.args)
@@ -321,7 +315,7 @@ def holding(cond: Expr) -> set[Size]:
     """What is 0 or more wherever a condition holds: of its conjuncts that compare indices."""
     plain = [
         c
-        for c in _conjuncts(cond)
+        for c in conjuncts(cond)
         if isinstance(c, Op) and c.name in ORDERINGS and None not in map(as_size, c.args)
     ]
     return {gap for c in plain for gap in conditions(c)}

@@ -206,6 +206,13 @@ def as_size(e: Expr) -> Size | None:
     return int(e.value) if isinstance(e, Const) and e.dtype == "i64" else None
 
 
+def conjuncts(cond: Expr) -> list[Expr]:
+    """The conditions that all have to hold for one to hold."""
+    if isinstance(cond, Op) and cond.name == "and":
+        return [c for a in cond.args for c in conjuncts(a)]
+    return [cond]
+
+
 def loads_of(s: Stmt | Expr) -> tuple[Load, ...]:
     """All loads in a statement and below it, also those inside opaque indices."""
     return remembered(s, "_loads", _loads_of)

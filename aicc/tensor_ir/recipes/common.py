@@ -27,6 +27,7 @@ from aicc.tensor_ir.ir import Expr, Index, Kernel, Load, Op
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PermuteAxes, SplitAxis
+from aicc.tensor_ir.schedule_skip import SkipZeros
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr, walk_stmts
 from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
@@ -458,6 +459,13 @@ def parallelise(plan: Plan, *fusable: str) -> None:
         if not plan.has_loop(name):
             raise ScheduleError(f"fusing made no loop {name}\n{plan.kernel}")
     plan.attempt(Parallel(name))
+
+
+def skip_padding(plan: Plan, depth: list[str], data: str) -> None:
+    """Leaves out the steps of the reductions `depth` in which all rows of a tile meet padding."""
+    for name in depth:
+        if plan.has_loop(name) and plan.loop(name).kind == "for":
+            plan.attempt(SkipZeros(name, data))
 
 
 def overlapping(plan: Plan, stage: Stage, left: Load, row: int | None, rows: int) -> frozenset[int]:

@@ -34,6 +34,7 @@ from aicc.tensor_ir.recipes.common import (
     own_axes,
     parallelise,
     rows_beside,
+    skip_padding,
     split_depth,
     stride_in,
     with_epilogue,
@@ -419,6 +420,7 @@ class Tiling:
                     plan.do(Unroll(f"{n}.o"))
         # Last, so that the copy of the tile in a tail of the reduction is in registers too.
         self._unroll_depth(depth, rows * tile.vectors, most)
+        skip_padding(plan, depth, self.roles.left.buffer)
 
     def _tile_loops(self, buffer: str) -> tuple[str, str]:
         """The loops over a tile's rows ("" for a single row) and columns."""
