@@ -12,6 +12,7 @@ from aicc.tensor_ir.recipes.chained import chained, has_chain
 from aicc.tensor_ir.recipes.columns import columns, has_columns
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction, roles
+from aicc.tensor_ir.recipes.down import down
 from aicc.tensor_ir.recipes.interleaved import interleaved
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
@@ -79,7 +80,7 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
             found.append(_applied(interleaved, buffer))
             found.append(_applied(contraction, buffer))
         if column_axis(plan, stage) is not None:
-            found.append(_applied(window, buffer))
+            found += [_applied(down, buffer), _applied(window, buffer)]
     if has_columns(plan):
         found.append(columns)
     if reductions:
