@@ -6,6 +6,7 @@ with the variable's name, and never ignored.
 
 from __future__ import annotations
 
+import numbers
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aicc.errors import AiccError
+from aicc.errors import AiccError, InputError
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,28 @@ def get(name: str) -> Any:
         return variable.read(text)
     except ValueError as e:
         raise AiccError(f"{name}={text!r}: {e} ({variable.meaning})") from None
+
+
+def thread_count(threads: int | None) -> int:
+    """The threads that a caller asks for, else those of AICC_THREADS; 0 where neither tells.
+
+    Raises InputError for what is no number from 1.
+    """
+    if threads is None:
+        return int(get("AICC_THREADS"))
+    if not isinstance(threads, numbers.Integral) or isinstance(threads, bool) or threads < 1:
+        raise InputError(f"threads is a whole number from 1, not {threads!r}")
+    return int(threads)
+
+
+def check_level(check: int | None) -> int:
+    """What a caller wants to be verified, else AICC_CHECK. Raises InputError for what is not 0, 1,
+    2 or 3."""
+    if check is None:
+        return int(get("AICC_CHECK"))
+    if not isinstance(check, numbers.Integral) or not 0 <= check <= 3:
+        raise InputError(f"check is 0, 1, 2 or 3, not {check!r}")
+    return int(check)
 
 
 CACHE_SHARES = {"objects": 1, "models": 7}

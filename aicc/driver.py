@@ -105,9 +105,9 @@ def compile(
     that values between the kernels may take in a run, in bytes or as "2MiB" or "1.5 MB"; where they
     need more, parts of the model run in patches.
 
-    Raises ModelError (and its kinds) for a model that cannot be compiled, TargetError for an
-    unknown target or one that this machine cannot run, and MemoryBudgetError, which tells the least
-    that would do, where no patches meet `memory_budget`.
+    Raises ModelError (and its kinds) for a model that cannot be compiled, InputError for options
+    that are none, TargetError for an unknown target or one that this machine cannot run, and
+    MemoryBudgetError, which tells the least that would do, where no patches meet `memory_budget`.
     """
     return _compile(
         lambda order: load_model(model, dims),
@@ -211,7 +211,8 @@ def _compile(
     memory_budget: int | str | None,
 ) -> CompiledModel | Stage:
     machine = Target.from_name(config.get("AICC_TARGET") if target is None else target)
-    many = _threads(threads, machine)
+    many = config.thread_count(threads) or machine.cores
+    check = config.check_level(check)
     budget = None if memory_budget is None else parse_bytes(memory_budget)
     workers = Workers(machine)
     order = passes(machine, budget, workers.schedule)
@@ -223,7 +224,6 @@ def _compile(
             progress(stage, time_taken)
 
     dump = config.get("AICC_DUMP") if dump is None else dump
-    check = config.get("AICC_CHECK") if check is None else check
     # Who looks at passes wants them to run.
     kept = model_cache() if dump is None and stop_after is None and check < 2 else None
     entry: Entry | None = None
@@ -288,11 +288,3 @@ def _processes(found: Stage) -> int:
     else:
         many = len(found.kernels) > 12
     return jobs if many and jobs > 1 else 0
-
-
-def _threads(threads: int | None, target: Target) -> int:
-    if threads is None:
-        threads = config.get("AICC_THREADS") or target.cores
-    if threads < 1:
-        raise ValueError(f"threads is 1 or more, not {threads}")
-    return threads

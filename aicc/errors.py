@@ -48,7 +48,8 @@ class MemoryBudgetError(AiccError, ValueError):
 
 
 class InputError(AiccError, ValueError):
-    """The feed of a run does not fit the model: names, dtype, rank, sizes."""
+    """The feed of a run does not fit the model (names, dtype, rank, sizes), or an option what it is
+    for."""
 
 
 class ExecutionError(AiccError, RuntimeError):

@@ -41,14 +41,13 @@ def load(
     Load only files that you would run: they hold native code.
 
     Raises SavedModelError for a file that is none of a saved model, of another format, truncated or
-    damaged, and TargetError where this machine cannot run the code.
+    damaged, TargetError where this machine cannot run the code, and InputError for a number of
+    threads that is none.
     """
     began = time.perf_counter()
     parts = read_parts(path, verify, resident)
     target = _target(path, parts)
-    many = threads or config.get("AICC_THREADS") or max(1, min(parts.threads, usable_cores()))
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is 1 or more, not {threads}")
+    many = config.thread_count(threads) or max(1, min(parts.threads, usable_cores()))
     try:
         executable = Executable.of(parts, place_code(parts.code, target), many)
     except CodegenError as error:

@@ -96,7 +96,7 @@ def _bytes(n: int) -> str:
     return f"{n} B"
 
 
-@dataclass
+@dataclass(repr=False)
 class CompiledModel:
     """Native code for one model. Several threads may run it at once.
 
@@ -111,6 +111,11 @@ class CompiledModel:
     target: str = "native"
     limits: Callable[[], Limits] | None = None
     """Tells the limits of the machine, which profiles compare with."""
+
+    def __repr__(self) -> str:
+        """`<CompiledModel resnet50: x: float32[n, 3, 224, 224] -> y: float32[n, 1000]>`."""
+        taken, given = (", ".join(map(str, ports)) for ports in (self.inputs, self.outputs))
+        return f"<CompiledModel {self.program.name}: {taken} -> {given}>"
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -153,8 +158,12 @@ class CompiledModel:
         naming the ONNX node, where data end the run (such as an index out of range); then what is
         in the arrays of `out` is not defined.
         """
-        if output_names is None or tuple(output_names) == self._output_names:
+        if output_names is None or (
+            not isinstance(output_names, str) and tuple(output_names) == self._output_names
+        ):
             return self.executable.run(feed, out)
+        if isinstance(output_names, str):
+            raise InputError(f"names of outputs are a list, such as [{output_names!r}], or None")
         place = {name: n for n, name in enumerate(self._output_names)}
         unknown = [str(n) for n in output_names if n not in place]
         if unknown:
@@ -228,11 +237,13 @@ class CompiledModel:
 
     def profile(self, feed: Mapping[str, Array], runs: int = 10) -> Profile:
         """Time, work and distance from the machine's limits of each step on `feed`, the best of
-        several runs. Raises as `run` does.
+        several runs. Raises as `run` does, and InputError for less than one run.
 
         The first profile on a machine measures its limits, which takes about a second, and keeps
         them in the cache folder (AICC_CACHE_DIR).
         """
+        if runs < 1:
+            raise InputError(f"a profile takes 1 run or more, not {runs}")
         times = self.executable.profile(feed, runs)
         limits = None if self.limits is None else self.limits()
         return profile(self.program, times, self.executable.threads, limits)

@@ -154,6 +154,12 @@ def test_files_are_short(path: Path) -> None:
     assert lines <= 500
 
 
+def test_files_beside_the_package_are_short() -> None:
+    folders = [ROOT.parent / name for name in ("tests", "benchmarks", "examples")]
+    for path in (p for folder in folders for p in folder.rglob("*.py")):
+        assert len(path.read_text("utf-8").splitlines()) <= 500, path
+
+
 def test_generated_code_knows_no_operator() -> None:
     """No string in codegen and runtime is the name of an operator. Scalar operations of the tensor
     IR are not operators: `exp` of one number is one, `Exp` of a tensor the other."""

@@ -102,10 +102,31 @@ def test_dims_become_numbers():
     np.testing.assert_allclose(model(**feed), compiled("transformer")(**feed), 1e-4, 1e-5)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_threads_are_counted_from_one(threads):
-    with pytest.raises(ValueError, match="threads is 1 or more"):
-        compiled("mlp", threads=threads)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads is a whole number from 1, not 0"),
+        ({"threads": -1}, "threads is a whole number from 1, not -1"),
+        ({"threads": 1.5}, "threads is a whole number from 1, not 1.5"),
+        ({"threads": "2"}, "threads is a whole number from 1, not '2'"),
+        ({"check": 4}, "check is 0, 1, 2 or 3, not 4"),
+        ({"check": "2"}, "check is 0, 1, 2 or 3, not '2'"),
+        ({"dims": ["batch"]}, "dims maps names of sizes to numbers; this is a list"),
+        ({"memory_budget": 1.5}, "1.5 is no amount of memory"),
+    ],
+)
+def test_options_that_are_none(options, message):
+    with pytest.raises(aicc.InputError, match=re.escape(message)):
+        compiled("mlp", **options)
+
+
+def test_threads_may_be_a_numpy_integer():
+    assert compiled("mlp", threads=np.int64(2)).executable.threads == 2
+
+
+def test_a_model_shows_itself_in_one_line():
+    shown = repr(compiled("mlp"))
+    assert re.fullmatch(r"<CompiledModel \S+: .*float32\[.*\] -> .*float32\[.*\]>", shown)
 
 
 def test_an_unknown_target():

@@ -53,6 +53,10 @@ class InputSizes:
                         name, n = f"{value.name}_{axis}.{n}", n + 1
                     self._named[name] = sym(name, 1)
                     self._unnamed[value.name, axis] = name
+        if not isinstance(dims or {}, Mapping):
+            raise InputError(
+                f"dims maps names of sizes to numbers; this is a {type(dims).__name__}"
+            )
         for name, size in (dims or {}).items():
             self._pin(name, size)
 

@@ -21,6 +21,7 @@ from aicc.pages import forget
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | onnx.ModelProto
 _LFS_POINTER = b"version https://git-lfs"
+_SAVED_MODEL = b"\x89aicc\r\n\x1a"
 
 
 @dataclass
@@ -85,7 +86,7 @@ def map_file(path: Path, what: str) -> memoryview:
     try:
         mode = path.stat()
         if not stat.S_ISREG(mode.st_mode):
-            raise ModelError(f"the {what} {str(path)!r} is not a file")
+            raise OSError("not a file")
         if mode.st_size == 0:
             return memoryview(b"")
         with path.open("rb") as f:
@@ -101,6 +102,8 @@ def _parse(data: memoryview, what: str, folder: Path | None) -> ModelFile:
         raise ModelError(f"{what}: empty, so not an ONNX model")
     if data[: len(_LFS_POINTER)] == _LFS_POINTER:
         raise ModelError(f"{what}: a git-lfs pointer, not the model that it stands for")
+    if data[: len(_SAVED_MODEL)] == _SAVED_MODEL:
+        raise ModelError(f"{what}: a saved model, which `aicc.load` reads, not an ONNX model")
     try:
         kept, weights = detach_weights(data)
         forget(np.frombuffer(data, np.uint8))  # beside each field the system has put its neighbours

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from aicc.errors import InputError
+
 UNITS = {
     "": 1,
     "b": 1,
@@ -20,18 +22,19 @@ UNITS = {
 def parse_bytes(amount: str | int) -> int:
     """Bytes from a number of them, or from a text such as "2MiB" or "1.5 MB" (10**6 bytes).
 
-    Raises ValueError for anything else, and for what is not positive.
+    Raises InputError for anything else, and for what is not positive.
     """
     if isinstance(amount, int) and not isinstance(amount, bool):
         number = amount
     else:
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", str(amount), re.IGNORECASE)
+        pattern = r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*"
+        found = re.fullmatch(pattern, amount, re.IGNORECASE) if isinstance(amount, str) else None
         unit = UNITS.get(found[2].lower()) if found else None
-        if found is None or unit is None or isinstance(amount, bool):
-            raise ValueError(f"{amount!r} is no amount of memory, such as '2MiB' or 1500000")
+        if found is None or unit is None:
+            raise InputError(f"{amount!r} is no amount of memory, such as '2MiB' or 1500000")
         number = int(float(found[1]) * unit)
     if number <= 0:
-        raise ValueError(f"an amount of memory is positive, not {amount!r}")
+        raise InputError(f"an amount of memory is positive, not {amount!r}")
     return number
 
 

@@ -9,6 +9,7 @@ an arena of its own, so several Python threads may run one model at once.
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 import time
 import weakref
@@ -250,13 +251,13 @@ class Executable:
             context[OUTPUTS] = id(results)
             code = self._enter(state.address)  # type: ignore[misc]
             if code:
-                raise self._failure(state.context[FAILED], code)
+                raise self._failure(state.context[FAILED], code, layout.values)
         finally:
             self._free.append(state)
         return results
 
     def profile(self, feed: Mapping[str, Array], runs: int = 10) -> Times:
-        """The least seconds of each step over several runs, steps one by one, in order.
+        """The least seconds of each step over several runs (1 or more), one by one, in order.
 
         Every step is entered from Python, which costs about a microsecond each; whole runs in
         between do not. Raises as `run`.
@@ -268,7 +269,7 @@ class Executable:
         whole = float("inf")
         layout = self._layout_for(tuple(a.shape for a in arrays))
         sizes: Mapping[str, int] = {}
-        for _ in range(max(1, runs)):
+        for _ in range(runs):
             stepper = Stepper(self.program, self._slots, self._library, self._scopes)
             self._general(arrays, layout, {}, stepper)
             least = list(map(min, least, stepper.seconds))
@@ -298,12 +299,17 @@ class Executable:
             state.context[word] = value
         state.layouts[phase] = layout
 
-    def _failure(self, step: int, code: int) -> ExecutionError:
+    def _failure(self, step: int, code: int, sizes: Mapping[str, int]) -> ExecutionError:
+        """What a kernel's check found. sizes: of the run; those that the message names are told."""
         failed = self.program.steps[step]
         assert isinstance(failed, Call)
         message = "there is no memory for an intermediate value"
         if code > 0:
             message = self._checks[failed.kernel][code - 1]
+            words = set(re.findall(r"\w+", message.rpartition(":")[2]))
+            told = [f"{name} is {sizes[name]}" for name in failed.sizes if name in words]
+            if told:
+                message += f" ({', '.join(told)})"
         names = ", ".join(failed.nodes)
         if not names or any(n and message.startswith(f"{n}:") for n in (*failed.nodes, names)):
             return ExecutionError(message)
@@ -341,7 +347,7 @@ class Executable:
                     continue
                 code = segment(state.address) if stepper is None else stepper(state, begin, end)
                 if code:
-                    raise self._failure(state.context[FAILED], code)
+                    raise self._failure(state.context[FAILED], code, layout.values)
             if stepper is not None:
                 stepper.sizes = layout.values
             return [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from aicc.codegen.jit import NativeLibrary, compile_object
 from aicc.codegen.kernel import lower_kernel
@@ -30,6 +31,11 @@ from larger_arrays import GAP, gaps, memory_of, seen
 
 Array = np.ndarray[Any, Any]
 PAGE = mmap.PAGESIZE
+
+HOST = Target.host()
+NAMES = ("native", "x86-64-v3", "x86-64") if HOST.arch == "x86_64" else ("native",)
+TARGETS = [Target.from_name(n) for n in NAMES if not Target.from_name(n).missing_on_host()]
+all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 
 # The loop of the pool, cut into ranges of one iteration and run backwards.
 SERIAL_POOL = """

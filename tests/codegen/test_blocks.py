@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from native_kernel import check
-from test_kernel import TARGETS
+from native_kernel import TARGETS, all_targets, check
 
 from aicc.codegen.kernel import lower_kernel
 from aicc.target import Target
@@ -14,8 +13,6 @@ from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.parse import parse_kernel
 from aicc.tensor_ir.schedule import schedule
 from aicc.tensor_ir.schedule_text import parse_steps
-
-all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 
 
 def transpose(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_kernel import check, loops, sample
+from native_kernel import HOST, all_targets, check, loops, sample
 
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
@@ -19,10 +19,6 @@ from aicc.tensor_ir.schedule import Split, Step, Vectorize, schedule
 from aicc.tensor_ir.schedule_stages import Rfactor
 from aicc.tensor_ir.verify import _OPERANDS
 
-HOST = Target.host()
-NAMES = ("native", "x86-64-v3", "x86-64") if HOST.arch == "x86_64" else ("native",)
-TARGETS = [Target.from_name(n) for n in NAMES if not Target.from_name(n).missing_on_host()]
-all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 N = sym("n", 1)
 
 

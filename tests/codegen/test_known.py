@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from native_kernel import check
-from test_kernel import TARGETS
+from native_kernel import all_targets, check
 
 from aicc.codegen.kernel import lower_kernel
 from aicc.target import Target
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.parse import parse_kernel
-
-all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 
 
 def loads(kernel: Kernel, target: Target) -> int:

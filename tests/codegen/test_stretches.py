@@ -7,16 +7,13 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from native_kernel import check
-from test_kernel import TARGETS
+from native_kernel import all_targets, check
 
 from aicc.codegen.kernel import lower_kernel
 from aicc.codegen.stretches import stretches
 from aicc.symbolic import Size, evaluate, sym, symbols
 from aicc.target import Target
 from aicc.tensor_ir.parse import parse_kernel
-
-all_targets = pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 
 V, N = sym("v", 0), sym("n", 1)
 HOLDS = {

@@ -119,6 +119,11 @@ class TestRoundTrip:
         aicc.load(saved).save(again)
         assert again.read_bytes() == saved.read_bytes()
 
+    def test_a_compiler_is_told_what_it_is(self, tmp_path):
+        mlp(64, threads=1).save(tmp_path / "m.aicc")
+        with pytest.raises(aicc.ModelError, match=r"a saved model, which `aicc\.load` reads"):
+            aicc.compile(tmp_path / "m.aicc")
+
     def test_threads_can_be_chosen(self, tmp_path, monkeypatch):
         path = tmp_path / "m.aicc"
         model = mlp(64, threads=2)
@@ -130,7 +135,7 @@ class TestRoundTrip:
             np.testing.assert_array_equal(loaded(x), model(x))
         monkeypatch.setenv("AICC_THREADS", "3")
         assert aicc.load(path).executable.threads == 3
-        with pytest.raises(ValueError, match="threads is 1 or more"):
+        with pytest.raises(ValueError, match="threads is a whole number from 1"):
             aicc.load(path, threads=0)
 
     def test_runs_at_once(self, tmp_path):
