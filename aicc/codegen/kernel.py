@@ -24,6 +24,7 @@ from aicc.codegen.writer import FunctionWriter, ModuleWriter
 from aicc.dtypes import nbytes
 from aicc.symbolic import Size, Sym, from_atom, maximum, minimum, opaques, product, symbols
 from aicc.target import Target
+from aicc.tensor_ir.dependence import used_across
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Reduce, Stmt, Store, While
 from aicc.tensor_ir.walk import walk_stmts
 from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
@@ -98,7 +99,7 @@ class KernelFunction(Reductions):
         self.heap: list[str] = []
         self.stack_bytes = 0
         self.may_fail = False
-        self.parallel_depth = 0
+        self.pool = "%pool"
         self.status: str | None = None
         """Where the body of a parallel loop leaves the number of a failed check."""
 
@@ -113,16 +114,11 @@ class KernelFunction(Reductions):
     # buffers
 
     def _allocate(self, scope: Sequence[Stmt]) -> None:
-        inside = used(scope)
-        if self.status is None:  # the entry point leaves per-thread buffers to parallel bodies
-            for s in walk_stmts(tuple(scope)):
-                if isinstance(s, For) and s.kind == "parallel":
-                    private = used([s])
-                    inside -= {
-                        n for n in private if self.kernel.buffer(n).scope in ("stack", "register")
-                    }
+        inside, here = used(scope), used_across(scope)
         for b in self.kernel.buffers:
-            if b.name in inside and b.name not in self.pointers:
+            # What belongs to the iterations of parallel loops is left to these.
+            mine = b.name in here or b.scope not in ("stack", "register")
+            if b.name in inside and b.name not in self.pointers and mine:
                 self.pointers[b.name] = self._slot(b)
 
     def _slot(self, b: Buffer) -> str:
@@ -264,7 +260,7 @@ class KernelFunction(Reductions):
     # loops
 
     def _loop(self, s: For) -> None:
-        if s.kind == "parallel" and self.parallel_depth == 0:
+        if s.kind == "parallel":
             self._parallel(s)
         elif s.kind == "vector":
             self._vector(s)
@@ -390,13 +386,13 @@ class KernelFunction(Reductions):
         iterations a thread takes at a time: so many that taking them costs little."""
         cycles = loop_cycles(self.kernel, s, self.target.lanes("f32"))
         if not symbols(cycles) <= set(self.variables) or opaques(cycles) or opaques(s.extent):
-            return "%pool", "1"
+            return self.pool, "1"
         each = maximum(1, cycles // maximum(1, s.extent))
         grain = maximum(1, minimum(TAKEN_CYCLES // each, s.extent // PARTS))
         if isinstance(cycles, int):
-            return "%pool", self.size(grain)
+            return self.pool, self.size(grain)
         short = self.fn.value(f"icmp slt i64 {self.size(cycles)}, {SHARED_CYCLES}")
-        return self.fn.value(f"select i1 {short}, ptr null, ptr %pool"), self.size(grain)
+        return self.fn.value(f"select i1 {short}, ptr null, ptr {self.pool}"), self.size(grain)
 
     def _loop_function(self, name: str, s: For, traits: str) -> tuple[str, str, str, str, bool]:
         """Writes a function of a loop's iterations, `void name(ptr args, i64 begin, i64 end)`. Its
@@ -412,6 +408,8 @@ class KernelFunction(Reductions):
         values += [("i64", lo)]
         status = self.fn.at_entry("alloca i32, align 4")
         values += [("ptr", status)]
+        nested = any(isinstance(x, For) and x.kind == "parallel" for x in walk_stmts(s.body))
+        values += [("ptr", self.pool)] if nested else []
         args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
         for n, (t, text) in enumerate(values):
             slot = self.fn.value(f"getelementptr i64, ptr {args}, i64 {n}")
@@ -421,7 +419,6 @@ class KernelFunction(Reductions):
         fn = FunctionWriter(self.fn.module, f"{header} {traits}".rstrip())
         self.known.forget()
         body = KernelFunction(self.kernel, self.target, fn, self.checks)
-        body.parallel_depth = 1
         count = 0
 
         def argument(t: str) -> str:
@@ -437,7 +434,9 @@ class KernelFunction(Reductions):
         body.constants = dict(self.constants)
         start = argument("i64")
         body.status = argument("ptr")
-        body._allocate([s])
+        if nested:
+            body.pool = argument("ptr")
+        body._allocate(s.body)
         body.heads.append(fn.head())
         begin = fn.value(f"add nsw i64 {start}, %begin")
         end = fn.value(f"add nsw i64 {start}, %end")

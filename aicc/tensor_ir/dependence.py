@@ -36,7 +36,7 @@ from aicc.symbolic import (
 )
 from aicc.tensor_ir.analysis import bounds
 from aicc.tensor_ir.ir import For, If, Load, Reduce, Stmt, Store, While
-from aicc.tensor_ir.walk import loads_of, stmt_exprs, walk_expr
+from aicc.tensor_ir.walk import children, loads_of, stmt_exprs, walk_expr
 
 Ranges = Mapping[Sym, tuple[Size, Size]]
 
@@ -120,6 +120,33 @@ def loaded_by(sizes: Iterable[Size]) -> set[str]:
 def written_by(body: Iterable[Stmt]) -> set[str]:
     """Buffers that statements write."""
     return {a.buffer for a in accesses(body) if a.writes}
+
+
+def first_accesses(body: Iterable[Stmt]) -> dict[str, str]:
+    """The kind of the first access of each buffer that statements touch."""
+    found: dict[str, str] = {}
+    for a in accesses(body):
+        found.setdefault(a.buffer, a.kind)
+    return found
+
+
+def used_across(body: Iterable[Stmt], loop: For | None = None) -> set[str]:
+    """The buffers that statements use outside of `loop` and of parallel loops, or that such a
+    parallel loop reads before it stores to them: iterations of parallel loops do not have those for
+    themselves."""
+    found: set[str] = set()
+    for s in body:
+        if isinstance(s, For):
+            found |= loaded_by((s.lo, s.hi))
+        if isinstance(s, For) and (s is loop or s.kind == "parallel"):
+            first = {} if s is loop else first_accesses(s.body)
+            found |= {name for name, kind in first.items() if kind != "store"}
+        elif children(s):
+            found |= {x.buffer for e in stmt_exprs(s) for x in loads_of(e)}
+            found |= used_across(children(s), loop)
+        else:
+            found |= set(first_accesses((s,)))
+    return found
 
 
 def conflicts(body: Sequence[Stmt]) -> list[tuple[Access, Access]]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from aicc.dtypes import is_float, to_numpy
 from aicc.errors import ExecutionError, IRError
 from aicc.symbolic import FloorDiv, Min, Mod, Opaque, Size, Sym, evaluate, lo_of
+from aicc.tensor_ir.dependence import used_across
 from aicc.tensor_ir.ir import (
     LOCAL_SCOPES,
     Buffer,
@@ -45,7 +46,6 @@ from aicc.tensor_ir.scalar import OPS, cast_value
 from aicc.tensor_ir.scalar import evaluate as evaluate_op
 from aicc.tensor_ir.text import print_kernel
 from aicc.tensor_ir.verify import verify
-from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 Array = NDArray[Any]
 
@@ -167,6 +167,8 @@ class _Source:
         self._interned: dict[Any, str] = {}
         self._buffers = {b.name: f"b{n}" for n, b in enumerate(kernel.buffers)}
         self._vars: dict[str, str] = {s.name: f"s{n}" for n, s in enumerate(kernel.sizes)}
+        self._shared: frozenset[str] = frozenset()
+        """What an iteration of a parallel loop around has for itself."""
         self._indent = 0
         self._owner: Stmt | None = None
         self._fresh = 0
@@ -215,7 +217,9 @@ class _Source:
     def _stmt(self, s: Stmt, depth: int) -> None:
         if isinstance(s, For):
             var = self._vars[s.var.name] = self._name("v")
-            private = self._private(s) if s.kind == "parallel" else ()
+            own = self._own(s) if s.kind == "parallel" else []
+            private = [f"{self._buffers[b.name]}.fill({self._poison(b.dtype)})" for b in own]
+            shared, self._shared = self._shared, self._shared | {b.name for b in own}
             self._emit(f"for {var} in range({self._size(s.lo)}, {self._size(s.hi)}):")
             with self._indented():
                 for fill in private:
@@ -223,6 +227,7 @@ class _Source:
                 self._body(s.body, depth + 1)
             for fill in private:
                 self._emit(fill)
+            self._shared = shared
         elif isinstance(s, Store | Reduce):
             target = self._target(s)
             value = self._expr(s.value)
@@ -247,15 +252,11 @@ class _Source:
             assert isinstance(s, Check)
             self._emit(f"if not {self._expr(s.cond)}: fail({s.message!r})")
 
-    def _private(self, s: For) -> tuple[str, ...]:
-        """Statements that poison the buffers of one thread that the loop uses."""
-        used = {load.buffer for load in loads_of(s)}
-        used |= {x.buffer for x in walk_stmts((s,)) if isinstance(x, Store | Reduce)}
-        return tuple(
-            f"{self._buffers[b.name]}.fill({self._poison(b.dtype)})"
-            for b in self._kernel.buffers
-            if b.name in used and b.scope in ("stack", "register")
-        )
+    def _own(self, s: For) -> list[Buffer]:
+        """The buffers that an iteration of a parallel loop has for itself."""
+        used = used_across(s.body) - self._shared
+        buffers = [self._kernel.buffer(name) for name in sorted(used)]
+        return [b for b in buffers if b.scope in ("stack", "register")]
 
     def _poison(self, dtype: str) -> str:
         return self._intern((dtype, "poison"), lambda: poison(dtype))

@@ -21,9 +21,13 @@ Invariants, held by `verify`:
   and no two elements in one place.
 - A loop variable hides no size and no variable of a loop around; it is used only inside its loop,
   always with the same range, and its range covers the loop's.
-- `parallel` loops have only `for` loops around them; a `vector` loop has a constant extent and
-  contains no loop. A stack or register buffer is used either inside parallel loops or outside of
-  them: it belongs to one iteration of a parallel loop, and is undefined when the iteration begins.
+- `parallel` loops have only `for` and `parallel` loops around them: of loops inside each other the
+  one is shared out that threads find first with several iterations. A `vector` loop has a constant
+  extent and contains no loop. A stack or register buffer is used either inside parallel loops or
+  outside of them: it belongs to one iteration of a parallel loop, and is undefined when the
+  iteration begins. Of parallel loops inside each other that is the innermost one around a use; but
+  for a stack buffer that a loop around uses outside of parallel loops inside it, or that one of
+  those reads before it stores to it: an iteration of the loop around has that.
 - A load or store has as many indices as its buffer has dimensions, and none that is known to lie
   outside the shape whenever the kernel runs. (Whether a *conditional* access is inside depends on
   its condition; the interpreter finds those that are not.) `in` and `const` buffers are not

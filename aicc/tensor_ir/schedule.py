@@ -31,8 +31,9 @@ from aicc.symbolic import (
 )
 from aicc.tensor_ir.analysis import bound_variables, enclosing, find_loop
 from aicc.tensor_ir.dependence import (
-    accesses,
+    first_accesses,
     loaded_by,
+    used_across,
     why_not_distributed,
     why_not_lanes,
     why_not_permuted,
@@ -40,14 +41,7 @@ from aicc.tensor_ir.dependence import (
     written_by,
 )
 from aicc.tensor_ir.ir import Check, For, If, Index, Kernel, Stmt, Store, While, call
-from aicc.tensor_ir.walk import (
-    children,
-    loads_of,
-    map_body,
-    stmt_exprs,
-    substitute_body,
-    walk_stmts,
-)
+from aicc.tensor_ir.walk import loads_of, map_body, substitute_body, walk_stmts
 
 
 class Step:
@@ -384,11 +378,12 @@ class Vectorize(Step):
 class Parallel(Step):
     """for i in 0..n: S   ->   parallel i in 0..n: S, iterations shared out between threads.
 
-    Stack and register buffers used inside belong to one iteration from then on. Precondition: all
-    loops around it are serial, and none inside is parallel already; no iteration touches what
-    another writes, not even to reduce into it (so that results do not depend on the number of
-    threads); a stack or register buffer is not used outside of the loop, and each iteration stores
-    to it before it reads from it.
+    Stack and register buffers that iterations store to before they read from them belong to one
+    iteration from then on, but for a stack buffer that an iteration of a parallel loop around also
+    uses elsewhere: those of this one share it. Precondition: all loops around are serial or
+    parallel, and none inside is parallel already; no iteration touches what another writes, not
+    even to reduce into it (so that results do not depend on the number of threads); no stack or
+    register buffer is used outside of all parallel loops too, and no register buffer is shared.
     """
 
     loop: str
@@ -398,38 +393,29 @@ class Parallel(Step):
         f = require_loop(self, kernel, self.loop)
         around = [s for s in enclosing(kernel, f) if isinstance(s, For)]
         inside = [s for s in walk_stmts(f.body) if isinstance(s, For)]
-        if any(s.kind != "for" for s in around) or any(s.kind == "parallel" for s in inside):
+        serial = all(s.kind in ("for", "parallel") for s in around)
+        if not serial or any(s.kind == "parallel" for s in inside):
             raise self.fail(kernel, "a loop around it is not serial, or one inside is parallel")
-        private = frozenset(b.name for b in kernel.buffers if b.scope in ("stack", "register"))
-        outside = _outside(kernel.body, f)
-        first: dict[str, str] = {}
-        for a in accesses(f.body):
-            first.setdefault(a.buffer, a.kind)
-        for name in sorted(private & set(first)):
-            if name in outside:
-                raise self.fail(kernel, f"{name} is used outside of the loop too")
-            if first[name] != "store":
-                raise self.fail(kernel, f"{name} is read before the iteration stores to it")
-        why = why_not_threads(f, private)
+        first = first_accesses(f.body)
+        outside = used_across(kernel.body, f)
+        shared: set[str] = set()
+        for s in around:
+            if s.kind == "parallel":
+                shared |= used_across(s.body, f)
+        private: set[str] = set()
+        for b in kernel.buffers:
+            if b.scope not in ("stack", "register") or b.name not in first:
+                continue
+            if b.name in outside or (b.scope == "register" and b.name in shared):
+                raise self.fail(kernel, f"{b.name} is used outside of the loop too")
+            if first[b.name] == "store" and b.name not in shared:
+                private.add(b.name)
+            elif b.scope == "register" or all(s.kind == "for" for s in around):
+                raise self.fail(kernel, f"{b.name} is read before the iteration stores to it")
+        why = why_not_threads(f, frozenset(private))
         if why:
             raise self.fail(kernel, why)
         return replace_loop(kernel, f, (replace(f, kind="parallel"),))
-
-
-def _outside(body: Iterable[Stmt], loop: For) -> set[str]:
-    """Buffers that statements touch outside of `loop` and of parallel loops."""
-    found: set[str] = set()
-    for s in body:
-        if s is loop or (isinstance(s, For) and s.kind == "parallel"):
-            continue
-        if children(s):
-            found |= {x.buffer for e in stmt_exprs(s) for x in loads_of(e)}
-            if isinstance(s, For):
-                found |= loaded_by((s.lo, s.hi))
-            found |= _outside(children(s), loop)
-        else:
-            found |= {a.buffer for a in accesses((s,))}
-    return found
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,10 @@ class _Verifier:
         self._bound: set[Sym] = set()
         self._names: set[str] = set()
         self._at: Stmt | None = None
-        # Where each per-thread buffer is used: False outside parallel loops, True inside.
-        self._in_parallel: dict[str, bool] = {}
-        self._parallel = False
-        self._serial = True  # whether all loops around are `for`
+        # The number of parallel loops around the first use of each per-thread buffer.
+        self._in_parallel: dict[str, int] = {}
+        self._parallel = 0
+        self._serial = True  # whether all loops around are `for` or `parallel`
 
     def _fail(self, message: str) -> NoReturn:
         raise IRError(f"{message}, in\n{print_kernel(self._kernel, self._at)}")
@@ -160,8 +160,8 @@ class _Verifier:
         self._names.add(s.var.name)
         self._bound.add(s.var)
         outside = self._parallel, self._serial
-        self._parallel = self._parallel or s.kind == "parallel"
-        self._serial = self._serial and s.kind == "for"
+        self._parallel += s.kind == "parallel"
+        self._serial = self._serial and s.kind in ("for", "parallel")
         self._body(s.body, sure and proves_lt(s.lo, s.hi), s.kind == "vector")
         self._parallel, self._serial = outside
         self._bound.remove(s.var)
@@ -187,7 +187,9 @@ class _Verifier:
         if len(indices) != len(b.shape):
             self._fail(f"{name} has {len(b.shape)} dimensions, not {len(indices)}")
         if b.scope in ("stack", "register"):
-            if self._in_parallel.setdefault(name, self._parallel) != self._parallel:
+            depth = self._in_parallel.setdefault(name, self._parallel)
+            shared = b.scope == "stack" and depth and self._parallel
+            if depth != self._parallel and not shared:
                 self._fail(
                     f"{name} is used inside a parallel loop and outside; each thread has its own"
                 )

@@ -6,12 +6,13 @@ limit. All counts are sizes: expressions of the kernel's symbols.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aicc.dtypes import is_float, nbytes
 from aicc.symbolic import Size, Sym, maximum, minimum, opaques, product, symbols
 from aicc.tensor_ir.analysis import bounds
-from aicc.tensor_ir.ir import Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
+from aicc.tensor_ir.ir import PARAM_SCOPES, Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
 from aicc.tensor_ir.walk import children, loads_of, stmt_exprs, walk_expr, walk_stmts
 
 ARITHMETIC = frozenset(("add", "sub", "mul", "div", "neg", "abs", "max", "min", "fma", "sqrt"))
@@ -96,13 +97,30 @@ def loop_cycles(kernel: Kernel, loop: For, lanes: int) -> Size:
     touch. It depends on the kernel's symbols, and on variables of loops around where extents depend
     on them. lanes: of a vector."""
     operations = scalar_operations((loop,))
-    used = {x.buffer for x in loads_of(loop)}
-    used |= {s.buffer for s in walk_stmts((loop,)) if isinstance(s, Store | Reduce)}
+    inside = walk_stmts((loop,))
+    ranges = {s.var: (s.lo, s.hi) for s in inside if isinstance(s, For)}
+    used = [(x.buffer, x.indices) for x in loads_of(loop)]
+    used += [(s.buffer, s.indices) for s in inside if isinstance(s, Store | Reduce)]
+    boxes: dict[str, Size] = {}
+    for name, indices in used:
+        b = kernel.buffer(name)
+        if b.scope in PARAM_SCOPES:
+            boxes[name] = maximum(boxes.get(name, 0), _box(b.shape, indices, ranges))
     moved: Size = 0
-    for b in kernel.params:
-        if b.name in used:
-            moved = moved + product(b.shape) * nbytes(b.dtype)
+    for name, count in boxes.items():
+        moved = moved + count * nbytes(kernel.buffer(name).dtype)
     return maximum(operations // (2 * lanes), minimum(moved, operations * 4) // STREAM)
+
+
+def _box(shape: Sequence[Size], indices: Sequence[Size], ranges: Ranges) -> Size:
+    """The elements of a buffer that indices go over, about: all along an axis but where a number of
+    them is known."""
+    total: Size = 1
+    for extent, index in zip(shape, indices, strict=True):
+        found = bounds(index, ranges)
+        touched = extent if found is None else found[1] - found[0] + 1
+        total = total * (minimum(extent, touched) if isinstance(touched, int) else extent)
+    return total
 
 
 def scalar_operations(body: tuple[Stmt, ...]) -> Size:

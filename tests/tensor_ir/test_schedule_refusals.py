@@ -228,7 +228,7 @@ REFUSED = [
     (PAIRS, "vectorize(j)", "may write the same element at s[0]"),
     (PAIRS, "vectorize(k)", "may write the same element at y[int(at[k], 0..7)]"),
     (PAIRS, "vectorize(q)", "may touch the same element at s[0]"),
-    (GRID, "parallel(i); parallel(j)", "a loop around it is not serial"),
+    (GRID, "reorder(j, i); unroll(j); parallel(i)", "a loop around it is not serial"),
     (GRID, "parallel(j); parallel(i)", "or one inside is parallel"),
     (PREFIX, "parallel(i)", "may touch the same element at y[i] and y[i + 1]"),
     (SUM, "parallel(k)", "may write the same element at y[]"),
