@@ -16,6 +16,9 @@ from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
 
 FEW = 8
 """Iterations of which a loop that is shared out should have as many."""
+AMPLE = 4 * SHARED_CYCLES
+"""Cycles from which on a loop is shared out again and again, rather than joined to the few
+iterations around it, which costs divisions."""
 
 
 def share_inside(plan: Plan) -> None:
@@ -47,10 +50,13 @@ def _share_body(plan: Plan, name: str, small: Sym) -> bool:
     found = False
     for s in plan.loop(name).body:
         if isinstance(s, For) and s.kind == "for":
-            cycles = loop_cycles(plan.kernel, s, plan.target.lanes("f32"))
-            if _count(cycles, small) >= SHARED_CYCLES:
+            if _cycles(plan, s, small) >= SHARED_CYCLES:
                 found = _share(plan, s.var.name, small) or found
     return found
+
+
+def _cycles(plan: Plan, loop: For, small: Sym) -> int:
+    return _count(loop_cycles(plan.kernel, loop, plan.target.lanes("f32")), small)
 
 
 def _share(plan: Plan, name: str, small: Sym) -> bool:
@@ -58,9 +64,11 @@ def _share(plan: Plan, name: str, small: Sym) -> bool:
     loop = plan.loop(name)
     few = _count(loop.extent, small) < FEW
     while few and len(loop.body) == 1 and isinstance(loop.body[0], For):
-        if loop.body[0].kind != "for" or not plan.attempt(Fuse(name, loop.body[0].var.name)):
+        inner = loop.body[0]
+        ample = _cycles(plan, inner, small) >= AMPLE and _count(inner.extent, small) >= FEW
+        if ample or inner.kind != "for" or not plan.attempt(Fuse(name, inner.var.name)):
             break
-        name = f"{name}.{loop.body[0].var.name}"
+        name = f"{name}.{inner.var.name}"
         loop = plan.loop(name)
         few = _count(loop.extent, small) < FEW
     if not few and plan.attempt(Parallel(name)):
