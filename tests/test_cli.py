@@ -1,6 +1,7 @@
 """The command line: results on standard output alone, messages on standard error, exit codes."""
 
 import json
+import re
 import os
 import subprocess
 import sys
@@ -183,7 +184,20 @@ def test_usage(mlp):
         made = call(*args)
         assert made.exit_code == 2 and made.stderr
     assert call("--version").stdout == f"aicc {aicc.__version__}\n"
-    assert "Exit codes: 0 done; 1 the model cannot be read" in call("--help").stdout
+    shown = call("--help").stdout
+    assert "Exit codes: 0 done; 1 the model cannot be read" in shown
+    assert "..." not in shown.partition("Commands:")[2]  # each command's line is whole
+
+
+def test_what_all_commands_take():
+    """As the README says."""
+    commands = re.findall(r"^  (\w+) +[A-Z]", call("--help").stdout.partition("Commands:")[2], re.M)
+    assert len(commands) == 7
+    for command in commands:
+        shown = call(command, "--help").stdout
+        assert all(f" {option} " in shown for option in ("--threads", "--target", "--json")), (
+            command
+        )
 
 
 # --- bench, inspect ---------------------------------------------------------------------------

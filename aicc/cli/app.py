@@ -141,7 +141,7 @@ def _compiled(
     model: str,
     threads: int | None,
     dims: list[str],
-    target: str | None = None,
+    target: str | None,
 ) -> CompiledModel:
     """The model of an ONNX file, compiled, or of a saved one, loaded."""
     if is_saved(model):
@@ -175,7 +175,7 @@ def run(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Runs a model once and shows its outputs, or writes them to files."""
+    """Runs a model once and shows its outputs. With --output, writes them to files."""
     with session(debug) as progress:
         compiled = _compiled(progress, model, threads, dims, target)
         feed = _feed(compiled.inputs, inputs, random, given, seed)
@@ -214,7 +214,7 @@ def compile_(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compiles a model and shows the report; with --stop-after, the text of that stage."""
+    """Compiles a model and shows the report. With --stop-after, shows the text of that stage."""
     with session(debug) as progress:
         if output is not None and stop_after is not None:
             raise UsageError("--output saves a model that is compiled, not one of --stop-after")
@@ -251,7 +251,7 @@ def resume(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Goes on from a dumped text, edited or not, and shows what `compile` shows."""
+    """Goes on from a dumped text, edited or not. Shows what `compile` shows."""
     with session(debug) as progress:
         progress("compiling")
         made = aicc.resume(
@@ -312,7 +312,8 @@ def bench(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Times a model on random inputs, or those of --input, each engine in a process of its own."""
+    """Times a model beside another engine. Inputs are random, or those of --input; each engine has
+    a process of its own."""
     from aicc.cli.bench import measure
     from aicc.target import usable_cores
 
@@ -368,13 +369,14 @@ def profile(
     given: Sizes = [],  # noqa: B006
     dims: Dims = [],  # noqa: B006
     threads: Threads = None,
+    target: TargetName = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Shows each kernel's time, work and distance from the machine's limits, on random inputs or
-    those of --input; the kernel that loses most time comes first."""
+    """Shows each kernel's time, work and limits. Inputs are random, or those of --input. The kernel
+    that loses most time, beside what the machine's limits allow, comes first."""
     with session(debug) as progress:
-        compiled = _compiled(progress, model, threads, dims)
+        compiled = _compiled(progress, model, threads, dims, target)
         feed = _feed(compiled.inputs, inputs, True, given, seed)
         progress("running")
         result = compiled.profile(feed, runs)
@@ -401,7 +403,7 @@ def memory(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Shows what lies in a run's memory, the most that is alive at once, what any order of the
+    """Shows what lies in a run's memory. Also the most that is alive at once, what any order of the
     steps would need, and what of that is proven. Sizes that the model leaves open are those of
     --sizes; with --dims, the code is fixed to them and the bound for any order is known."""
     with session(debug) as progress:
@@ -442,7 +444,7 @@ def inspect(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Shows a model's inputs, outputs and operators, and what compiling makes of them."""
+    """Shows inputs, outputs and operators of a model. Also what compiling makes of them."""
     from aicc.frontend import load_model
 
     with session(debug) as progress:
