@@ -26,12 +26,12 @@ from aicc.errors import IRError, MemoryBudgetError, UnsupportedError
 from aicc.graph_ir.graph import Node, reads
 from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.memory_problem import least_arena
-from aicc.graph_ir.places import Places, copies, is_view, joined
+from aicc.graph_ir.places import Places, copies, counted, is_view, joined
 from aicc.graph_ir.types import TensorType
 from aicc.memory import placement
 from aicc.memory.budget import show_bytes
 from aicc.planned import Planned, host_graph, host_operands
-from aicc.runtime.program import Buffer, Call, Copy, Host, Program, SizeSource, Step, Work
+from aicc.runtime.program import Buffer, Call, Copy, Host, Program, Read, SizeSource, Step, Work
 from aicc.symbolic import Dim, Size, Sym, product, symbols
 from aicc.tensor_ir.inplace import inplace_pairs
 from aicc.tensor_ir.ir import For, Kernel
@@ -98,6 +98,7 @@ class _Planner:
         self.ports: list[tuple[str, str]] = []
         self.sizes: dict[str, SizeSource] = {}
         self.phase: dict[str, int] = {}
+        self.mosts: dict[str, Size] = {}
         self.now = 0
         self.last_read = self._last_reads()
         computed = {o for node in self.graph.nodes if node.op == CALL for o in node.outputs}
@@ -171,7 +172,10 @@ class _Planner:
             self.position = position
             if node.op == CALL:
                 self._call(node)
-            elif self.places.is_alias(node) and self._view(node):
+                continue
+            if (operand := counted(node)) is not None:
+                self._read(node, operand)
+            if self.places.is_alias(node) and self._view(node):
                 continue
             elif joined(self.graph, node) is not None:
                 self._join(node)
@@ -189,14 +193,30 @@ class _Planner:
         root = self.root(held.name)
         if root.dtype != t.dtype:
             return False
-        if self._phase_of(Buffer(result, t.dtype, t.shape, "view")) > self._phase_of(root):
-            return False
         before, here = self.places.place(source), self.places.place(result)
         at = self._start(held) + (here.start - before.start) * nbytes(t.dtype)
         self.buffers[result] = Buffer(
             result, t.dtype, t.shape, "view", at, root.name, pitch=here.pitch
         )
         return True
+
+    def _read(self, node: Node, operand: int) -> None:
+        """A number that was computed becomes the result's first extent."""
+        first = _symbol(self.graph.types[node.outputs[0]].shape[0])
+        if first is None or first.name in self.sizes:
+            return
+        buffer, number = self.operand(node.inputs[operand]), len(self.steps)
+        most = self.graph.types[node.inputs[0]].shape[0]
+        known = [s.sym.name for s in self.sizes.values() if s.axis is None and s.buffer == buffer]
+        if known and self.mosts[buffer] != most:
+            raise IRError(f"node {_title(node)}: {buffer!r} counts elements of two axes")
+        if not known:
+            self._touch(buffer, number)
+            self.steps.append(Read(buffer, most, node.origin))
+            self.mosts[buffer] = most
+            self.now = number + 1
+        self.sizes[first.name] = SizeSource(first, buffer, None)
+        self.phase[first.name] = self.phase[known[0]] if known else self.now
 
     @staticmethod
     def _start(b: Buffer) -> int:
@@ -366,7 +386,8 @@ class _Planner:
             source = self.operand(name)
             root = self.root(source)
             b = self.buffers[source]
-            if root.space == "arena" and root.nbytes == b.nbytes:
+            same = root.nbytes == b.nbytes and self._phase_of(root) == self._phase_of(b)
+            if root.space == "arena" and same:
                 self.buffers[root.name] = replace(root, space="output", at=count, first=-1, last=-1)
                 self.ports.append((name, source))
                 count += 1

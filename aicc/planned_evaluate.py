@@ -14,8 +14,9 @@ from aicc.graph_ir.evaluate_module import evaluate_node
 from aicc.planned import Planned, host_operands
 from aicc.runtime.context import slots
 from aicc.runtime.feed import Binder, accept, collect, input_ports
+from aicc.runtime.host_results import read_count
 from aicc.runtime.layout import Layouts
-from aicc.runtime.program import Buffer, Call, Copy, Host
+from aicc.runtime.program import Buffer, Call, Copy, Host, Read, Step
 from aicc.symbolic import Size, evaluate
 from aicc.tensor_ir.interp import run as run_kernel
 from aicc.tensor_ir.ir import Buffer as Parameter
@@ -95,14 +96,16 @@ class _Run:
         steps = tuple(s * size for s in strides)
         return np.ndarray(shape, to_numpy(b.dtype), held.data, strides=steps)
 
-    def step(self, step: Call | Copy | Host) -> None:
+    def step(self, step: Step) -> None:
         if isinstance(step, Call):
             self.call(step)
         elif isinstance(step, Copy):
             target = self.array(step.target)
             target[...] = self.array(step.source).reshape(target.shape)
-        else:
+        elif isinstance(step, Host):
             self.host(step)
+        else:
+            self.read(step)
 
     def call(self, step: Call) -> None:
         kernel = self.planned.kernels[step.kernel]
@@ -119,6 +122,13 @@ class _Run:
                 raise
             raise ExecutionError(f"node {names!r}: {error}") from None
 
+    def read(self, step: Read) -> None:
+        count = int(self.array(step.buffer).reshape(()))
+        read_count(step, count, evaluate(step.most, self.sizes))
+        for s in self.program.sizes:
+            if s.axis is None and s.buffer == step.buffer:
+                self.sizes[s.sym.name] = count
+
     def host(self, step: Host) -> None:
         node = self.planned.graph.nodes[step.key]
         names = host_operands(node)
@@ -127,7 +137,7 @@ class _Run:
             # A reference may return its operand, whose memory others write to.
             self.memory[name] = np.array(array, order="C")
             for s in self.program.sizes:
-                if s.buffer == name:
+                if s.buffer == name and s.axis is not None:
                     self.sizes[s.sym.name] = array.shape[s.axis]
 
     def outputs(self) -> dict[str, Array]:

@@ -61,8 +61,9 @@ def with_host_operators() -> onnx.ModelProto:
         axis=0,
     )
     g.output(g.op("Exp", found), "y", ("kept", 4))
-    labels = g.constant(np.array(["a", "b", "c"], object))
-    g.output(labels, "labels", (3,), TensorProto.STRING)
+    labels = g.constant(np.array(["a", "b", "c", "d"], object))
+    best = g.op("Gather", labels, g.op("ArgMax", x, axis=1, keepdims=0))
+    g.output(best, "labels", ("n",), TensorProto.STRING)
     return g.build()
 
 

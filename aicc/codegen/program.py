@@ -30,7 +30,7 @@ from aicc.runtime.context import (
     Slots,
     slots,
 )
-from aicc.runtime.program import Call, Copy, Host, Program
+from aicc.runtime.program import Call, Copy, Host, Program, Read
 from aicc.tensor_ir.ir import Kernel
 
 
@@ -41,7 +41,7 @@ def program_text(program: Program, kernels: Mapping[str, Kernel]) -> str:
     checked = {name for name, k in kernels.items() if check_messages(k)}
     native = 0
     for begin, end in program.segments():
-        if isinstance(program.steps[begin], Host):
+        if isinstance(program.steps[begin], Host | Read):
             continue
         fn = FunctionWriter(module, f"define i32 @aicc_run_{native}(ptr %context) nounwind")
         _Segment(program, kernels, table, checked, fn).steps(begin, end)

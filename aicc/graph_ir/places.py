@@ -35,6 +35,12 @@ def copies(node: Node) -> bool:
     return found is not None and found.copies
 
 
+def counted(node: Node) -> int | None:
+    """The operand, if any, whose number tells a run the first extent of a view."""
+    found = registry.find(node.op)
+    return None if found is None else found.counted
+
+
 def joined(graph: Graph, node: Node) -> tuple[int, ...] | None:
     """The element of its result at which each operand of a join starts; None for other nodes."""
     found = registry.find(node.op)
@@ -53,8 +59,9 @@ def cut(graph: Graph, node: Node) -> tuple[tuple[int, int, int], ...] | None:
 
 
 def takes_no_kernel(graph: Graph, node: Node) -> bool:
-    """True for copies, and for joins of operands of which some are computed."""
-    if copies(node):
+    """True for copies, for views of as many elements as a run counts, and for joins of operands of
+    which some are computed."""
+    if copies(node) or counted(node) is not None:
         return True
     if joined(graph, node) is None:
         return False

@@ -152,6 +152,9 @@ class Operator:
     view: bool = False
     """True where the result has the operand's elements in the same row-major order (Reshape), or a
     run or a box of them (see `part`, `box`)."""
+    counted: int | None = None
+    """For a view of the first elements along axis 0: the operand whose only element, an i64, tells
+    a run how many; they are a new symbol."""
     copies: bool = False
     """True where the result is the operand in memory of its own, whatever else would do."""
 

@@ -18,6 +18,7 @@ import ctypes
 import functools
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,14 @@ def slots(program: Program) -> Slots:
             copies[step] = n
             n += 1
     return Slots(addresses, sizes, copies, n)
+
+
+def address(array: np.ndarray[Any, Any]) -> int:
+    """Of an array's first element."""
+    places = object_places()
+    if places is None:
+        return int(array.ctypes.data)
+    return ctypes.c_size_t.from_address(id(array) + places[1]).value
 
 
 @functools.cache

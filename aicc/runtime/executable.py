@@ -31,6 +31,7 @@ from aicc.runtime.context import (
     ITEMS,
     OUTPUTS,
     POOL,
+    address,
     object_places,
     slots,
 )
@@ -38,6 +39,7 @@ from aicc.runtime.feed import (
     READABLE,
     Array,
     Binder,
+    Closed,
     accept,
     check_outputs,
     collect,
@@ -46,11 +48,11 @@ from aicc.runtime.feed import (
     output_ports,
     plain_outputs,
 )
-from aicc.runtime.host_results import own_result
+from aicc.runtime.host_results import own_result, read_count
 from aicc.runtime.layout import Layout, Layouts
 from aicc.runtime.memory_map import MemoryMap, memory_map
 from aicc.runtime.profile import Stepper, Times
-from aicc.runtime.program import Call, Host, Program
+from aicc.runtime.program import Call, Host, Program, Read
 from aicc.runtime.results import Results
 from aicc.runtime.saved import Parts
 from aicc.runtime.state import Library, Pool, State, address_of
@@ -67,13 +69,6 @@ Given = Mapping[str, Array] | Sequence[Array | None]
 """
 
 _ndarray, _empty = np.ndarray, np.empty
-
-
-class _Closed(Binder):
-    """Stands in the place of a closed model's binder."""
-
-    def bind(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-        raise ExecutionError("the model is closed")
 
 
 class Executable:
@@ -116,6 +111,14 @@ class Executable:
         self._results = Results(len(self.outputs))
         self._pool = Pool(library, threads)
         self._segments = self._link(library)
+        self._sources = [
+            [
+                (s, program.steps[begin - 1])
+                for s in program.sizes
+                if program.phase_of_size[s.sym.name] == phase
+            ]
+            for phase, begin in enumerate(program.phases)
+        ]
         self._ports = tuple((p.name, p.dtype) for p in self.inputs)
         self._out_words = {
             n: self._slots.addresses[program.root(b).name]
@@ -155,16 +158,19 @@ class Executable:
             objects=parts.strings,
         )
 
-    def _link(self, library: Library) -> list[Any]:
-        """One native function, or the number of the host step, for each segment of the program."""
-        found: list[Any] = []
-        native = 0
-        for begin, _ in self.program.segments():
-            if isinstance(self.program.steps[begin], Host):
-                found.append(begin)
+    def _link(self, library: Library) -> list[tuple[int, int, int, Any]]:
+        """(first step, end, phase that begins there or 0, native function or None for a step that
+        Python does) of each segment of the program."""
+        found: list[tuple[int, int, int, Any]] = []
+        native, phases = 0, self.program.phases
+        for begin, end in self.program.segments():
+            opened = phases.index(end) if end in phases[1:] else 0
+            if isinstance(self.program.steps[begin], Host | Read):
+                found.append((begin, end, opened, None))
                 continue
             address = library.address(f"aicc_run_{native}")
-            found.append(ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(address))
+            enter = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(address)
+            found.append((begin, end, opened, enter))
             native += 1
         return found
 
@@ -173,7 +179,7 @@ class Executable:
         self._free.clear()
         with self._lock:
             self._known.clear()
-            self._binder = _Closed(self.program, self.inputs)  # every run asks for its layout
+            self._binder = Closed(self.program, self.inputs)  # every run asks for its layout
         self._finalize()
 
     # sizes
@@ -332,22 +338,22 @@ class Executable:
         results: dict[int, Array] = {}
         try:
             for n, a in enumerate(arrays):
-                state.context[FIRST + n] = a.ctypes.data if a.dtype.kind != "O" else 0
-            phase = 0
+                state.context[FIRST + n] = address(a) if a.dtype.kind != "O" else 0
             self._enter_phase(state, 0, layout, results, given)
-            for segment, (begin, end) in zip(self._segments, self.program.segments()):
-                if isinstance(segment, int):
-                    start = time.perf_counter()
-                    self._host_step(state, segment, arrays, results, layout.values)
-                    if stepper is not None:
-                        stepper.seconds[segment] = time.perf_counter() - start
-                    if end in self.program.phases[1:]:
-                        phase = self.program.phases.index(end)
-                        layout = self._next_phase(state, phase, layout, results, given)
+            for begin, end, opened, native in self._segments:
+                if native is not None:
+                    code = native(state.address) if stepper is None else stepper(state, begin, end)
+                    if code:
+                        raise self._failure(state.context[FAILED], code, layout.values)
                     continue
-                code = segment(state.address) if stepper is None else stepper(state, begin, end)
-                if code:
-                    raise self._failure(state.context[FAILED], code, layout.values)
+                start = time.perf_counter()
+                step = self.program.steps[begin]
+                if isinstance(step, Host):
+                    self._host_step(state, step, arrays, results, layout.values)
+                if opened:
+                    layout = self._next_phase(state, opened, layout, results, given)
+                if stepper is not None:
+                    stepper.seconds[begin] = time.perf_counter() - start
             if stepper is not None:
                 stepper.sizes = layout.values
             return [
@@ -390,7 +396,7 @@ class Executable:
             elif array.shape != shape:
                 check_outputs(self.outputs, {n: shape}, {n: array}, ())
             results[n] = array
-            state.context[self._out_words[n]] = array.ctypes.data
+            state.context[self._out_words[n]] = address(array)
 
     def _next_phase(
         self,
@@ -400,11 +406,15 @@ class Executable:
         results: dict[int, Array],
         given: Mapping[int, Array],
     ) -> Layout:
-        """Reads the sizes that a host step brought, and opens the phase that they begin."""
+        """Reads the sizes that a step brings, and opens the phase that they begin."""
         values = dict(before.values)
-        for s in self.program.sizes:
-            if self.program.phase_of_size[s.sym.name] == phase:
-                values[s.sym.name] = state.hosts[s.buffer].shape[s.axis]
+        for s, step in self._sources[phase]:
+            if isinstance(step, Read):
+                place = address_of(self.program, self._slots, state, s.buffer)
+                count = ctypes.c_int64.from_address(place).value
+                values[s.sym.name] = read_count(step, count, before.most)
+            else:
+                values[s.sym.name] = state.hosts[s.buffer].shape[s.axis or 0]
         key = (phase, tuple(values.items()))
         layout = self._remember(key, phase, lambda: values)
         self._enter_phase(state, phase, layout, results, given)
@@ -413,13 +423,12 @@ class Executable:
     def _host_step(
         self,
         state: State,
-        number: int,
+        step: Host,
         arrays: Sequence[Array],
         results: Mapping[int, Array],
         values: Mapping[str, int],
     ) -> None:
-        step = self.program.steps[number]
-        assert isinstance(step, Host) and self._host is not None
+        assert self._host is not None
         operands = [
             self._array(n, state, arrays, results, values) if n else None for n in step.operands
         ]
@@ -429,7 +438,7 @@ class Executable:
                 array = own_result(self.program, step, name, value, operands, values)
                 state.hosts[name] = array
                 if array.dtype.kind != "O":
-                    state.context[self._slots.addresses[name]] = array.ctypes.data
+                    state.context[self._slots.addresses[name]] = address(array)
 
     def _array(
         self,

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from aicc.dtypes import to_numpy
-from aicc.errors import InputError
+from aicc.errors import ExecutionError, InputError
 from aicc.runtime.program import Program
 from aicc.symbolic import Size, Sym, evaluate
 
@@ -58,7 +58,7 @@ class Binder:
         self._ports = ports
         self._place: dict[str, tuple[int, int, Sym]] = {}
         for s in program.sizes:
-            if s.buffer in program.inputs:
+            if s.buffer in program.inputs and s.axis is not None:
                 self._place[s.sym.name] = (program.inputs.index(s.buffer), s.axis, s.sym)
 
     def bind(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
@@ -104,6 +104,13 @@ class Binder:
             n, where, _ = self._place[s]
             known.append(f"{s} is {values[s]} by axis {where} of input {self._ports[n].name!r}")
         raise InputError(f"{message} instead of {d} = {evaluate(d, values)} ({', '.join(known)})")
+
+
+class Closed(Binder):
+    """Stands in the place of a closed model's binder."""
+
+    def bind(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        raise ExecutionError("the model is closed")
 
 
 def _symbols(d: Size) -> frozenset[Sym]:

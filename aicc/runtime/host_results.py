@@ -9,10 +9,18 @@ import numpy as np
 
 from aicc.dtypes import from_numpy, to_numpy
 from aicc.errors import ExecutionError
-from aicc.runtime.program import Host, Program
+from aicc.runtime.program import Host, Program, Read
 from aicc.symbolic import evaluate
 
 Array = np.ndarray[Any, Any]
+
+
+def read_count(step: Read, count: int, most: int) -> int:
+    """The number that a step read. Raises ExecutionError where it is negative or above `most`."""
+    if not 0 <= count <= most:
+        title = f"node {', '.join(step.nodes)!r}: " if step.nodes else ""
+        raise ExecutionError(f"{title}{count} elements of {most}")
+    return count
 
 
 def own_result(
@@ -35,7 +43,7 @@ def own_result(
         )
     known = dict(values)
     for s in program.sizes:
-        if s.buffer == name:
+        if s.buffer == name and s.axis is not None:
             known[s.sym.name] = array.shape[s.axis]
     for d, got in zip(b.shape, array.shape):
         try:

@@ -18,7 +18,7 @@ from aicc.dtypes import nbytes, to_numpy
 from aicc.errors import InputError
 from aicc.memory import placement
 from aicc.runtime.context import Slots
-from aicc.runtime.program import Program
+from aicc.runtime.program import Program, Read
 from aicc.runtime.results import LARGE
 from aicc.symbolic import Size, Sym, proves_le, substitute, sym
 
@@ -33,7 +33,8 @@ class Layout:
     """values: of all sizes known in the phase, by symbol. arena: bytes. offsets: (word of the
     context, offset in the arena). words: (word of the context, value). outputs: (position, shape)
     of the outputs that the phase opens; results: their shapes and types. large: whether one of
-    these is. least: the most bytes alive in one step."""
+    these is. least: the most bytes alive in one step. most: the largest number that a step which
+    ends the phase may read."""
 
     values: Mapping[str, int]
     arena: int
@@ -43,6 +44,7 @@ class Layout:
     outputs: tuple[tuple[int, tuple[int, ...]], ...]
     results: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     large: bool
+    most: int
 
 
 class Layouts:
@@ -58,7 +60,7 @@ class Layouts:
     def layout(self, phase: int, values: Mapping[str, int]) -> Layout:
         """The layout of a phase whose sizes have these values."""
         p = self._phases[phase]
-        sizes, counts, shapes = p.numbers(values)
+        sizes, counts, shapes, most = p.numbers(values)
         placed = self._place(p, phase, sizes)
         total, least = placed.size, placed.bound
         if phase == 0 and self._program.arena is not None:
@@ -74,6 +76,7 @@ class Layouts:
             tuple(zip(p.outputs, shapes)),
             tuple(zip(shapes, p.dtypes)),
             any(math.prod(s) * b > LARGE for s, b in zip(shapes, p.widths, strict=True)),
+            most,
         )
 
     def _place(self, p: _Phase, phase: int, sizes: tuple[int, ...]) -> placement.Placement:
@@ -120,29 +123,33 @@ class _Phase:
         self._names = [s.name for s in known]
         extents = dict.fromkeys(d for b in (*arena, *ports.values()) for d in b.shape)
         self._risky = [d for d in extents if not proves_le(0, d)]
+        begins = program.phases
+        last = program.steps[begins[phase + 1] - 1] if phase + 1 < len(begins) else None
         self._function = _compiled(
             known,
             [
                 [b.nbytes for b in arena],
                 [b.nbytes for b in copied.values()],
                 self._risky,
+                [last.most if isinstance(last, Read) else 0],
                 *(b.shape for b in ports.values()),
             ],
         )
 
     def numbers(
         self, values: Mapping[str, int]
-    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        """Bytes of the arena's buffers, bytes of the copies, shapes of the outputs.
+    ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...], int]:
+        """Bytes of the arena's buffers, bytes of the copies, shapes of the outputs, the largest
+        number that the step behind the phase may read.
 
         Raises InputError where an extent would be negative: kernels rely on that none is.
         """
-        sizes, counts, extents, *shapes = self._function(*(values[n] for n in self._names))
+        sizes, counts, extents, (most,), *shapes = self._function(*(values[n] for n in self._names))
         for extent, value in zip(self._risky, extents, strict=True):
             if value < 0:
                 given = ", ".join(f"{n} = {values[n]}" for n in self._names)
                 raise InputError(f"an axis inside would have {extent} = {value} elements: {given}")
-        return sizes, counts, tuple(shapes)
+        return sizes, counts, tuple(shapes), most
 
 
 def _compiled(

@@ -22,7 +22,7 @@ from typing import Any
 from aicc.memory.placement import round_up
 from aicc.runtime.context import Slots
 from aicc.runtime.layout import Layout
-from aicc.runtime.program import Buffer, Call, Host, Program, Step
+from aicc.runtime.program import Buffer, Call, Copy, Host, Program, Step
 from aicc.symbolic import evaluate
 
 
@@ -232,7 +232,9 @@ def memory_map(program: Program, layout: Layout | None, slots: Slots) -> MemoryM
 def _title(step: Step) -> str:
     if isinstance(step, Call):
         return f"@{step.kernel}"
-    return step.op if isinstance(step, Host) else "copy"
+    if isinstance(step, Host):
+        return step.op
+    return "copy" if isinstance(step, Copy) else "read"
 
 
 def _bytes(b: Buffer, values: Mapping[str, int]) -> int:

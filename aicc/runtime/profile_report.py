@@ -10,7 +10,7 @@ from typing import Any
 
 from aicc.runtime.limits import Limits
 from aicc.runtime.profile import Times
-from aicc.runtime.program import Call, Copy, Program, Step
+from aicc.runtime.program import Call, Copy, Host, Program, Step
 from aicc.symbolic import Size, evaluate
 
 NODES_SHOWN = 60
@@ -205,7 +205,9 @@ def _step(
         work = (operations, instructions, w.dtype, constants + moved + again, cores)
         what = step.kernel
     else:
-        name = step.kernel if isinstance(step, Call) else f"host {step.op}"
+        name = step.kernel if isinstance(step, Call) else "read a size"
+        if isinstance(step, Host):
+            name = f"host {step.op}"
         return StepProfile(name, step.nodes, seconds, 1, share)
     operations, instructions, dtype, n, cores = work
     if limits is None:

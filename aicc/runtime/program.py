@@ -1,7 +1,7 @@
 """The Program: what runs. A list of steps over buffers, with no trace of graph or loops left.
 
     program  ::= "program @" name block
-    size     ::= "size" name ":" range "=" buffer "[" axis "]"      where a run reads the size
+    size     ::= "size" name ":" range "=" buffer ("[" axis "]")?   where a run reads the size
     buffer   ::= "input" name ":" type                              the caller's arrays, in order
                | "output" name ":" type                             results, in order of position
                | "const" name ":" type ("at" offset)?               in the block of constants
@@ -13,6 +13,7 @@
     step     ::= "call @" kernel buffers "->" buffers "sizes" names work nodes
                | "copy" buffer "->" buffer nodes
                | "host" operator "$" key operands "->" results nodes
+               | "read" buffer "most" size nodes                    its number becomes a size
     work     ::= "work" dtype "[" operations, instructions, constants, moved, again "]" "shared"?
     nodes    ::= "at" strings                                       names of ONNX nodes
     result   ::= "return" (name "=" buffer) ...
@@ -25,13 +26,13 @@ Invariants, held by `aicc.runtime.verify`:
 - Every buffer is written before it is read, and written only by steps: results of calls and hosts,
   targets of copies. Inputs and constants are never written.
 - Arena buffers that live at the same time do not overlap; a step that uses one lies in its life.
-- Every size that a step or a buffer needs is known when it is needed: read from an input, or from
-  the result of a host step before.
+- Every size that a step or a buffer needs is known when it is needed: the extent of an input or of
+  a host step's result, or a number that a step before reads.
 - Every output is written.
 
 Offsets are bytes, multiples of 64. Where a size is a symbol, arena offsets are not known before a
-run: they are placed for each distinct set of sizes (`aicc.runtime.layout`). Sizes that a host step
-brings open a new *phase* with an arena of its own.
+run: they are placed for each distinct set of sizes (`aicc.runtime.layout`). Sizes that a step
+brings, one in Python or one that reads them, open a new *phase* with an arena of its own.
 """
 
 from __future__ import annotations
@@ -84,11 +85,12 @@ class Buffer:
 
 @dataclass(frozen=True)
 class SizeSource:
-    """Symbol `sym` is the extent of `buffer` (an input or a host step's result) along `axis`."""
+    """Symbol `sym` is the extent of `buffer` (an input or a host step's result) along `axis`; axis
+    None: the number that a step reads from `buffer`."""
 
     sym: Sym
     buffer: str
-    axis: int
+    axis: int | None
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,24 @@ class Host:
     nodes: tuple[str, ...] = field(default=(), compare=False)
 
 
-Step = Call | Copy | Host
+@dataclass(frozen=True)
+class Read:
+    """The only element of `buffer`, an i64, becomes a size: 0 or more, and at most `most`."""
+
+    buffer: str
+    most: Size
+    nodes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return (self.buffer,)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        return ()
+
+
+Step = Call | Copy | Host | Read
 
 
 @dataclass(frozen=True)
@@ -185,16 +204,22 @@ class Program:
 
     @cached_property
     def phases(self) -> tuple[int, ...]:
-        """The first step of each phase: 0, and each step after a host step that brings sizes."""
+        """The first step of each phase: 0, and each step after one that brings sizes."""
         found = {0}
-        makers = {r: n for n, s in enumerate(self.steps) if isinstance(s, Host) for r in s.results}
+        makers = self._makers
         found |= {makers[s.buffer] + 1 for s in self.sizes if s.buffer in makers}
         return tuple(sorted(found))
 
     @cached_property
+    def _makers(self) -> dict[str, int]:
+        """The step that tells sizes, by the buffer that it tells them of."""
+        makers = {r: n for n, s in enumerate(self.steps) if isinstance(s, Host) for r in s.results}
+        return makers | {s.buffer: n for n, s in enumerate(self.steps) if isinstance(s, Read)}
+
+    @cached_property
     def phase_of_size(self) -> dict[str, int]:
         """The phase that brings each symbol, by the symbol's name."""
-        makers = {r: n for n, s in enumerate(self.steps) if isinstance(s, Host) for r in s.results}
+        makers = self._makers
         return {
             s.sym.name: self.phases.index(makers[s.buffer] + 1 if s.buffer in makers else 0)
             for s in self.sizes
@@ -207,15 +232,15 @@ class Program:
     @property
     def native(self) -> bool:
         """Whether no step runs in Python."""
-        return not any(isinstance(s, Host) for s in self.steps)
+        return not any(isinstance(s, Host | Read) for s in self.steps)
 
     def segments(self) -> tuple[tuple[int, int], ...]:
-        """Ranges (begin, end) of steps that run together: a host step alone, else as many as there
-        are up to the next one."""
+        """Ranges (begin, end) of steps that run together: a step that Python does alone, else as
+        many as there are up to the next one."""
         found: list[tuple[int, int]] = []
         begin = 0
         for n, s in enumerate(self.steps):
-            if isinstance(s, Host):
+            if isinstance(s, Host | Read):
                 if begin < n:
                     found.append((begin, n))
                 found.append((n, n + 1))

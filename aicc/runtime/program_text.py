@@ -10,6 +10,7 @@
         shared at "fc1", "relu1"                                  # (x, const+0) -> arena+0
       copy h -> y
       host NonZero $0 (h) -> (k) at "nz"
+      read c most 64 at "nms"
       return (y = y)
       arena 1024 least 1024 bound 1024
       constants 16384
@@ -29,6 +30,7 @@ from aicc.runtime.program import (
     Copy,
     Host,
     Program,
+    Read,
     SizeSource,
     Step,
     Work,
@@ -43,7 +45,7 @@ def print_program(program: Program) -> str:
     """The program's text; constants' data are kept beside."""
     lines = [f"program @{print_name(program.name)}"]
     for s in program.sizes:
-        at = f"{print_name(s.buffer)}[{s.axis}]"
+        at = print_name(s.buffer) + ("" if s.axis is None else f"[{s.axis}]")
         lines.append(f"  size {s.sym}: {print_range(s.sym.lo, s.sym.hi)} = {at}")
     lines += [f"  {_buffer(program.table[n])}" for n in program.inputs]
     lines += [f"  {_buffer(b)}" for b in program.buffers if b.space != "input"]
@@ -76,6 +78,8 @@ def _names(names: tuple[str, ...]) -> str:
 def _step(program: Program, s: Step) -> str:
     if isinstance(s, Copy):
         text = f"copy {print_name(s.source)} -> {print_name(s.target)}"
+    elif isinstance(s, Read):
+        text = f"read {print_name(s.buffer)} most {s.most}"
     else:
         head = (
             f"call @{print_name(s.kernel)}"
@@ -89,7 +93,7 @@ def _step(program: Program, s: Step) -> str:
             text += f" work {_work(s.work)}"
     if s.nodes:
         text += f" at {', '.join(map(quote, s.nodes))}"
-    if isinstance(s, Host):
+    if isinstance(s, Host | Read):
         return text
     operands, results = (
         ", ".join(place(program, n) for n in names if n) for names in (s.operands, s.results)
@@ -176,6 +180,11 @@ class _ProgramReader:
             source = self._known()
             r.expect("->")
             self.steps.append(Copy(source, self._known(), self._nodes()))
+        elif r.at("read"):
+            r.take()
+            source = self._known()
+            r.expect("most")
+            self.steps.append(Read(source, r.size(self.scope.get), self._nodes()))
         elif r.accept("return"):
             self.outputs += r.listed(self._port, "(", ")")
         else:
@@ -189,10 +198,10 @@ class _ProgramReader:
         r.expect(":")
         lo, hi = r.range()
         r.expect("=")
-        buffer = r.name("a buffer")
-        r.expect("[")
-        axis = r.integer()
-        r.expect("]")
+        buffer, axis = r.name("a buffer"), None
+        if r.accept("["):
+            axis = r.integer()
+            r.expect("]")
         self.scope[name] = sym(name, lo, hi)
         self.sizes.append(SizeSource(Sym(name, lo, hi), buffer, axis))
 

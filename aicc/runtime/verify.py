@@ -5,7 +5,7 @@ from __future__ import annotations
 from aicc.dtypes import ALL
 from aicc.errors import IRError
 from aicc.memory import placement
-from aicc.runtime.program import SPACES, Buffer, Call, Copy, Host, Program
+from aicc.runtime.program import SPACES, Buffer, Call, Copy, Host, Program, Read, Step
 from aicc.symbolic import Size, symbols
 
 
@@ -29,7 +29,8 @@ class _Verifier:
         if sorted(inputs) != sorted(self.p.inputs):
             raise self.fail(f"the inputs {inputs} are declared, {list(self.p.inputs)} are bound")
         self.written = {b.name for b in self.p.buffers if b.space in ("input", "const")}
-        self.known = {s.sym.name for s in self.p.sizes if s.buffer in self.p.inputs}
+        given = (s for s in self.p.sizes if s.axis is not None)
+        self.known = {s.sym.name for s in given if s.buffer in self.p.inputs}
         for name in self.p.inputs:
             self.sized(f"input {name}", self.p.table[name].shape)
         for number, step in enumerate(self.p.steps):
@@ -60,7 +61,13 @@ class _Verifier:
         symbols_read = [s.sym.name for s in self.p.sizes]
         if len(set(symbols_read)) < len(symbols_read):
             raise self.fail("a size is read in two places")
+        read = [s.buffer for s in self.p.steps if isinstance(s, Read)]
+        sources = [s.buffer for s in self.p.sizes if s.axis is None]
+        if sorted(read) != sorted(set(sources)):
+            raise self.fail(f"sizes are read from {sources}, by steps from {read}")
         for s in self.p.sizes:
+            if s.axis is None:
+                continue
             made = self.p.table.get(s.buffer)
             if made is None or made.space not in ("input", "host") or s.axis >= len(made.shape):
                 raise self.fail(f"the size {s.sym} is read from {s.buffer}[{s.axis}]")
@@ -104,7 +111,7 @@ class _Verifier:
                 if s.name not in self.known:
                     raise self.fail(f"{what} needs the size {s.name}, which is not known there")
 
-    def step(self, number: int, step: Call | Copy | Host) -> None:
+    def step(self, number: int, step: Step) -> None:
         what = f"step {number} ({_title(step)})"
         for name in step.operands:
             if name:
@@ -112,6 +119,13 @@ class _Verifier:
         if not isinstance(step, Call):
             for name in (*step.operands, *step.results):
                 self.dense(what, name)
+        if isinstance(step, Read):
+            b = self.p.table[step.buffer]
+            if b.dtype != "i64" or b.nbytes != 8:
+                raise self.fail(f"{what} takes {b.dtype}{list(b.shape)}, which is no size")
+            self.sized(what, (step.most,))
+            found = (s for s in self.p.sizes if s.axis is None and s.buffer == step.buffer)
+            self.known |= {s.sym.name for s in found}
         if isinstance(step, Host):
             made = set(step.results)
             self.known |= {s.sym.name for s in self.p.sizes if s.buffer in made}
@@ -169,7 +183,9 @@ def _int(size: Size) -> int:
     return size
 
 
-def _title(step: Call | Copy | Host) -> str:
+def _title(step: Step) -> str:
     if isinstance(step, Call):
         return f"call @{step.kernel}"
-    return "copy" if isinstance(step, Copy) else f"host {step.op}"
+    if isinstance(step, Host):
+        return f"host {step.op}"
+    return "copy" if isinstance(step, Copy) else "read"

@@ -161,6 +161,9 @@ def execute(
         return [o.data for v in values if (o := rewriter.values[v]) is not None]
     if not op.has_lowering:
         raise HostOperatorError(op.name)
+    counts = None if op.counted is None else operands[op.counted]
+    if counts is not None:  # a run reads the size that is called after the result
+        sizes[str(ctx.outputs[0].shape[0])] = int(counts.data.reshape(()))
     b = KernelBuilder("case")
     arrays: dict[str, Array] = {}
     tensors: list[Tensor | None] = []

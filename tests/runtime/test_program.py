@@ -44,7 +44,24 @@ program @s
 """
 
 
-@pytest.mark.parametrize("text", [GOOD, STATIC])
+READ = """\
+program @r
+  size n: 1..64 = x[0]
+  size k: 0.. = c
+  input x: f32[n]
+  arena a: i64[n] live 0..2
+  arena c: i64[1] live 0..1
+  view v: i64[k] of a + 0
+  output y: i64[k]
+  call @places (x) -> (a, c) sizes (n)  # (x) -> a, c
+  read c most n at "nz"
+  copy v -> y  # (a) -> y
+  return (y = y)
+  constants 0
+"""
+
+
+@pytest.mark.parametrize("text", [GOOD, STATIC, READ])
 def test_text(text):
     program = parse_program(text)
     assert print_program(program) == text
@@ -62,7 +79,26 @@ def test_phases_and_segments():
     assert program.root("v").name == "b"
 
 
+def test_a_size_that_is_read():
+    program = parse_program(READ)
+    assert program.phases == (0, 2)
+    assert program.segments() == ((0, 1), (1, 2), (2, 3))
+    assert program.phase_of_size == {"n": 0, "k": 1}
+    assert not program.native
+
+
 FAULTS = [
+    (READ, "read c most n", "read a most n", r"sizes are read from \['c'\], by steps from \['a'\]"),
+    (
+        READ,
+        "arena c: i64[1]",
+        "arena c: i32[1]",
+        r"step 1 \(read\) takes i32\[1\], which is no size",
+    ),
+    (READ, "arena c: i64[1]", "arena c: i64[2]", r"takes i64\[2\], which is no size"),
+    (READ, "read c most n", "read c most k", "needs the size k, which is not known there"),
+    (READ, "places (x) -> (a, c) sizes (n)", "places (v) -> (a, c)", "needs the size k, which is"),
+    (READ, "size k: 0.. = c", "size k: 0.. = x[0]", "sizes are read from .., by steps from"),
     (GOOD, "(x, w)", "(x, b)", r"step 0 \(call @mul\) is outside the life of b"),
     (GOOD, "live 1..3", "live 1..2", r"step 3 .* outside the life of b"),
     (GOOD, "live 0..2", "live 0..9", "lives from step 0 to 9"),

@@ -309,7 +309,7 @@ class Editor(GraphRewriter):
             if free and not _names_symbols(have, self.new.types[have]):
                 rename[have] = want
             elif want not in self.producer:
-                self.new.types.setdefault(want, self.type_of(have))
+                self.new.types[want] = self.type_of(have)
                 self.add(Node("Identity", (have,), (want,)))
         for n, node in enumerate(self.new.nodes):
             self.new.nodes[n] = _rename(node, rename)
