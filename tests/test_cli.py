@@ -1,8 +1,8 @@
 """The command line: results on standard output alone, messages on standard error, exit codes."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 

@@ -103,6 +103,24 @@ def test_code_prints_what_is_shown(path: Path, name: str, request: pytest.Fixtur
     assert shown == text
 
 
+def test_extensions(request: pytest.FixtureRequest) -> None:
+    """The code of docs/extending.md, in a process of its own: it defines a step."""
+    path = ROOT / "docs" / "extending.md"
+    names = re.findall(r"^<!-- (\w+): executed by", path.read_text("utf-8"), re.M)
+    assert len(names) == 4
+    code = "\nprint('<end>')\n".join(code_after(path, f"{name}:") for name in names)
+    command = [sys.executable, "-"]
+    made = subprocess.run(command, input=code, capture_output=True, text=True, cwd=ROOT)
+    assert made.returncode == 0, made.stderr
+    for name, printed in zip(names, made.stdout.split("<end>\n"), strict=True):
+        text, shown = printed.rstrip() + "\n", code_after(path, f"{name} output")
+        if request.config.getoption("--update-golden"):
+            marker, whole = f"<!-- {name} output -->\n```\n", path.read_text("utf-8")
+            path.write_text(whole.replace(marker + shown, marker + text, 1), "utf-8")
+        else:
+            assert shown == text, name
+
+
 def test_the_ten_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = re.search(r"## Use\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert code

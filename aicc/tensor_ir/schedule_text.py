@@ -26,11 +26,16 @@ _WORD = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
 @cache
-def step_types() -> dict[str, type[Step]]:
-    """Every kind of step by its name."""
+def _load() -> None:
+    """Imports every module of steps, once."""
     for module in iter_modules(aicc.tensor_ir.__path__):
         if module.name.startswith("schedule_"):
             import_module(f"aicc.tensor_ir.{module.name}")
+
+
+def step_types() -> dict[str, type[Step]]:
+    """Every kind of step by its name, those that are defined elsewhere included."""
+    _load()
     found: dict[str, type[Step]] = {}
     todo = list(Step.__subclasses__())
     while todo:
