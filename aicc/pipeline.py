@@ -13,6 +13,7 @@ from aicc import config
 from aicc.decisions import collect
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
+from aicc.graph_ir.passes.branches import MergeBranches
 from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.fold import Fold
 from aicc.graph_ir.passes.join import Join
@@ -48,6 +49,7 @@ def passes(
         Decompose(),  # composite operators become primitives: one form, however it was exported
         Simplify(),  # what decomposition leaves: constants to fold, repeated subexpressions
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
+        MergeBranches(),  # parallel convolutions that add up: while their weights lie as imported
         # Convolutions become matrix products over contiguous channels.
         ChooseLayout(cost=cost, rows=memory_budget is not None),
         Simplify(),  # transposes that met cancel or fold into constants
