@@ -25,9 +25,12 @@ from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator, o
 from aicc.ops.samples import sample
 from aicc.ops.selection import INDEX
 from aicc.ops.sizes import agree
-from aicc.symbolic import Size, minimum, product
+from aicc.symbolic import Size, ceildiv, minimum, product
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, as_index, call, cast, const, select
+
+SIDE_BY_SIDE = 16
+"""Boxes that are compared at once."""
 
 
 @operator("NonMaxSuppression", since=10, inputs=(2, 5), attributes={"center_point_box": 0})
@@ -173,9 +176,11 @@ class _Suppression:
         keys = b.temp("keys", "i64", scores.shape)
         self.heap = Heap.make(b, (keys,), 2, lambda p, q: call("lt", p[0], q[0]))
         self.chosen = b.temp("chosen", "i64", (*rows, self.most))
-        self.corners = b.temp("corners", "f32", (*rows, self.most, 5))
+        self.blocks = ceildiv(self.most, SIDE_BY_SIDE)
+        self.corners = b.temp("corners", "f32", (*rows, 5, self.blocks * SIDE_BY_SIDE))
+        self.candidate = b.temp("candidate", "f32", (*rows, 5))
         self.left, self.found = b.temp("left", "i64", rows), b.temp("found", "i64", rows)
-        self.other, self.covered = b.temp("other", "i64", rows), b.temp("covered", "bool", rows)
+        self.block, self.covered = b.temp("block", "i64", rows), b.temp("covered", "bool", rows)
 
     def results(self) -> list[Tensor]:
         b, last = self.b, self.ctx.outputs[0].shape[0] - 1
@@ -217,45 +222,51 @@ class _Suppression:
             b.store(self.chosen, (*at, place), box)
             b.store(self.left, at, left - 1)
             heap.replace(heap.at(left), as_index(left, 0, _number(self.count)))
-            self._corners(at, place)
-            self._compare(at, place)
+            last = _number(self.count - 1)
+            self._corners(at, as_index(self.chosen[(*at, place)], 0, last))
+            self._compare(at)
             with b.when(call("not", self.covered[at])):
+                for n in range(5):
+                    b.store(self.corners, (*at, n, place), self.candidate[(*at, n)])
                 b.store(self.found, at, found + 1)
 
-    def _corners(self, at: list[Size], place: Size) -> None:
-        """Least and greatest corner of the box in `place`, and its area."""
-        b, box = self.b, as_index(self.chosen[(*at, place)], 0, _number(self.count - 1))
+    def _corners(self, at: list[Size], box: Size) -> None:
+        """Least and greatest corner of a box, and its area: the candidate."""
+        b = self.b
         given = [self.boxes[at[0], box, n] for n in range(4)]
-        corners = []
         for n in range(4):
             p, q = given[n % 2], given[n % 2 + 2]
             if self.centres:
-                corners.append(p - q / 2.0 if n < 2 else p + q / 2.0)
+                value = p - q / 2.0 if n < 2 else p + q / 2.0
             else:
-                corners.append(call("min" if n < 2 else "max", p, q))
-        for n, value in enumerate(corners):
-            b.store(self.corners, (*at, place, n), value)
-        y1, x1, y2, x2 = (self.corners[(*at, place, n)] for n in range(4))
-        b.store(self.corners, (*at, place, 4), (y2 - y1) * (x2 - x1))
+                value = call("min" if n < 2 else "max", p, q)
+            b.store(self.candidate, (*at, n), value)
+        y1, x1, y2, x2 = (self.candidate[(*at, n)] for n in range(4))
+        b.store(self.candidate, (*at, 4), (y2 - y1) * (x2 - x1))
 
-    def _compare(self, at: list[Size], place: Size) -> None:
-        """Whether a box that was chosen covers the one in `place`."""
-        b, other, covered = self.b, self.other[at], self.covered[at]
-        b.store(self.other, at, 0)
+    def _compare(self, at: list[Size]) -> None:
+        """Whether a box that was chosen covers the candidate: as many at a time as vectors hold."""
+        b, found, block, covered = self.b, self.found[at], self.block[at], self.covered[at]
+        b.store(self.block, at, 0)
         b.store(self.covered, at, False)
-        more = call("lt", other, self.found[at])
+        more = call("lt", block * SIDE_BY_SIDE, found)
         with b.repeat(call("and", more, call("not", covered))):
-            index = as_index(other, 0, _number(self.most - 1))
-            p, q = ([self.corners[(*at, i, n)] for n in range(5)] for i in (index, place))
-            height, width = (
-                call("min", p[n + 2], q[n + 2]) - call("max", p[n], q[n]) for n in range(2)
-            )
-            both = call("and", call("gt", height, 0.0), call("gt", width, 0.0))
-            common = select(both, height * width, const(0.0, "f32"))
-            union = p[4] + q[4] - common
-            union = select(call("le", union, 0.0), const(1.0, "f32"), union)
-            b.store(self.covered, at, call("not", call("le", common / union, self.share)))
-            b.store(self.other, at, other + 1)
+            start = as_index(block, 0, self.blocks - 1 if isinstance(self.blocks, int) else None)
+            with b.loop("l", 0, SIDE_BY_SIDE) as lane:
+                place = start * SIDE_BY_SIDE + lane
+                p = [self.corners[(*at, n, place)] for n in range(5)]
+                q = [self.candidate[(*at, n)] for n in range(5)]
+                height, width = (
+                    call("min", p[n + 2], q[n + 2]) - call("max", p[n], q[n]) for n in range(2)
+                )
+                both = call("and", call("gt", height, 0.0), call("gt", width, 0.0))
+                common = select(both, height * width, const(0.0, "f32"))
+                union = p[4] + q[4] - common
+                union = select(call("le", union, 0.0), const(1.0, "f32"), union)
+                covers = call("not", call("le", common / union, self.share))
+                there = call("lt", as_expr(place, "i64"), found)
+                b.accumulate(self.covered, at, call("and", there, covers), "or")
+            b.store(self.block, at, block + 1)
 
 
 def _only(t: Tensor) -> Expr:

@@ -24,7 +24,7 @@ from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, product, symbols
 from aicc.tensor_ir.analysis import Stage, reads, stages, writes
-from aicc.tensor_ir.ir import For, Kernel, Load, Stmt
+from aicc.tensor_ir.ir import For, If, Kernel, Load, Stmt, While
 from aicc.tensor_ir.recipes.common import as_number, parallelise, stride_in, vector_loop
 from aicc.tensor_ir.recipes.contraction import product_of
 from aicc.tensor_ir.recipes.plan import Plan
@@ -34,7 +34,7 @@ from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.schedule_within import Within, focus
-from aicc.tensor_ir.walk import loads_of, walk_stmts
+from aicc.tensor_ir.walk import children, loads_of, walk_stmts
 
 CHAINS = 8
 """Independent sums of a tile of one row: what hides the latency of a multiply-add."""
@@ -349,9 +349,11 @@ def innermost(body: tuple[Stmt, ...], without: set[str] = frozenset()) -> list[s
     """Names of the serial loops that contain no loop, those inside `without` left out."""
     found: list[str] = []
     for s in body:
+        if isinstance(s, If | While):
+            found += innermost(children(s), without)
         if not isinstance(s, For) or s.var.name in without or s.kind != "for":
             continue
-        if any(isinstance(x, For) for x in s.body):
+        if any(isinstance(x, For | While) for x in walk_stmts(s.body)):
             found += innermost(s.body, without)
         else:
             found.append(s.var.name)
