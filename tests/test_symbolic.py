@@ -246,6 +246,13 @@ def test_a_split_index_recombines() -> None:
     assert recombine(k // 4 * 20 + k % 4 * 5 + 1) == k * 5 + 1
 
 
+def test_a_split_index_recombines_beside_another_factor() -> None:
+    i, j, n = (sym(name, 0) for name in "ijn")
+    for other in (n, j % 3, (j % 3) * n):
+        assert recombine(i // 4 * 4 * other + i % 4 * other) == i * other
+        assert recombine(i // 4 * 20 * other + i % 4 * other * 5) == i * other * 5
+
+
 def test_a_split_index_recombines_where_its_parts_were_simplified() -> None:
     o, i = VARS["n"], VARS["k"]
     k = o * 64 + i

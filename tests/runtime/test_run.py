@@ -337,6 +337,18 @@ class TestHostOperators:
             keep = np.array([bits >> n & 1 for n in range(6)], np.bool_)
             np.testing.assert_array_equal(model.run(None, {"x": x, "keep": keep})[0], x[keep])
 
+    def test_constants_are_read_where_they_lie(self):
+        s = Sketch()
+        s.input("x", "f32", 6)
+        s.constant("w", random("f32", 6))
+        s.constant("keep", np.array([1, 0, 1, 1, 0, 0], np.bool_))
+        s.call(binary("a", "mul", "f32", (6,)), ["x", "w"], "a")
+        s.op("Compress", ["a", "keep"], {"y": TensorType("f32", (sym("k", 0, 6),))})
+        with pytest.warns(AiccWarning):
+            model = compiled(s.finish("y"))
+        x = random("f32", 6, seed=1)
+        np.testing.assert_array_equal(model(x), (x * random("f32", 6))[[0, 2, 3]])
+
 
 def test_report():
     module = mlp(4)

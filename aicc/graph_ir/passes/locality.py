@@ -146,8 +146,9 @@ def _padding(ctx: OpContext) -> tuple[list[int], list[int]]:
             begins[k], ends[k] = max(0, -lo), max(0, hi - extent)
         else:
             # One window: its padding cannot be read off, and is what the window has too many.
-            kernel, gaps = ctx.attrs["kernel_shape"][k], ctx.attrs.get("dilations") or (1,) * count
-            total = max(0, (kernel - 1) * gaps[k] + 1 - extent)
+            kernel = ctx.attrs.get("kernel_shape") or ctx.input(1).shape[2:]
+            gaps = ctx.attrs.get("dilations") or (1,) * count
+            total = max(0, (int(kernel[k]) - 1) * int(gaps[k]) + 1 - extent)
             less = total // 2
             begins[k] = less if mode == "SAME_UPPER" else total - less
             ends[k] = total - begins[k]

@@ -122,3 +122,15 @@ def test_parts_are_padded_where_the_whole_is(attrs, rows, pads):
     (node,) = graph.nodes
     found = Locality()(graph, node)
     assert part_attributes(context(graph, node), found, rows)["pads"] == pads
+
+
+@pytest.mark.parametrize(
+    ("mode", "pads"), [("SAME_UPPER", (0, 2, 0, 3)), ("SAME_LOWER", (0, 3, 0, 2))]
+)
+def test_parts_of_one_window_across_are_padded_by_what_it_has_too_many(mode, pads):
+    b = Build()
+    x = b.input("x", 1, 8, 2, 2)
+    graph = b.done(conv(b, x, k=4, auto_pad=mode, strides=(1, 3), dilations=(1, 2)))
+    (node,) = graph.nodes
+    found = Locality()(graph, node)
+    assert part_attributes(context(graph, node), found, (2, 5))["pads"] == pads
