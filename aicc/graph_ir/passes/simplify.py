@@ -33,6 +33,8 @@ from aicc.graph_ir.passes.simplify_arithmetic import (
     twice,
 )
 from aicc.graph_ir.passes.simplify_shapes import (
+    expand_after_convolution,
+    expand_after_map,
     expanded_operand,
     gather_in_steps,
     identity,
@@ -120,6 +122,7 @@ CONTROL: dict[str, Callable[[Editor, Node], list[str] | None]] = {
 
 _REDUCTIONS = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
 _IDEMPOTENT = ("Relu", "Abs", "Floor", "Ceil", "Round", "Sign")
+_MAPS = ("Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Erf", "Softplus", "LeakyRelu", "HardSigmoid")
 _COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 
 RULES: dict[str, tuple[ValueRule, ...]] = {
@@ -151,10 +154,11 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "BitShift": (neutral_operand,),
     "Where": (chosen, expanded_operand),
     **dict.fromkeys(_COMPARISONS, (expanded_operand,)),
-    "Neg": (twice,),
-    "Not": (twice,),
-    **dict.fromkeys(_IDEMPOTENT, (once,)),
-    "Cast": (same_cast,),
+    **dict.fromkeys(_MAPS, (expand_after_map,)),
+    "Neg": (twice, expand_after_map),
+    "Not": (twice, expand_after_map),
+    **dict.fromkeys(_IDEMPOTENT, (once, expand_after_map)),
+    "Cast": (same_cast, expand_after_map),
     "CastLike": (same_cast,),
     "Clip": (no_bounds,),
     **dict.fromkeys(("Sum", "Mean", "Concat"), (few_operands,)),
@@ -167,7 +171,8 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "Slice": (whole_slice,),
     "Gather": (gather_in_steps,),
     "Pad": (zero_pad,),
-    **dict.fromkeys(("Conv", "AveragePool", "MaxPool"), (padding_inside,)),
+    "Conv": (padding_inside, expand_after_convolution),
+    **dict.fromkeys(("AveragePool", "MaxPool"), (padding_inside,)),
     "Tile": (single_repeat,),
     **dict.fromkeys(_REDUCTIONS, (no_reduction,)),
 }

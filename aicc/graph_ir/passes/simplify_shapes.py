@@ -19,6 +19,8 @@ from aicc.graph_ir.passes.simplify_arithmetic import same_type
 from aicc.graph_ir.types import TensorType
 from aicc.symbolic import Size, product
 
+_NO_PADS = (None, "", "NOTSET", "VALID")
+
 
 def reshape(ed: Editor, x: str, like: TensorType) -> str | None:
     """`x` in the shape of `like`: itself, or a Reshape whose operand is constant; None where sizes
@@ -92,6 +94,45 @@ def expanded_operand(ed: Editor, node: Node) -> str | None:
         if t.shape == ed.type_of(node.outputs[0]).shape:
             return ed.offer(fresh)[0]
     return None
+
+
+def _expanded(ed: Editor, value: str) -> Node | None:
+    """The Expand that a value is the result of, where it repeats elements along axes that its
+    operand has."""
+    made = ed.made_by(value, "Expand")
+    if made is None:
+        return None
+    own, shape = ed.type_of(made.inputs[0]).shape, ed.type_of(value).shape
+    more = any(d == 1 and e != 1 for d, e in zip(own, shape))
+    return made if len(own) == len(shape) and more else None
+
+
+def expand_after_map(ed: Editor, node: Node) -> str | None:
+    """f(Expand(x)) -> Expand(f(x)) for a function of one element: computed once for each of x"""
+    source = _expanded(ed, node.inputs[0])
+    if source is None or ed.type_of(node.outputs[0]).value is not None:
+        return None
+    fresh = replace(ed.make(node.op, source.inputs[0]), attrs=node.attrs)
+    return str(ed.op("Expand", ed.offer(fresh)[0], source.inputs[1]))
+
+
+def expand_after_convolution(ed: Editor, node: Node) -> str | None:
+    """Conv(Expand(x), w) -> Expand(Conv(x, w)) for windows of one element, and x whose channels are
+    not repeated"""
+    source = _expanded(ed, node.inputs[0])
+    single = all(k == 1 for k in ed.type_of(node.inputs[1]).shape[2:])
+    moved = any(int(n) != 1 for n in node.attr("strides") or ())
+    moved = moved or any(int(n) for n in node.attr("pads") or ())
+    if source is None or not single or moved or node.attr("auto_pad") not in _NO_PADS:
+        return None
+    own, shape = ed.type_of(source.inputs[0]).shape, ed.type_of(node.inputs[0]).shape
+    sizes = ed.type_of(source.inputs[1]).shape
+    if own[1] != shape[1] or sizes != (len(shape),):
+        return None
+    fresh = replace(ed.make(node.op, source.inputs[0], *node.inputs[1:]), attrs=node.attrs)
+    ones = np.arange(len(shape)) == 1
+    kept = ed.op("Where", ed.constant(ones, "bool"), ed.constant(1, "i64"), source.inputs[1])
+    return str(ed.op("Expand", ed.offer(fresh)[0], kept))
 
 
 def _leading_view(ed: Editor, value: str) -> str | None:

@@ -98,6 +98,31 @@ def test_identities(make, left):
     assert one(make) == left
 
 
+@pytest.mark.parametrize(
+    ("shape", "expanded", "op", "weights", "left"),
+    [
+        ((2, 1, 3), (2, 5, 3), "Tanh", None, ["Tanh", "Expand"]),
+        ((2, 3), (5, 2, 3), "Tanh", None, ["Expand", "Tanh"]),  # an axis more
+        ((1, 2, 3, 1), (5, 2, 3, 4), "Conv", (6, 2, 1, 1), ["Conv", "Expand"]),
+        ((1, 2, 3, 1), (5, 1, 1, 4), "Conv", (6, 2, 1, 1), ["Conv", "Expand"]),
+        ((1, 1, 2, 3), (1, 2, 2, 3), "Conv", (6, 2, 1, 1), ["Expand", "Conv"]),  # channels
+        ((1, 2, 3, 1), (1, 2, 3, 4), "Conv", (6, 2, 1, 3), ["Expand", "Conv"]),  # neighbours
+    ],
+)
+def test_what_is_repeated_is_computed_once(shape, expanded, op, weights, left):
+    b = Build()
+    repeated = b("Expand", b.input("x", *shape), i64(b, *expanded))
+    made = b(op, repeated) if weights is None else b(op, repeated, b.weights(*weights))
+    assert ops(applied(b.done(made), Simplify())) == left
+
+
+def test_repeated_along_symbolic_axes():
+    b = Build()
+    x, like = b.input("x", 1, 2, 1, 1), b.input("like", N, 2, M, 4)
+    made = b("Conv", b("Expand", x, b("Shape", like)), b.weights(2, 2, 1, 1))
+    assert ops(applied(b.done(b("Add", like, made)), Simplify())) == ["Conv", "Add"]
+
+
 def test_integer_division_and_powers_stay_exact():
     b = Build()
     x = b.input("x", 4, dtype="i64")
