@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from recipe_check import TARGET, check
 
@@ -69,6 +71,23 @@ def test_wide_windows_share_what_results_side_by_side_load(window, channels):
     rows = next(s for s in loops if s.var.name.endswith("k0"))
     (choice,) = rows.body  # what is beyond the first or last row is decided once for a row
     assert isinstance(choice, If)
+
+
+@pytest.mark.parametrize("width", [17, sym("w", 1, 400)])
+@pytest.mark.parametrize(("channels", "window", "vectors"), [(256, 3, 8), (256, 5, 4), (80, 3, 0)])
+def test_pixels_in_few_sets_of_the_cache(channels, window, vectors, width):
+    """Tiles go through several vectors of channels where the next one would not find its data in
+    the first cache."""
+    counted = isinstance(width, int)
+    vectors = vectors if counted or vectors == 8 else 0
+    for stride in (1, 2) if counted else (1,):
+        kernel = depthwise((1, 4, width, channels), window, stride)
+        _, made = check(kernel, {} if counted else {"w": 17})
+        loops = [s for s in walk_stmts(made.body) if isinstance(s, For)]
+        through = [s for s in loops if re.match(r"i3_\d+\.o\.i[.pt]*$", s.var.name)]
+        assert {s.extent for s in through} == ({vectors} if vectors else set())
+        inside = [c for s in through for c in walk_stmts(s.body) if isinstance(c, For)]
+        assert not any(c.kind == "for" and "k" not in c.var.name for c in inside)
 
 
 @pytest.mark.parametrize("prologue", [False, True])

@@ -36,6 +36,7 @@ from aicc.symbolic import (
 )
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import Const, Kernel, Load, Op
+from aicc.tensor_ir.recipes.beside import vectors_beside
 from aicc.tensor_ir.recipes.common import (
     BANDS,
     as_number,
@@ -116,12 +117,13 @@ def window(plan: Plan, buffer: str) -> None:
     lanes = lanes_of(plan, stage)
     if isinstance(extent, int) and extent < lanes and extent & (extent - 1) == 0:
         lanes = extent  # a vector without masks
+    beside = vectors_beside(plan, stage, column, lanes)
     _pack_constants(plan, stage, column)
     part = _separate(plan, stage, column)
     if part is not None:
         plan.do(PadAxis(part.buffer, column, lanes))
     plan.do(PadAxis(buffer, column, lanes))
-    _tile(plan, buffer, out, column, lanes, part)
+    _tile(plan, buffer, out, column, lanes, part, beside)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,9 @@ def _pack_constants(plan: Plan, stage: Stage, column: int) -> None:
             plan.attempt(Pack(b.name, f"{axes[0]}/{lanes} {' '.join(others)} {axes[0]}%{lanes}"))
 
 
-def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part | None) -> None:
+def _tile(
+    plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part | None, beside: int
+) -> None:
     final = plan.stage(out)
     names = [v.name if v else "" for v, _ in final.axes]
     c = names[column]
@@ -202,13 +206,17 @@ def _tile(plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part
     extent = final.axes[column][1]
     exact = isinstance(extent, int) and extent % lanes == 0
     copied = [s.buffer for s in plan.stages() if s.op is None and s.buffer != out]
-    tiles = _Tiles(plan, buffer, column, part)
     inside = _inside(plan, buffer, names.index(rows[-1]), part) if rows else None
     plan.do(Split(c, lanes, "exact" if exact else "guard"))
     at = f"{c}.o"
+    several = [f"{at}.i"] if beside > 1 and exact and not copied else []
+    if several:
+        plan.do(Split(at, beside))
+        at = f"{at}.o"
+    tiles = _Tiles(plan, buffer, column, part, *several)
     leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at)
     if rows:
-        plan.do(Reorder((*leading, rows[-1], f"{c}.i")))
+        plan.do(Reorder((*leading, rows[-1], *several, f"{c}.i")))
         leading.append(tiles.row(rows[-1], f"{c}.i", names.index(rows[-1]), inside))
     else:
         tiles.compute(at, "", f"{c}.i")
@@ -288,8 +296,13 @@ def _inside(plan: Plan, buffer: str, axis: int, part: Part | None) -> tuple[Size
 class _Tiles:
     """Computes windows in registers, tile by tile of neighbouring results."""
 
-    def __init__(self, plan: Plan, buffer: str, column: int, part: Part | None) -> None:
+    def __init__(
+        self, plan: Plan, buffer: str, column: int, part: Part | None, vectors: str = ""
+    ) -> None:
+        """vectors: the loop over those of channels that each tile goes through, where there is one;
+        copies of loops have the endings that the loops over lanes in them have."""
         self.plan, self.buffer, self.column, self.part = plan, buffer, column, part
+        self.vectors = vectors
 
     def row(self, name: str, lane: str, axis: int, inside: tuple[Size, Size] | None) -> str:
         """The tiles of a loop over results side by side, lanes inside. The loop over most tiles."""
@@ -369,6 +382,11 @@ class _Tiles:
     def compute(self, at: str, row: str, lane: str) -> None:
         """A tile and what its windows share, inside the loop `at`. row: the loop over its results,
         "" for one."""
+        if self.vectors:
+            _, _, ending = lane.removeprefix(self.vectors.removesuffix(".o.i")).partition(".i")
+            at = self.vectors + ending
+            if row and not self.plan.attempt(Reorder((at, row))):
+                row = ""  # Those at the end of a row, of which there may be fewer, come one by one.
         self._stage(self.buffer, at, row, lane)
         if self.part is not None:
             self._stage(self.part.buffer, at, "", "")
