@@ -72,7 +72,7 @@ class FloatSizes:
         self.steps += 1
         if self.steps > MOST:
             return None
-        return next((n for n in reversed(self.scope.graph.nodes) if name in n.outputs), None)
+        return self.scope.makers.get(name)
 
     def _constant(self, name: str) -> np.ndarray[Any, Any] | None:
         found = self.scope.graph.constants.get(name)

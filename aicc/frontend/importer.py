@@ -300,9 +300,8 @@ class _Importer:
         def infer_region(i: int, types: Sequence[TensorType]) -> list[TensorType]:
             nonlocal last
             assert around is not None
-            if (
-                last[0] == i
-            ):  # anew, with other types: what the last attempt named and found is void
+            if last[0] == i:
+                # Anew, with other types: what the last attempt named and found is void.
                 self.names.rollback(last[1])
                 del self.faults.errors[last[2] :]
             last = (i, self.names.mark(), len(self.faults.errors))
@@ -331,10 +330,7 @@ class _Importer:
                     scope.set_constant(result, data)
             return
         bodies = tuple(region for region in done if region is not None)
-        scope.graph.nodes.append(replace(node, regions=bodies))
-        for result, t in zip(results, types):
-            if result:
-                scope.graph.types[result] = t
+        scope.add_node(replace(node, regions=bodies), types)
 
     def _integers(self, scope: Scope, value: str, name: str) -> str | None:
         """The integers that a value of floating-point sizes is, cut to whole numbers."""

@@ -11,7 +11,7 @@ import onnx
 
 from aicc.errors import ModelError
 from aicc.frontend.functions import FunctionKey
-from aicc.graph_ir.graph import Graph
+from aicc.graph_ir.graph import Graph, Node
 from aicc.graph_ir.infer import constant_type
 from aicc.graph_ir.types import TensorType
 from aicc.ops.registry import Operator
@@ -70,6 +70,16 @@ class Scope:
     prefix: str = ""
     calls: tuple[FunctionKey, ...] = ()
     depth: int = 0
+    makers: dict[str, Node] = field(default_factory=dict)
+    """The nodes of `graph` by the values that they compute."""
+
+    def add_node(self, node: Node, types: Sequence[TensorType]) -> None:
+        """Adds a node to the graph; types: of its results, those left out included."""
+        self.graph.nodes.append(node)
+        for result, t in zip(node.outputs, types):
+            if result:
+                self.makers[result] = node
+                self.graph.types[result] = t
 
     def sees(self, name: str) -> bool:
         return name in self.names or (self.parent is not None and self.parent.sees(name))

@@ -261,6 +261,24 @@ kernel @k(n: 1.., m: 1..)
 """,
     ),
     (
+        "outline_a_condition",
+        """
+kernel @k(n: 1..)
+  in x: f32[n, 6]
+  in z: f32[6]
+  out y: f32[n, 6]
+  for i in 0..n:
+    for j in 0..6: y[i, j] = select(z[j] > 0.0, x[i, j], 0.0)
+""",
+        "outline(y, 0)",
+        """
+  temp y.0: bool[6]
+  for y.0.0 in 0..6: y.0[y.0.0] = z[y.0.0] > 0.0
+  for i in 0..n:
+    for j in 0..6: y[i, j] = select(y.0[j], x[i, j], 0.0)
+""",
+    ),
+    (
         "outline",
         PRODUCT,
         "outline(r, 0, [1, 0])",
