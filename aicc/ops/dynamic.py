@@ -14,7 +14,7 @@ from aicc.ops.samples import floats, integers, ints, sample
 from aicc.ops.sizes import axis_in
 from aicc.symbolic import Size, hi_of, proves_le
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import as_expr, as_index, call, const
+from aicc.tensor_ir.ir import as_expr, as_index, call, cast, const
 
 
 def run_time_size(ctx: OpContext, base: str, most: Size) -> Size:
@@ -124,13 +124,16 @@ class Places(Operator):
         rows = ctx.outputs[0].shape[0]
         places, count = b.temp("places", "i64", (rows, x.rank)), b.temp("count", "i64", (1,))
         last = rows - 1 if isinstance(rows, int) else None
-        b.store(count, (0,), 0)
+        found = b.temp("found", "i64", (1,))
+        b.store(found, (0,), 0)
         with ExitStack() as stack:
+            # What stands behind the last one found is written again: no branch to predict.
             i = loops(b, stack, "i", x.shape)
-            stack.enter_context(b.when(call("ne", x[tuple(i)], const(0, x.dtype))))
             for axis, index in enumerate(i):
-                b.store(places, (as_index(count[0], 0, last), axis), as_expr(index, "i64"))
-            b.store(count, (0,), count[0] + 1)
+                b.store(places, (as_index(found[0], 0, last), axis), as_expr(index, "i64"))
+            counts = call("ne", x[tuple(i)], const(0, x.dtype))
+            b.store(found, (0,), found[0] + cast(counts, "i64"))
+        b.store(count, (0,), found[0])
         return [places, count]
 
     def cases(self) -> Iterable[Case]:
