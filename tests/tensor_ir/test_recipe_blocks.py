@@ -119,3 +119,23 @@ def test_bands_of_one_row_have_no_estimate():
     assert has_staged(kernel)
     assert estimate(kernel, TARGET) == np.inf
     check(kernel)
+
+
+def test_options_in_turn_cost_what_computes_them_all_where_no_recipe_unrolls_them():
+    def kernel(turns: bool):
+        b = KernelBuilder("k")
+        x = b.input("x", "f32", (512, 64))
+
+        def one_of(k, c, value):
+            e = value(0, c)
+            for n in range(1, 8):
+                e = select(call("eq", as_expr(k % 8 if turns else k // 8), n), value(n, c), e)
+            return e
+
+        def value(n, c):
+            return x[n, c] * float(n) + x[n + 1, c] * float(n + 1)
+
+        b.mark_output(b.compute((4096, 64), lambda i, c: one_of(i, c, value)))
+        return b.build()
+
+    assert estimate(kernel(turns=True), TARGET) > 3 * estimate(kernel(turns=False), TARGET)

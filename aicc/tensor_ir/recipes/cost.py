@@ -16,9 +16,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from aicc.dtypes import nbytes
-from aicc.symbolic import Dim, Size, Sym, from_atom, opaques, substitute, symbols
+from aicc.symbolic import Dim, Mod, Size, Sym, atoms, from_atom, opaques, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
-from aicc.tensor_ir.ir import Expr, For, If, Kernel, Load, Op, Reduce, Stmt, Store, While
+from aicc.tensor_ir.ir import Expr, For, If, Index, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
 from aicc.tensor_ir.recipes.common import (
@@ -112,6 +112,8 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     lanes = machine.lanes("f32")
     products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
     each = [_cycles(kernel, s, 1.0, products) / lanes for s in kernel.body]
+    if not keeps and not resamples:
+        each = [t + _idle_turns(s) / lanes for t, s in zip(each, kernel.body)]
     if blocks is not None and blocks[1] != blocks[0].variables[-1]:
         each[-1] += SCATTERED * _count(tuple(e for _, e in blocks[0].axes)) / 2 / lanes
     if block is not None:
@@ -374,6 +376,24 @@ def _chosen(e: Op, seen: set[Expr]) -> float:
     for x in options:
         seen.update(walk_expr(x))
     return sum(some) / len(some) if some else 0.0
+
+
+def _idle_turns(s: Stmt) -> float:
+    """Cycles of one lane for the options of choices by remainders that are not taken: where no
+    recipe unrolls what takes turns, loops cannot be cut between them, and all are computed."""
+    total = 0.0
+    for times, value in _stores(s, 1):
+        choices = {x for x in walk_expr(value) if isinstance(x, Op) and x.name == "select"}
+        for x in choices:
+            if _by_index(x) and _takes_turns(x.args[0]):
+                total += times * (1.0 + min(_work(a, set()) for a in x.args[1:])) / 2
+    return total
+
+
+def _takes_turns(condition: Expr) -> bool:
+    """True for a condition on a remainder."""
+    sizes = (x.size for x in walk_expr(condition) if isinstance(x, Index))
+    return any(isinstance(a, Mod) for size in sizes for a in atoms(size))
 
 
 def _by_index(e: Op) -> bool:
