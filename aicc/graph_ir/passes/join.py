@@ -27,6 +27,7 @@ from aicc.graph_ir.graph import Graph, Node, make_node
 from aicc.graph_ir.module import Module
 from aicc.graph_ir.passes.fuse import Cost, Describe
 from aicc.graph_ir.passes.join_memory import JOIN, SECTION, Part, parts_to_copy
+from aicc.graph_ir.passes.join_nested import nested
 from aicc.graph_ir.passes.layout import typical
 from aicc.graph_ir.passes.rewrite import without_dead
 from aicc.graph_ir.places import copies, cut, is_view, joined
@@ -74,7 +75,8 @@ class Join:
     def __call__(self, graph: Graph) -> Graph:
         if not any(n.op in ("Concat", "Split") or cut(graph, n) for n in graph.nodes):
             return graph
-        last = self._joining(graph, ())
+        whole = nested(graph, lambda n: _joinable(graph, n))
+        last = self._joining(whole, ())
         made = last.run()
         if not last.parts:
             return graph
@@ -82,7 +84,7 @@ class Join:
             module = self.fuse(made)
         copied = parts_to_copy(module, last.parts, last.split_of, SEARCH)
         if copied:
-            last = self._joining(graph, copied)
+            last = self._joining(whole, copied)
             made = last.run()
         for decision in last.decisions:
             note(decision)
@@ -355,6 +357,13 @@ class _Joining:
     def _add_transfer(self, source: str, target: str, node: Node) -> None:
         made = make_node(TRANSFER, (source,), (target,), {}, origin=node.origin)
         self.new.nodes.append(made)
+
+
+def _joinable(graph: Graph, node: Node) -> bool:
+    """Whether the sizes of what a Concat joins allow it to be in place."""
+    axis = int(node.attr("axis", 0)) % graph.types[node.outputs[0]].rank
+    types = [graph.types[v] for v in node.inputs]
+    return all(_even(t, axis) and _run(t, axis) >= LEAST_RUN for t in types)
 
 
 def _even(t: TensorType, axis: int) -> bool:

@@ -67,6 +67,30 @@ def test_inputs_and_parts_of_other_joins_are_transferred():
     assert node(graph, TRANSFER).outputs == first.inputs[1:2]
 
 
+def test_joins_that_begin_as_an_earlier_one_have_that_in_place():
+    b = Build()
+    a, c = two(b)
+    d = b("Neg", b("Abs", a))
+    results = *joined(b, a, c), *joined(b, a, c, d), *joined(b, a, c, axis=1)
+    graph = applied(b.done(*results), join())
+    first, second = (n for n in graph.nodes if n.op == JOIN)
+    assert first.inputs == (a, c)
+    assert second.inputs == (first.outputs[0], d)
+    (other,) = (n for n in graph.nodes if n.op == "Concat")
+    assert other.inputs == (a, c)  # along another axis
+
+
+def test_joins_that_begin_as_a_part_of_an_earlier_one_stay_apart():
+    b = Build()
+    a, c = two(b)
+    d = b("Neg", b("Abs", a))
+    graph = applied(b.done(*joined(b, a, c, d), *joined(b, a, c)), join())
+    (whole,) = (n for n in graph.nodes if n.op == JOIN)
+    assert whole.inputs == (a, c, d)
+    (other,) = (n for n in graph.nodes if n.op == "Concat")
+    assert other.inputs == (a, c)
+
+
 def test_one_operand_twice_is_transferred():
     b = Build()
     a, c = two(b)
