@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -194,25 +195,42 @@ class GridSample(Operator):
                 for t, w in enumerate(axis.weights(where[own] - base)):
                     b.store(places, (*own, t), axis.place(base, t))
                     b.store(weights, (*own, t), cast(w, sums))
-            (c,) = loops(b, stack, "c", (channels,))
 
-            def along(k: int, index: tuple[Size, ...]) -> Expr:
-                """The sum over the elements of axis k and those behind it."""
+            def along(c: Size, inside: bool, k: int, index: tuple[Size, ...]) -> Expr:
+                """The sum over the elements of axis k and those behind it. inside: all count."""
                 if k == len(axes):
                     return cast(data[at.join(n, c, index)], sums)
                 total: Expr | None = None
                 hi = hi_of(axes[k].extent)
                 for t in range(axes[k].count):
                     own = (*row, k, t)
-                    place = call("max", places[own], 0)
+                    place = places[own] if inside else call("max", places[own], 0)
                     element = as_index(place, 0, None if hi is None else hi - 1)
-                    value = along(k + 1, (*index, element)) * weights[own]
-                    value = select(call("ge", places[own], 0), value, const(0, sums))
+                    value = along(c, inside, k + 1, (*index, element)) * weights[own]
+                    if not inside:
+                        value = select(call("ge", places[own], 0), value, const(0, sums))
                     total = value if total is None else total + value
                 assert total is not None
                 return total
 
-            b.store(result, at.join(n, c, tuple(out)), cast(along(0, ()), x.dtype))
+            def sampled(inside: bool) -> None:
+                with ExitStack() as over:
+                    (c,) = loops(b, over, "c", (channels,))
+                    value = along(c, inside, 0, ())
+                    b.store(result, at.join(n, c, tuple(out)), cast(value, x.dtype))
+
+            if text(ctx.attrs["padding_mode"]) != "zeros":
+                sampled(inside=True)
+                return [result]
+            # Most positions are inside, which one comparison tells.
+            least = functools.reduce(
+                lambda p, q: call("min", p, q),
+                (places[(*row, k, t)] for k, axis in enumerate(axes) for t in range(axis.count)),
+            )
+            with b.when(call("ge", least, 0)):
+                sampled(inside=True)
+            with b.when(call("lt", least, 0)):
+                sampled(inside=False)
         return [result]
 
     def cases(self) -> Iterable[Case]:
