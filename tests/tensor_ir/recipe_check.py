@@ -14,7 +14,7 @@ from aicc.tensor_ir.schedule_text import print_steps
 TARGET = Target.from_name("x86-64-v4")
 
 
-def check(kernel, sizes=None):
+def check(kernel, sizes=None, tolerance=1e-5):
     """The steps of the schedule, which changes nothing but rounding."""
     sizes = sizes or {}
     made, steps = scheduled(kernel, TARGET)
@@ -32,5 +32,5 @@ def check(kernel, sizes=None):
             arrays[p.name] = pack_array(a, p.pack) if p.pack else a.reshape(own)
         run(k, arrays, sizes)
         results.append(next(arrays[p.name] for p in k.params if p.scope == "out").ravel())
-    np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(*results, rtol=tolerance, atol=tolerance)
     return print_steps(steps), made

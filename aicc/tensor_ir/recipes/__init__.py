@@ -11,11 +11,12 @@ from aicc.tensor_ir.recipes.blocks import blocks, has_blocks, lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import chained, has_chain
 from aicc.tensor_ir.recipes.columns import columns, has_columns
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
-from aicc.tensor_ir.recipes.contraction import contraction, roles
+from aicc.tensor_ir.recipes.contraction import contraction
 from aicc.tensor_ir.recipes.down import down
 from aicc.tensor_ir.recipes.interleaved import interleaved
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
+from aicc.tensor_ir.recipes.operands import roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.recurrence import (
     innermost,

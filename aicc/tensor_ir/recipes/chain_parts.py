@@ -15,7 +15,7 @@ from aicc.tensor_ir.recipes.common import (
     value_of,
     with_epilogue,
 )
-from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
+from aicc.tensor_ir.recipes.operands import Roles, product_of, roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_stages import Inline

@@ -41,8 +41,9 @@ from aicc.tensor_ir.recipes.common import (
     value_of,
     vector_loop,
 )
-from aicc.tensor_ir.recipes.contraction import Roles, Tiling
+from aicc.tensor_ir.recipes.contraction import Tiling
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.operands import Roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.rows import vectorise_rows
 from aicc.tensor_ir.recipes.tiles import NEAR, TILE_OVERHEAD, Tile, step_cycles

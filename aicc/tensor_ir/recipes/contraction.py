@@ -17,7 +17,7 @@ from aicc.dtypes import INTEGERS, nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, product, symbols, value_range
 from aicc.tensor_ir.analysis import Stage, stage_of
-from aicc.tensor_ir.ir import Load, Op
+from aicc.tensor_ir.ir import Load
 from aicc.tensor_ir.recipes.common import (
     BANDS,
     all_linear,
@@ -39,6 +39,8 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.operands import Roles, roles
+from aicc.tensor_ir.recipes.partial_sums import add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, row_sizes
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
@@ -47,58 +49,19 @@ from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
 
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""
-
 OFTEN = 4
 """How often a copy would be computed anew, from which on it is made once, ahead of the product."""
-
 FEW_ROWS = 8
 """Rows of which a tile should have as many."""
+LONG = 256
+"""Elements that are added one by one: of parts of fewer, the work at their ends shows."""
+PART = 64
+"""As many where each result goes into further sums, as in Winograd's convolution: these make errors
+larger. That is taken for granted of a batch of matrices that are known."""
 MANY = 64
 """Rows of which more make no better tiles."""
 MAX_REDUCTIONS = 16
 """Reduction loops that a contraction may have."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """What a contraction's parts are: axis numbers of the accumulator, and the operands."""
-
-    column: int
-    row: int | None
-    left: Load
-    right: Load
-
-
-def product_of(stage: Stage) -> tuple[Load, Load] | None:
-    """The two loads of a sum of products."""
-    e = stage.value
-    if stage.op != "add" or not isinstance(e, Op) or e.name != "mul":
-        return None
-    a, b = e.args
-    return (a, b) if isinstance(a, Load) and isinstance(b, Load) else None
-
-
-def roles(stage: Stage) -> Roles | None:
-    """None where the stage has no shape of a matrix product: no axis that only one operand has."""
-    operands = product_of(stage)
-    if operands is None:
-        return None
-    column = next((n for n in reversed(range(len(stage.axes))) if stage.axes[n][0]), None)
-    if column is None:
-        return None
-    v = stage.axes[column][0]
-    assert v is not None
-    a, b = operands
-    if v in a.size_symbols():
-        a, b = b, a
-    if v in a.size_symbols() or v not in b.size_symbols():
-        return None
-    row = None
-    for n, (w, _) in enumerate(stage.axes):
-        if w is not None and n != column:
-            if w in a.size_symbols() and w not in b.size_symbols():
-                row = n
-    return Roles(column, row, a, b)
 
 
 def contraction(plan: Plan, buffer: str) -> None:
@@ -119,12 +82,13 @@ def contraction(plan: Plan, buffer: str) -> None:
     tile = _tile(plan, stage, found)
     copy = right_operand(plan, stage, found, tile)
     kernel, steps = plan.kernel, len(plan.steps)
+    long = PART if _of_a_batch(plan, stage, found) else LONG
     try:
-        Tiling(plan, buffer, out, found, tile, copy).run()
+        Tiling(plan, buffer, out, found, tile, copy, long).run()
     except ScheduleError:
         plan.kernel = kernel
         del plan.steps[steps:]
-        Tiling(plan, buffer, out, found, tile, copy, even=False).run()
+        Tiling(plan, buffer, out, found, tile, copy, long, even=False).run()
 
 
 def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
@@ -232,6 +196,12 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
     return choose_tile(plan.target, dtype, problem)
 
 
+def _of_a_batch(plan: Plan, stage: Stage, found: Roles) -> bool:
+    """True for a right operand of several matrices, all known when the kernel is compiled."""
+    own = {v for v, _ in stage.axes} & found.right.size_symbols()
+    return plan.kernel.buffer(found.right.buffer).scope == "const" and len(own) > 1
+
+
 def _far(plan: Plan, stage: Stage, found: Roles) -> bool:
     """True for a constant that is larger than the caches near the core, and not read again for
     other axes of rows: what the first tile of a panel waits for comes from memory."""
@@ -292,6 +262,8 @@ class Tiling:
     roles: Roles
     tile: Tile
     copy: str | None
+    long: int = LONG
+    """Elements that are added one by one."""
     even: bool = True
     """Whether rows that only a run counts are split evenly, see `row_sizes`."""
     row_axes: list[str] = field(default_factory=list)
@@ -317,7 +289,8 @@ class Tiling:
         if is_costly(plan.stage(self.out).value):
             plan.do(CacheRead(self.buffer))
             self.staged = plan.newest_buffer()
-        plan.do(Split(column, tile.columns, "exact" if _exact(n_extent, tile) else "guard"))
+        exact = isinstance(n_extent, int) and n_extent % tile.columns == 0
+        plan.do(Split(column, tile.columns, "exact" if exact else "guard"))
         if not row:
             plan.do(Reorder((*order, inside)))
             self.compute_tile(panel, "", inside)
@@ -393,8 +366,7 @@ class Tiling:
     def compute_tile(self, at: str, row: str, column: str, most: int = UNROLLED) -> None:
         """Computes the accumulator of one tile inside the loop `at`, `most` multiply-adds unrolled,
         about."""
-        plan, tile = self.plan, self.tile
-        loops = [(row, column)]
+        plan, tile, loops = self.plan, self.tile, [(row, column)]
         if self.staged:
             plan.do(ComputeAt(self.staged, at, "stack"))
             loops.append(self._tile_loops(plan.newest_buffer()))
@@ -404,23 +376,34 @@ class Tiling:
         rows = plan.loop(m_loop).extent if m_loop else 1
         plan.do(DecomposeReduction(m_loop or n_loop))
         depth = [f"{acc}.k{n}" for n in range(MAX_REDUCTIONS) if plan.has_loop(f"{acc}.k{n}")]
-        inner = [m_loop, n_loop] if m_loop else [n_loop]
-        plan.do(Reorder((*depth, *inner)))
+        fixed = {name for n, name in enumerate(depth) if n in self.overlapping}
+        plan.do(Reorder((*depth, *filter(None, (m_loop, n_loop)))))
+        depth, at_once = split_parts(plan, acc, depth, self.long)
         assert isinstance(rows, int)
-        loops += [(m_loop, n_loop), (f"{m_loop}.s" if m_loop else "", f"{n_loop}.s")]
+        loops += [(m_loop, n_loop), (m_loop and f"{m_loop}.s", f"{n_loop}.s")]
+        self._unroll_tile(loops, rolled=column if self.staged else "")  # the epilogue's
+        # None whose steps read what other rows do, or LLVM keeps that in registers; and last, so
+        # that the copy of the tile in a tail of the reduction is in registers too.
+        kept = [n for n, name in enumerate(depth) if name.removesuffix(".i") in fixed]
+        self._unroll_depth(depth[kept[-1] + 1 if kept else 0 :], rows * tile.vectors, most)
+        skip_padding(plan, depth, self.roles.left.buffer)
+        if at_once is not None and (part := add_parts(plan, at_once)) is not None:
+            m, n = self._tile_loops(part)
+            self._unroll_tile([(m, n), (m and f"{m}.s", f"{n}.s")])
+
+    def _unroll_tile(self, loops: list[tuple[str, str]], rolled: str = "") -> None:
+        """Vectors for loops over a tile's rows and columns, one after the other; but in a loop
+        over rows and vectors for those over the columns `rolled`."""
+        plan, tile = self.plan, self.tile
         for m, n in loops:
-            rolled = self.staged and n == column  # the epilogue's
-            if m and not rolled:
+            if m and n != rolled:
                 plan.do(Unroll(m))
             if tile.vectors == 1:
                 plan.do(Vectorize(n))
             else:
                 plan.do(Split(n, tile.lanes), Vectorize(f"{n}.i"))
-                if not rolled:
+                if n != rolled:
                     plan.do(Unroll(f"{n}.o"))
-        # Last, so that the copy of the tile in a tail of the reduction is in registers too.
-        self._unroll_depth(depth, rows * tile.vectors, most)
-        skip_padding(plan, depth, self.roles.left.buffer)
 
     def _tile_loops(self, buffer: str) -> tuple[str, str]:
         """The loops over a tile's rows ("" for a single row) and columns."""
@@ -428,13 +411,10 @@ class Tiling:
         return row if self.plan.has_loop(row) else "", column
 
     def _unroll_depth(self, depth: list[str], block: int, most: int) -> None:
-        """Unrolls the innermost reduction loops while the block stays small; none whose steps read
-        what other rows of the tile do, or LLVM keeps it for them in registers that are taken."""
+        """Unrolls the innermost reduction loops while the block stays small."""
         plan = self.plan
-        for n, name in reversed(list(enumerate(depth))):
+        for name in reversed(depth):
             extent = plan.loop(name).extent
-            if n in self.overlapping:
-                return
             room = max(1, most // block)
             if isinstance(extent, int) and extent * block <= 2 * most:
                 plan.do(Unroll(name))
@@ -492,7 +472,3 @@ class Tiling:
         panel = next(n for n in leading if n.endswith(".o"))
         plan.do(ComputeAt(self.copy, panel, "stack"))
         copy_loops(plan, plan.newest_buffer(), self.tile.lanes)
-
-
-def _exact(extent: Size, tile: Tile) -> bool:
-    return isinstance(extent, int) and extent % tile.columns == 0

@@ -30,7 +30,6 @@ from aicc.tensor_ir.recipes.common import (
     offset_of,
     stride_in,
 )
-from aicc.tensor_ir.recipes.contraction import Roles, product_of, roles
 from aicc.tensor_ir.recipes.interleaved import (
     Problem,
     alternates,
@@ -38,6 +37,7 @@ from aicc.tensor_ir.recipes.interleaved import (
     problem_of,
 )
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.operands import Roles, product_of, roles
 from aicc.tensor_ir.recipes.resampled import has_resampled, is_shared, is_table
 from aicc.tensor_ir.recipes.staged import band_of, has_staged
 from aicc.tensor_ir.recipes.tiles import Problem as Tiled

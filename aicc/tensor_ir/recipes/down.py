@@ -23,6 +23,7 @@ from aicc.tensor_ir.recipes.common import (
     parallelise,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.partial_sums import LONG, add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.window import column_axis
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
@@ -120,20 +121,32 @@ def _compute(plan: Plan, column: int, lanes: int) -> None:
     plan.do(DecomposeReduction(own))
     depth = [n for k in range(16) if plan.has_loop(n := f"{acc}.k{k}")]
     plan.do(Reorder((*depth, own)))
+    depth, at_once = split_parts(plan, acc, depth, LONG)
     for n in (f"{own}.s", own):
         _vectors(plan, n, lanes)
-    width = as_number(plan.kernel.buffer(acc).shape[column])
-    inner = depth[-1]
-    extent = plan.loop(inner).extent
-    assert width is not None
-    steps = -(-STEP * lanes // width)
-    if isinstance(extent, int) and steps > 1:
-        if extent <= steps:
-            plan.do(Unroll(inner))
-            return
-        plan.do(Split(inner, steps, "peel"), Unroll(f"{inner}.i"))
-        if plan.has_loop(f"{inner}.t"):
-            plan.do(Unroll(f"{inner}.t"))
+    _unroll(plan, acc, depth[-1], column, lanes, whole=depth[-1] == at_once)
+    if at_once is not None and (part := add_parts(plan, at_once)) is not None:
+        for n in (f"{part}.{column}.s", f"{part}.{column}"):
+            _vectors(plan, n, lanes)
+
+
+def _unroll(plan: Plan, acc: str, loop: str, column: int, lanes: int, whole: bool) -> None:
+    """Several steps at once of a narrow tile, where their number is known. whole: none are left."""
+    width, extent = plan.kernel.buffer(acc).shape[column], plan.loop(loop).extent
+    assert isinstance(width, int)
+    if not isinstance(extent, int):
+        return
+    steps = min(extent, -(-STEP * lanes // width))
+    while whole and extent % steps:
+        steps -= 1
+    if steps == 1:
+        return
+    if steps == extent and not whole:
+        plan.do(Unroll(loop))
+        return
+    plan.do(Split(loop, steps, "peel"), Unroll(f"{loop}.i"))
+    if plan.has_loop(f"{loop}.t"):
+        plan.do(Unroll(f"{loop}.t"))
 
 
 def _vectors(plan: Plan, name: str, lanes: int) -> None:

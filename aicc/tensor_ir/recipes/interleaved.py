@@ -30,8 +30,9 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     with_epilogue,
 )
-from aicc.tensor_ir.recipes.contraction import UNROLLED, Roles, roles
+from aicc.tensor_ir.recipes.contraction import UNROLLED
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.operands import Roles, roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis

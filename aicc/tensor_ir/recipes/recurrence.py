@@ -26,7 +26,7 @@ from aicc.symbolic import Size, Sym, divides, product, symbols
 from aicc.tensor_ir.analysis import Stage, reads, stages, writes
 from aicc.tensor_ir.ir import For, If, Kernel, Load, Stmt, While
 from aicc.tensor_ir.recipes.common import as_number, parallelise, stride_in, vector_loop
-from aicc.tensor_ir.recipes.contraction import product_of
+from aicc.tensor_ir.recipes.operands import product_of
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, Tile, fits, row_sizes, tile_cost, whole_tiles
 from aicc.tensor_ir.schedule import DecomposeReduction, Parallel, Reorder, Split, Unroll, Vectorize

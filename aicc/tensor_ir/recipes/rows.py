@@ -19,7 +19,7 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     vector_loop,
 )
-from aicc.tensor_ir.recipes.contraction import roles
+from aicc.tensor_ir.recipes.operands import roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor

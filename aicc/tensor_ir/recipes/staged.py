@@ -31,8 +31,9 @@ from aicc.tensor_ir.recipes.blocks import (
     tiled,
 )
 from aicc.tensor_ir.recipes.common import as_number, lanes_of, nominal, parallelise, value_of
-from aicc.tensor_ir.recipes.contraction import Roles, Tiling, right_operand, roles
+from aicc.tensor_ir.recipes.contraction import PART, Tiling, right_operand
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.recipes.operands import Roles, roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.tiles import Problem, choose_tile
 from aicc.tensor_ir.schedule import Fuse, Reorder, Split
@@ -250,7 +251,7 @@ class _Bands:
         exact = isinstance(extent, int) and extent % tile.columns == 0
         plan.do(Split(n, tile.columns, "exact" if exact else "guard"))
         plan.do(Reorder((*outer, f"{n}.o", m, f"{n}.i")))
-        tiling = Tiling(plan, self.acc, self.product, self.operands, tile, None)
+        tiling = Tiling(plan, self.acc, self.product, self.operands, tile, None, long=PART)
         tiling.row_tiles(m, "", f"{n}.i")
 
     def _left(self, band: str) -> None:

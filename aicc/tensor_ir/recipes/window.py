@@ -49,6 +49,7 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.partial_sums import LONG, add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
@@ -303,6 +304,8 @@ class _Tiles:
         copies of loops have the endings that the loops over lanes in them have."""
         self.plan, self.buffer, self.column, self.part = plan, buffer, column, part
         self.vectors = vectors
+        loads = loads_of(plan.stage(buffer).value)
+        self.weighted = any(plan.kernel.buffer(x.buffer).scope == "const" for x in loads)
 
     def row(self, name: str, lane: str, axis: int, inside: tuple[Size, Size] | None) -> str:
         """The tiles of a loop over results side by side, lanes inside. The loop over most tiles."""
@@ -399,6 +402,10 @@ class _Tiles:
         loops = [n for n in stage_loops if plan.has_loop(n)]
         depth = [f"{acc}.k{n}" for n in range(16) if plan.has_loop(f"{acc}.k{n}")]
         plan.do(DecomposeReduction(loops[0]), Reorder((*depth, *loops)))
+        # A window whose elements have weights is no longer than a filter.
+        at_once = None
+        if not self.weighted:
+            depth, at_once = split_parts(plan, acc, depth, LONG)
         self._unroll_depth(depth, loops[:-1])
         rest = [f"{x}.t" for x in loops if plan.has_loop(f"{x}.t")]
         for n in [*loops[:-1], *(f"{x}.s" for x in loops[:-1]), *rest[:-1], row]:
@@ -407,6 +414,12 @@ class _Tiles:
         for n in (f"{loops[-1]}.s", loops[-1], *rest[-1:], lane):
             if n:
                 plan.do(Vectorize(n))
+        if at_once is not None and (sums := add_parts(plan, at_once)) is not None:
+            *several, last = (x.replace(acc, sums, 1) for x in loops)
+            for n in several:
+                plan.do(Unroll(f"{n}.s"), Unroll(n))
+            plan.do(Vectorize(f"{last}.s"), Vectorize(last))
+            return
         rolled = [n for n in depth[:-1] if plan.loop(n).kind == "for"]
         if rolled:
             plan.attempt(Unswitch(rolled[-1]))
