@@ -99,6 +99,7 @@ class KernelFunction(Reductions):
         self.heap: list[str] = []
         self.stack_bytes = 0
         self.may_fail = False
+        self.name = kernel.name
         self.pool = "%pool"
         self.status: str | None = None
         """Where the body of a parallel loop leaves the number of a failed check."""
@@ -357,7 +358,7 @@ class KernelFunction(Reductions):
 
     def _parallel(self, s: For) -> None:
         """Hands the iterations to the pool: the body moves to a function of its own."""
-        name = f"{self.kernel.name}.{self.fn.fresh('parallel')}"
+        name = f"{self.name}.{self.fn.fresh('parallel')}"
         args, status, lo, hi, may_fail = self._loop_function(name, s, "")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         pool, grain = self._sharing(s)
@@ -376,7 +377,7 @@ class KernelFunction(Reductions):
             self.fn.label(f"{after}.ok")
 
     def _apart(self, s: For) -> None:
-        name = f"{self.kernel.name}.apart{len(self.fn.module.functions)}"
+        name = f"{self.name}.apart{len(self.fn.module.functions)}"
         args, _, lo, hi, _ = self._loop_function(name, s, "noinline")
         count = hi if lo == "0" else self.fn.value(f"sub nsw i64 {hi}, {lo}")
         self.fn.emit(f"call void {symbol(name)}(ptr {args}, i64 0, i64 {count})")
@@ -419,6 +420,7 @@ class KernelFunction(Reductions):
         fn = FunctionWriter(self.fn.module, f"{header} {traits}".rstrip())
         self.known.forget()
         body = KernelFunction(self.kernel, self.target, fn, self.checks)
+        body.name = name
         count = 0
 
         def argument(t: str) -> str:

@@ -134,6 +134,19 @@ kernel @k(n: 1..)
         native.close()
 
 
+def test_functions_of_loops_have_names_of_their_own() -> None:
+    nest = """
+  parallel a{n} in 0..2:
+    for b{n} in 0..3:
+      parallel c{n} in 0..4:
+        parallel d{n} in 0..2: y[{n}, a{n}, b{n}, c{n}, d{n}] = x[{n}, a{n}, b{n}, c{n}, d{n}] + 1.0
+      parallel e{n} in 0..4: y[{n}, a{n}, b{n}, e{n}, 2] = x[{n}, a{n}, b{n}, e{n}, 2]"""
+    text = "kernel @k()\n  in x: f32[5, 2, 3, 4, 3]\n  out y: f32[5, 2, 3, 4, 3]"
+    kernel = parse_kernel(text + "".join(nest.format(n=n) for n in range(5)))
+    for threads in (0, 2):
+        check(kernel, HOST, threads=threads)
+
+
 def convolution(length: int, channels: int, filters: int) -> Kernel:
     """[n, length, channels] with windows of three, padded, of constant length."""
     b = KernelBuilder("k")
