@@ -181,6 +181,11 @@ class Nest:
     over: tuple[str, ...]
     within: tuple[str, ...]
 
+    def copied(self, suffix: str) -> Nest:
+        """The names of a copy of the nest that a split has made."""
+        over, within = (tuple(f"{n}{suffix}" for n in names) for names in (self.over, self.within))
+        return Nest(over, within)
+
     def finish(self, plan: Plan) -> None:
         """Unrolls what is within a block."""
         for name in self.within[:-1]:

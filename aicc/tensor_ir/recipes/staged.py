@@ -194,31 +194,47 @@ class _Bands:
         loops = {v: v.name for v in final.variables}
         chain = [plan.stage(b) for b in self.after]
         nest = tiled(plan, plan.stage(self.out), chain, loops, self.lanes)
-        for b in reversed(self.after):
-            compute_block(plan, b, nest.over[-1])
         numbering = self._band_loops(nest, row)
-        band = numbering[0]
-        leading = nest.over[: nest.over.index(band)]
+        leading = nest.over[: nest.over.index(numbering[0])]
+        bands = self._split(numbering)
+        for n in range(len(bands)):
+            part = nest.copied(".t" * n)
+            for b in reversed(self.after):
+                compute_block(plan, b, part.over[-1])
+            part.finish(plan)
+        for band in bands:
+            self._product(band, row)
+        for band in bands:
+            self._left(band)
+        parallelise(plan, *leading, bands[0])
+        if not leading:
+            for band in bands[1:]:
+                parallelise(plan, band)
+
+    def _split(self, numbering: list[str]) -> list[str]:
+        """Splits the loops that rows of the product are numbered by: the loops over bands. Where
+        only a run knows how many rows there are, what whole bands leave over, which may be all
+        there is, goes by single tiles."""
+        plan, (band, *inside) = self.plan, numbering
         if self.band.blocks == 0:
-            for inner in numbering[1:]:
+            for inner in inside:
                 plan.do(Fuse(band, inner))
                 band = f"{band}.{inner}"
-            plan.do(Split(band, self.band.rows, "guard"))
-            band = f"{band}.o"
-        elif self.band.blocks > 1:
+            few = max(n for n in range(1, self.tile.rows + 1) if self.band.rows % n == 0)
+            plan.do(Split(band, self.band.rows, "peel"), Split(f"{band}.t", few, "guard"))
+            return [f"{band}.o", f"{band}.t.o"]
+        if self.band.blocks > 1:
             plan.do(Split(band, self.band.blocks, "exact"))
-            band = f"{band}.o"
-        nest.finish(plan)
-        self._product(band, row)
-        self._left(band)
-        parallelise(plan, *leading, band)
+            return [f"{band}.o"]
+        return [band]
 
     def _pad(self, column: int, row: int) -> None:
         plan = self.plan
         if self.band.blocks == 0:
             # Rows beyond the last are computed from the last, and read by nobody.
+            rows = self.band.rows
             for b, axis in ((self.left, self.row), (self.acc, row), (self.product, row)):
-                plan.do(PadAxis(b, axis, self.band.rows, "clamp"))
+                plan.do(PadAxis(b, axis, rows, "clamp", rows - 1, 1))
         for b in (*self.before, self.left):
             plan.do(PadAxis(b, len(plan.kernel.buffer(b).shape) - 1, self.lanes))
         plan.do(PadAxis(self.acc, column, self.tile.columns))
@@ -228,7 +244,9 @@ class _Bands:
 
     def _band_loops(self, nest: Nest, row: int) -> list[str]:
         """The loops that rows of the product are numbered by, outermost first."""
-        plan = self.plan
+        plan = Plan(self.plan.kernel, self.plan.target)
+        for b in reversed(self.after):
+            compute_block(plan, b, nest.over[-1])
         inside: set[str] = set()
         for load in loads_of(plan.loop(nest.over[-1])):
             if load.buffer == self.product:
