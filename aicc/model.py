@@ -55,8 +55,8 @@ class Report:
     memory: MemoryMap | None = None
 
     def __str__(self) -> str:
-        lines = [f"model {self.name}: {self.calls} calls of {self.kernels} kernels"]
-        lines[0] += f", {self.threads} thread{'s' if self.threads > 1 else ''}, {self.target}"
+        counts = f"{_count(self.calls, 'call')} of {_count(self.kernels, 'kernel')}"
+        lines = [f"model {self.name}: {counts}, {_count(self.threads, 'thread')}, {self.target}"]
         if self.host_ops:
             lines.append(f"host operators ({len(self.host_ops)}), computed in Python:")
             lines += [f"  {op} at {node!r}" for op, node in self.host_ops]
@@ -87,6 +87,10 @@ class Report:
             "seconds": dict(self.seconds),
             "decisions": list(self.decisions),
         }
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _bytes(n: int) -> str:

@@ -117,7 +117,8 @@ class Profile(Sequence[StepProfile]):
     def _title(self) -> str:
         count = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         text = f"{self.model}: a run takes {1e3 * self.run:.3f} ms with {count}; "
-        text += f"its {len(self.steps)} steps one by one {1e3 * self.seconds:.3f} ms"
+        steps = f"its {len(self.steps)} steps" if len(self.steps) != 1 else "its one step"
+        text += f"{steps} one by one {1e3 * self.seconds:.3f} ms"
         if self.limits is None:
             return text + "; the machine's limits are not known"
         limit = sum(s.limit or 0.0 for s in self.steps)

@@ -359,7 +359,7 @@ def test_report():
     assert report.arena == report.least
     assert {"codegen", "pack", "link"} <= report.seconds.keys()
     text = str(report)
-    assert "2 calls of 2 kernels" in text and "host operators: none" in text
+    assert "2 calls of 2 kernels, 1 thread," in text and "host operators: none" in text
     assert report.as_dict()["weights"] == report.weights
 
 
