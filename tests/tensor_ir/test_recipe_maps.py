@@ -7,7 +7,7 @@ import functools
 import pytest
 from recipe_check import TARGET, check
 
-from aicc.symbolic import maximum, minimum
+from aicc.symbolic import maximum, minimum, sym
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import Check, For, Op, Store, as_expr, as_index, call, select
 from aicc.tensor_ir.recipes import scheduled
@@ -22,6 +22,21 @@ def test_all_axes_of_a_chain_join(shape):
     b.mark_output(b.compute(shape, lambda *i: call("max", t[i], 0.0)))
     _, made = check(b.build())
     assert "//" not in str(made) and "%" not in str(made)
+
+
+@pytest.mark.parametrize("rows", [16, 49, sym("r", 16)])
+@pytest.mark.parametrize(("columns", "panels"), [(256, True), (1024, True), (1040, False)])
+@pytest.mark.parametrize("images", [1, 2])
+def test_rows_in_few_sets_of_the_cache_are_written_in_runs(images, columns, panels, rows):
+    """A transpose whose result's rows are a power of two apart goes by panels of blocks."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (images, columns, rows))
+    b.mark_output(b.compute((images, rows, columns), lambda n, i, j: x[n, j, i]))
+    _, made = check(b.build(), {} if isinstance(rows, int) else {"r": 37})
+    stacks = [c.shape[-2:] for c in made.buffers if c.scope == "stack"]
+    assert stacks == ([(16, 128)] if panels else [])
+    shared = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "parallel"]
+    assert shared or images * columns * 16 < 2**15
 
 
 @pytest.mark.parametrize(("rows", "inner"), [(64, 4), (16, 16), (10, 4), (32, 2)])

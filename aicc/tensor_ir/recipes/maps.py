@@ -23,6 +23,7 @@ from aicc.symbolic import (
 from aicc.tensor_ir.analysis import stage_of
 from aicc.tensor_ir.ir import Check, For, If, Kernel, Load, Stmt, Store
 from aicc.tensor_ir.recipes.common import (
+    copy_loops,
     flatten_inputs,
     is_costly,
     lanes_of,
@@ -36,7 +37,7 @@ from aicc.tensor_ir.recipes.recurrence import innermost, vectorise_run
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes
 from aicc.tensor_ir.schedule_partition import Partition, breakpoints, corners
-from aicc.tensor_ir.schedule_stages import Inline
+from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline
 from aicc.tensor_ir.walk import walk_expr, walk_stmts
 
 CHUNK = 8192
@@ -47,6 +48,12 @@ PARTS = 8
 """Parts that one loop is cut into at most."""
 LINES = 256
 """Bytes side by side that are worth going for at once."""
+WAY = 4096
+"""Bytes after which addresses fall into the same set of the first cache again."""
+FEW_SETS = 4
+"""Sets that the rows of a block are in, where those are few."""
+PANEL = 8
+"""Blocks side by side in a panel."""
 TURNS = 8
 """Vectors at most after which what they read is at the same places again."""
 
@@ -278,6 +285,8 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
         size //= 2
     if size < LEAST_BLOCK:
         return False
+    if size == lanes and _by_panels(plan, chain, other, lanes):
+        return True
     rest = [n for n in chain[:-1] if n != other]
     tail = last.var.name
     # The loop that is whole blocks comes first: they can be shared out.
@@ -300,6 +309,45 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
         apart = [f"{n}.o" for n, t in ((first, tails[0]), (second, tails[1])) if t != "shift"]
         parallelise(plan, *_whole_lines(plan, rest, f"{first}.o", f"{second}.o"), *apart)
     return blocked
+
+
+def _by_panels(plan: Plan, chain: list[str], other: str, lanes: int) -> bool:
+    """Blocks side by side that turn into a panel in the first cache, whose rows are then written as
+    runs of lines. Rows of a result that lie in the same few sets of a cache would drive each other
+    out before a line of each is written. True where done."""
+    *_, last = chain
+    stores = [s for s in walk_stmts((plan.loop(last),)) if isinstance(s, Store)]
+    if len(stores) != 1 or not isinstance(stores[0].value, Load):
+        return False
+    (store,) = stores
+    b = plan.kernel.buffer(store.buffer)
+    written = Load(store.buffer, store.indices, b.dtype)
+    apart = stride_in(plan.kernel, written, plan.loop(other).var)
+    if b.scope != "out" or not isinstance(apart, int):
+        return False
+    sets = WAY // math.gcd(apart * nbytes(b.dtype), WAY)
+    size = PANEL * lanes * lanes * nbytes(b.dtype)
+    if sets > FEW_SETS or not _divides(plan, last, PANEL * lanes) or size > plan.target.l1d // 2:
+        return False
+    place = chain.index(other)
+    exact = _divides(plan, other, lanes)
+    made = Plan(plan.kernel, plan.target)
+    try:
+        made.do(CacheWrite(store.buffer))
+        acc = made.newest_buffer()
+        names = [v.name for v in made.stage(store.buffer).variables]
+        row, run = names[place], names[-1]
+        rest = [n for n in names if n not in (row, run)]
+        made.do(Reorder((*rest, run, row)), Split(run, PANEL * lanes))
+        made.do(Reorder((row, f"{run}.i")), Split(row, lanes, "exact" if exact else "shift"))
+        made.do(ComputeAt(acc, f"{row}.o", "stack"))
+    except ScheduleError:
+        return False
+    copy_loops(made, made.newest_buffer(), lanes)
+    vector_loop(made, f"{run}.i", lanes, 4)
+    parallelise(made, *rest, f"{run}.o")
+    plan.do(*made.steps)
+    return True
 
 
 def _whole_lines(plan: Plan, rest: list[str], *over: str) -> list[str]:
