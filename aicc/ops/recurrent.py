@@ -226,7 +226,8 @@ class _Decomposition:
         other order by the time loop, spares a copy and keeps the rows one matrix."""
         self.x, self.x_batch_first = self.inputs[0], self.batch_first
         before = self.g.made_by(self.x, "Transpose")
-        if before is not None and tuple(before.attr("perm")) == (1, 0, 2):
+        turned = before is not None and tuple(before.attr("perm")) == (1, 0, 2)
+        if before is not None and turned and not self._counts:
             self.x, self.x_batch_first = before.inputs[0], not self.batch_first
         if not self._kept:
             self.x = self.g.op("Cast", self.x, to="f32")
@@ -245,7 +246,8 @@ class _Decomposition:
         columns = self.gates * self.hidden
         w = self._directions(self._wide(1), d, count)
         w = g.op("Transpose", self._shaped(w, count * columns, -1), perm=(1, 0))
-        product = g.op("MatMul", self.x, w)
+        steps = self._some_steps()
+        product = g.op("MatMul", self.x if steps is None else self.first, w)
         more: list[str] = []
         if ctx.has(3):
             product = g.op("Add", product, self._bias(d, count))
@@ -260,6 +262,7 @@ class _Decomposition:
             "clip": float(ctx.attrs["clip"] or 0.0),
             "direction": word,
             "batch_first": int(self.x_batch_first),
+            **({} if steps is None else {"steps": steps}),
             **self.op.loop_attributes(ctx),
         }
         if self.op.name == "GRU":
@@ -271,6 +274,24 @@ class _Decomposition:
             operands.pop()
         made = g.op(f"aicc::{self.op.name}Steps", *operands, n_outputs=1 + self.op.states, **attrs)
         return list(made)
+
+    def _some_steps(self) -> int | None:
+        """The number of steps of Y where a run computes with the first of them only, up to the end
+        of the longest sample: `first`."""
+        if self.x_batch_first or not self._counts:
+            return None
+        g = self.g
+        lengths = g.op("Cast", self.inputs[4], to="i64")
+        longest = g.op("ReduceMax", lengths, g.constant((0,), "i64"), keepdims=1)
+        self.first = g.op("aicc::First", self.x, longest)
+        steps = self.ctx.input(0).shape[1 if self.batch_first else 0]
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def _counts(self) -> bool:
+        """Whether a run tells how many of a known number of steps there are to do."""
+        steps = self.ctx.input(0).shape[1 if self.batch_first else 0]
+        return self.ctx.has(4) and self.ctx.constant(4) is None and isinstance(steps, int)
 
     def _gru_operands(self, r: str, d: int, count: int) -> tuple[str, list[str]]:
         """The recurrent weights of the first product, and the operands after the states."""

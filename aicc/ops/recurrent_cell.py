@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aicc.ops.recurrent_activations import Activation, clipped
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Size
+from aicc.symbolic import Size, hi_of
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, Index, as_expr, as_index, call, cast, const, select
 
@@ -43,7 +43,8 @@ class Cell:
         x = self.operand(X)
         self.x = x
         self.batch_first = bool(ctx.attrs["batch_first"])
-        self.steps, self.batch = rows_of(ctx, x.shape)
+        self.given, self.batch = rows_of(ctx, x.shape)
+        self.steps = ctx.attrs["steps"] or self.given
         self.directions, self.hidden, _, _ = self.operand(R).shape
         self.dtype = x.dtype
         self.functions = functions
@@ -91,8 +92,8 @@ class Cell:
         """How many steps the longest sample has: no state changes after them."""
         if self._longest is None:
             return self.steps
-        last = self.steps if isinstance(self.steps, int) else None
-        return as_index(call("min", self._longest[()], as_expr(self.steps, "i64")), 0, last)
+        last = hi_of(self.given)
+        return as_index(call("min", self._longest[()], as_expr(self.given, "i64")), 0, last)
 
     def fill(self, y: Tensor) -> None:
         """Y is 0 in the steps that no sample has."""

@@ -8,7 +8,8 @@ Shapes, with S steps, B samples, H hidden units, G gates and D directions: x [S,
 product of the inputs with their weights and all biases ([B, S, D*G*H] with the attribute
 `batch_first`); r [D, H, G, H], from unit to gate to unit; lengths [B]; states [D, B, H]; results
 Y [S, B, D, H] and the final states. A sample's steps beyond its length leave its states as they are
-and are 0 in Y; the loop ends with the longest sample. Direction 1, or the only one where the
+and are 0 in Y; the loop ends with the longest sample. Y has S steps, or as many as the attribute
+`steps` says, of which x has the first. Direction 1, or the only one where the
 attribute `direction` is "reverse", runs from the last step to the first.
 """
 
@@ -38,6 +39,7 @@ _ATTRIBUTES = {
     "batch_first": 0,
     "clip": 0.0,
     "direction": "forward",
+    "steps": None,
 }
 
 
@@ -74,6 +76,7 @@ class Steps(Operator):
         agree(ctx, r.shape[3], hidden, "hidden units of r")
         agree(ctx, x.shape[2], hidden * (directions * self.gates), "gates of x")
         steps, batch = rows_of(ctx, x.shape)
+        steps = ctx.attrs["steps"] or steps
         state = TensorType(x.dtype, (directions, batch, hidden))
         y = TensorType(x.dtype, (steps, batch, directions, hidden))
         return [y, *(state,) * self.states][: ctx.n_outputs]
@@ -90,7 +93,7 @@ class Steps(Operator):
         if np.any(lens < 0) or np.any(lens > steps):
             ctx.fail(f"sequence lengths {lens.tolist()} exceed the {steps} steps")
         gates = x.reshape(steps, batch, directions, self.gates, hidden)
-        y = np.zeros((steps, batch, directions, hidden), x.dtype)
+        y = np.zeros((ctx.attrs["steps"] or steps, batch, directions, hidden), x.dtype)
         finals = np.zeros((self.states, directions, batch, hidden), x.dtype)
         for d in range(directions):
             backward = d == 1 or ctx.attrs["direction"] == "reverse"
@@ -140,6 +143,8 @@ class Steps(Operator):
             for name, few in (("short", [2, 3, 0]), ("none", [0, 0, 0])):
                 given = (x, r, np.array(few, np.int32), *rest)
                 yield Case(f"{direction}_{name}", given, where, n, symbolic=named, atol=1e-5)
+            given = (x, r, np.array([2, 5, 0], np.int32), *rest)
+            yield Case(f"{direction}_more", given, {**where, "steps": 7}, n, atol=1e-5)
         x, *rest = self._operands(attrs, 4, 3, 2, 5)
         assert x is not None
         turned = (np.ascontiguousarray(x.swapaxes(0, 1)), *rest)

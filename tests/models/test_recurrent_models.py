@@ -117,6 +117,23 @@ def test_batches_that_are_known(op: str, batch: int) -> None:
         np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", GATES)
+def test_lengths_of_a_known_number_of_steps(op: str) -> None:
+    """A run computes with the steps up to the end of the longest sample only."""
+    model = network(op, 16, "bidirectional", lengths=True)
+    compiled = aicc.compile(model, dims={"batch": 3, "seq": 6}, threads=1)
+    assert "read" in str(compiled.program) and compiled.report().host_ops == ()
+    other = session(model)
+    x = np.random.default_rng(5).normal(size=(3, 6, FEATURES)).astype(np.float32)
+    for lengths in ([1, 2, 3], [6, 6, 6], [2, 2, 2], [1, 6, 4]):
+        feed = {"x": x, "lengths": np.array(lengths, np.int32)}
+        for a, e in zip(compiled.run(None, feed), other.run(None, feed), strict=True):
+            np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
+    for lengths in ([7, 1, 1], [-1, 2, 3], [-1, -1, -1]):
+        with pytest.raises(aicc.ExecutionError, match=op):
+            compiled.run(None, {"x": x, "lengths": np.array(lengths, np.int32)})
+
+
 def test_a_length_beyond_the_steps_ends_the_run() -> None:
     compiled = aicc.compile(network("GRU", 8, lengths=True), threads=1)
     feed = {"x": np.zeros((2, 3, FEATURES), np.float32), "lengths": np.array([3, 4], np.int32)}
