@@ -25,7 +25,7 @@ STEP = 0.15
 """Cycles of a step for counting and addresses."""
 VECTOR_BYTES = 64
 """Bytes that a vector counts as: narrower registers come with narrower paths to the caches."""
-FAR = 12.0
+FAR = 16.0
 """Bytes per cycle of a panel that is read anew from the last cache for each tile."""
 NEAR = 32.0
 """Bytes per cycle of a panel from the second cache."""
