@@ -40,8 +40,12 @@ def _count(size: Size, small: Sym) -> int:
     if opaques(size):
         return NOMINAL
     values = {v: NOMINAL if v.hi is None else min(NOMINAL, v.hi) for v in symbols(size)}
-    if small in values:
-        values[small] = small.lo or 0
+    least = small.lo or 0
+    while small in values and least < values[small]:
+        try:
+            return evaluate(size, {v.name: n for v, n in {**values, small: least}.items()})
+        except ZeroDivisionError:  # a size that is too small for this kernel: no run has it
+            least = 2 * least or 1
     return evaluate(size, {v.name: n for v, n in values.items()})
 
 
