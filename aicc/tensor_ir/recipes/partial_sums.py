@@ -17,7 +17,7 @@ from aicc.tensor_ir.walk import walk_stmts
 LONG = 64
 """Elements of a column that are added one by one."""
 SHORT = 16
-"""Elements of a part, at least."""
+"""Elements of a part, at least: and no fewer than a quarter of what it might have."""
 
 
 def split_parts(
@@ -60,19 +60,20 @@ def _boundary(depth: list[str], extents: list[Size], long: int) -> tuple[str, in
     """The outermost loop over a part, and how many of its iterations are one: 0 for all."""
     known = [e for e in extents if isinstance(e, int)]
     if len(known) < len(extents):
-        return (depth[-1], 0) if len(depth) > 1 else None
+        last = extents[-1]
+        short = isinstance(last, int) and last < SHORT
+        return (depth[-1], 0) if len(depth) > 1 and not short else None
     elements = math.prod(known)
     if elements <= long:
         return None
     most, taken = max(long, int(2 * math.sqrt(elements))), 1
+    least = max(SHORT, most // 4)
     for name, extent in zip(reversed(depth), reversed(known), strict=True):
         if taken * extent <= most:
             taken *= extent
             continue
-        if taken < SHORT:
+        if taken < least:
             parts = [n for n in range(2, extent) if extent % n == 0 and n * taken <= most]
-            if parts and taken * parts[-1] >= SHORT:
-                return name, parts[-1]
-        outer = depth.index(name)
-        return (depth[outer + 1], 0) if taken >= SHORT else None
+            return (name, parts[-1]) if parts and taken * parts[-1] >= least else None
+        return depth[depth.index(name) + 1], 0
     return None
