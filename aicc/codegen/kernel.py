@@ -88,6 +88,10 @@ def check_messages(kernel: Kernel) -> list[str]:
     return [c.message for c in _checks(kernel)]
 
 
+def _has_parallel(body: tuple[Stmt, ...]) -> bool:
+    return any(isinstance(s, For) and s.kind == "parallel" for s in walk_stmts(body))
+
+
 class KernelFunction(Reductions):
     """One LLVM function: the kernel's entry point, or the body of a parallel loop."""
 
@@ -364,7 +368,7 @@ class KernelFunction(Reductions):
         pool, grain = self._sharing(s)
         self.fn.call(
             "void",
-            "aicc_parallel_for",
+            "aicc_parallel_nest" if _has_parallel(s.body) else "aicc_parallel_for",
             [("ptr", pool), ("ptr", symbol(name)), ("ptr", args), ("i64", count), ("i64", grain)],
         )
         if may_fail:
@@ -409,7 +413,7 @@ class KernelFunction(Reductions):
         values += [("i64", lo)]
         status = self.fn.at_entry("alloca i32, align 4")
         values += [("ptr", status)]
-        nested = any(isinstance(x, For) and x.kind == "parallel" for x in walk_stmts(s.body))
+        nested = _has_parallel(s.body)
         values += [("ptr", self.pool)] if nested else []
         args = self.fn.at_entry(f"alloca [{len(values)} x i64], align 8")
         for n, (t, text) in enumerate(values):

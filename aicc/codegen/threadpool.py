@@ -3,6 +3,7 @@
     ptr  @aicc_pool_create(i32 threads)
     void @aicc_pool_destroy(ptr pool)
     void @aicc_parallel_for(ptr pool, ptr fn, ptr args, i64 n, i64 grain)
+    void @aicc_parallel_nest(ptr pool, ptr fn, ptr args, i64 n, i64 grain)
 
 `fn` is `void fn(ptr args, i64 begin, i64 end)`. `aicc_parallel_for` calls it so that every i in
 0..n is in exactly one range; a range starts at a multiple of `grain` and, unless the loop runs
@@ -10,6 +11,12 @@ serially, holds at most `grain` iterations. All calls are done, and their writes
 returns. The loop runs serially, as one call of fn(args, 0, n), if the pool is null or has one
 thread, if there is one range, or if the pool is busy: with the loop of another caller, or with the
 loop that this call is nested in.
+
+`aicc_parallel_nest` does the same for iterations that have loops to share out themselves. Where
+`grain` is 1 and n is a little more than a multiple of the threads, the iterations left over run
+one after the other outside of the loop, so that all threads share what each does: the third of
+three images takes two threads half of its time. As many as more than half of the threads are
+quicker side by side.
 
 How it works. The ranges are split evenly among the participants, so that a core gets the same part
 of a tensor in each run; who has finished its part takes ranges of the others. One word, the gate,
@@ -49,7 +56,7 @@ from aicc.codegen.pool_threads import (
 )
 from aicc.target import Target
 
-SYMBOLS = ("aicc_pool_create", "aicc_pool_destroy", "aicc_parallel_for")
+SYMBOLS = ("aicc_pool_create", "aicc_pool_destroy", "aicc_parallel_for", "aicc_parallel_nest")
 
 
 def pool_text(target: Target) -> str:
@@ -113,6 +120,7 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {worker_text(pause, set_mode)}
 {wake_text()}
 {_parallel_for_text(pause, get_mode)}
+{_parallel_nest_text()}
 {create_text(sig_setmask, (sigill, sigfpe, sigsegv, sigbus))}
 {destroy_text()}
 """
@@ -317,5 +325,36 @@ finish:
   store atomic i32 0, ptr %busy.at release, align 4
   br label %return
 return:
+  ret void
+}}"""
+
+
+def _parallel_nest_text() -> str:
+    return f"""\
+define void @aicc_parallel_nest(ptr %pool, ptr %fn, ptr %args, i64 %n, i64 %grain) nounwind {{
+entry:
+  %none = icmp eq ptr %pool, null
+  %coarse = icmp sgt i64 %grain, 1
+  %empty = icmp slt i64 %n, 1
+  %simple = or i1 %none, %coarse
+  %no = or i1 %simple, %empty
+  br i1 %no, label %together, label %count
+count:
+  %threads.at = getelementptr i8, ptr %pool, i64 {THREADS}
+  %threads32 = load atomic i32, ptr %threads.at monotonic, align 4
+  %threads = zext i32 %threads32 to i64
+  %rest = urem i64 %n, %threads
+  %twice = shl i64 %rest, 1
+  %apart = icmp ule i64 %twice, %threads
+  %some = icmp ne i64 %rest, 0
+  %divided = and i1 %apart, %some
+  br i1 %divided, label %divide, label %together
+together:
+  tail call void @aicc_parallel_for(ptr %pool, ptr %fn, ptr %args, i64 %n, i64 %grain)
+  ret void
+divide:
+  %whole = sub i64 %n, %rest
+  call void @aicc_parallel_for(ptr %pool, ptr %fn, ptr %args, i64 %whole, i64 %grain)
+  call void %fn(ptr %args, i64 %whole, i64 %n)
   ret void
 }}"""

@@ -53,6 +53,10 @@ body:
 end:
   ret void
 }
+define void @aicc_parallel_nest(ptr %pool, ptr %fn, ptr %args, i64 %n, i64 %grain) {
+  call void @aicc_parallel_for(ptr %pool, ptr %fn, ptr %args, i64 %n, i64 %grain)
+  ret void
+}
 """
 
 

@@ -182,17 +182,19 @@ class Pools:
         text = KERNELS + (FLUSH if HOST.arch == "x86_64" else "")
         objects = [compile_object(t, HOST) for t in (pool_text(HOST), text)]
         self.library = NativeLibrary(objects, HOST)
-        create, destroy, parallel_for = (self.library.address(s) for s in SYMBOLS)
+        create, destroy, parallel_for, parallel_nest = (self.library.address(s) for s in SYMBOLS)
         self.create = ctypes.CFUNCTYPE(PTR, I32)(create)
         self.destroy = ctypes.CFUNCTYPE(None, PTR)(destroy)
         self.parallel_for = ctypes.CFUNCTYPE(None, PTR, PTR, PTR, I64, I64)(parallel_for)
+        self.parallel_nest = ctypes.CFUNCTYPE(None, PTR, PTR, PTR, I64, I64)(parallel_nest)
         repeat = self.library.address("repeat")
         self.repeat = ctypes.CFUNCTYPE(None, PTR, PTR, PTR, I64, I64, I64)(repeat)
 
-    def mark(self, pool, n, grain, kernel="mark", width=0):
+    def mark(self, pool, n, grain, kernel="mark", width=0, nest=False):
         """Runs one loop; returns how often each i was run, and the ranges in order."""
         counts, stops = np.zeros(n + 1, np.int32), np.full(n + 1, -1, np.int64)
         args = Args(counts.ctypes.data, stops.ctypes.data, pool, width)
-        self.parallel_for(pool, self.library.address(kernel), ctypes.addressof(args), n, grain)
+        run = self.parallel_nest if nest else self.parallel_for
+        run(pool, self.library.address(kernel), ctypes.addressof(args), n, grain)
         begins = np.flatnonzero(stops >= 0)
         return counts, [(int(b), int(stops[b])) for b in begins]

@@ -137,6 +137,34 @@ def test_nested_loops_run_serially_inside(pools, pool):
     assert (counts == 200).all()
 
 
+@pytest.mark.parametrize("n", [-1, 0, 1, 2, 3, 7, 9, 11, 64])
+@pytest.mark.parametrize("threads", [None, 1, 2, 3, 8])
+def test_few_iterations_that_are_left_over_run_outside(pools, threads, n):
+    pool = None if threads is None else pools.create(threads)
+    counts, ranges = pools.mark(pool, max(n, 0), 1, nest=True)
+    assert counts[: max(n, 0)].tolist() == [1] * max(n, 0)
+    left = n % threads if threads and n > 0 else 0
+    if left and 2 * left <= threads:
+        assert ranges[-1] == (n - left, n)  # one call, which finds the pool free
+    elif threads and threads > 1 and n > 1:
+        assert len(ranges) == n
+    coarse, by_two = pools.mark(pool, max(n, 0), 2, nest=True)
+    assert coarse[: max(n, 0)].tolist() == [1] * max(n, 0)
+    if threads and n > 2 * threads:
+        assert all(begin % 2 == 0 for begin, _ in by_two)
+    pools.destroy(pool)
+
+
+def test_nested_loops_are_shared_where_iterations_are_left_over(pools, pool):
+    rows, width = 23, 11
+    counts = np.zeros(rows * width, np.int32)
+    args = Args(counts.ctypes.data, None, pool, width)
+    nest = pools.library.address("nest")
+    for _ in range(200):
+        pools.parallel_nest(pool, nest, ctypes.addressof(args), rows, 1)
+    assert (counts == 200).all()
+
+
 def test_concurrent_callers(pools):
     pool = pools.create(3)
     times, callers, n = 3000, 4, 17
