@@ -19,9 +19,11 @@ MUTEX = 384
 ASLEEP = 512  # one i32 for each thread, then the parts
 # Byte offsets in the part of one thread: the next of the ranges that are its own (the first word)
 # and their end, then what it sleeps on.
-PART_BYTES = 256
+PART_BYTES = 384
 END = 8
 COND, HANDLE, POOL, ID = 128, 192, 200, 208
+CPU, MOVED = 216, 220  # where it fell asleep; whether it may run in fewer places than before
+ALLOWED, ALLOWED_BYTES = 256, 128  # where it might run before
 
 
 def part(result: str, index: str) -> str:
@@ -32,10 +34,10 @@ def part(result: str, index: str) -> str:
   {result} = getelementptr i8, ptr {result}.parts, i64 {result}.offset"""
 
 
-def worker_text(pause: str, set_mode: str) -> str:
+def worker_text(pause: str, set_mode: str, linux: bool) -> str:
     """The main function of a worker: spin, enter, work, leave; sleep when there was nothing for
     long."""
-    return f"\n{_at_work(set_mode)}{_idle(pause)}"
+    return f"\n{_at_work(set_mode)}{_idle(pause, linux)}"
 
 
 def _at_work(set_mode: str) -> str:
@@ -92,8 +94,10 @@ run:
 """
 
 
-def _idle(pause: str) -> str:
+def _idle(pause: str, linux: bool) -> str:
     """Spinning while that may pay, then sleeping until somebody wakes the worker."""
+    falls_asleep = _NOTE_CPU if linux else ""
+    unlocked = _BACK if linux else "br label %awake"
     return f"""\
 idle:
   %shutdown = load atomic i32, ptr %shutdown.at monotonic, align 4
@@ -115,6 +119,7 @@ sleep:
 doze:
   ; The flag is up before the gate is read, and the caller opens the gate before it reads the flag:
   ; one of the two sees the other.
+  {falls_asleep}
   %was = atomicrmw xchg ptr %asleep, i32 1 seq_cst
   %gate2 = load atomic i64, ptr %pool seq_cst, align 8
   %shutdown2 = load atomic i32, ptr %shutdown.at seq_cst, align 4
@@ -135,16 +140,81 @@ wait:
 up:
   store atomic i32 0, ptr %asleep monotonic, align 4
   call i32 @pthread_mutex_unlock(ptr %mutex)
-  br label %awake
+  {unlocked}
 exit:
   ret ptr null
 }}"""
 
 
-def wake_text() -> str:
+_NOTE_CPU = f"""%cpu.at = getelementptr i8, ptr %self, i64 {CPU}
+  %cpu = call i32 @sched_getcpu()
+  store i32 %cpu, ptr %cpu.at"""
+_BACK = f"""%moved.at = getelementptr i8, ptr %self, i64 {MOVED}
+  %moved = load i32, ptr %moved.at
+  %away = icmp ne i32 %moved, 0
+  br i1 %away, label %back, label %awake
+back:
+  store i32 0, ptr %moved.at
+  %allowed = getelementptr i8, ptr %self, i64 {ALLOWED}
+  %me = call i64 @pthread_self()
+  call i32 @pthread_setaffinity_np(i64 %me, i64 {ALLOWED_BYTES}, ptr %allowed)
+  br label %awake"""
+_SEND_AWAY = f"""
+define internal void @send_away(ptr %part) nounwind noinline {{
+entry:
+  %mask = alloca [{ALLOWED_BYTES} x i8], align 16
+  %cpu.at = getelementptr i8, ptr %part, i64 {CPU}
+  %cpu = load i32, ptr %cpu.at
+  %mine = call i32 @sched_getcpu()
+  %same = icmp eq i32 %mine, %cpu
+  %listed = icmp ult i32 %mine, {8 * ALLOWED_BYTES}
+  %meets = and i1 %same, %listed
+  br i1 %meets, label %look, label %done
+look:
+  %handle.at = getelementptr i8, ptr %part, i64 {HANDLE}
+  %handle = load i64, ptr %handle.at
+  %allowed = getelementptr i8, ptr %part, i64 {ALLOWED}
+  %unknown = call i32 @pthread_getaffinity_np(i64 %handle, i64 {ALLOWED_BYTES}, ptr %allowed)
+  %known = icmp eq i32 %unknown, 0
+  br i1 %known, label %leave, label %done
+leave:
+  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr %allowed, i64 {ALLOWED_BYTES}, i1 false)
+  %byte = lshr i32 %mine, 3
+  %bit = and i32 %mine, 7
+  %bits.at = getelementptr i8, ptr %mask, i32 %byte
+  %bits = load i8, ptr %bits.at
+  %bit8 = trunc i32 %bit to i8
+  %one = shl i8 1, %bit8
+  %others = xor i8 %one, -1
+  %kept = and i8 %bits, %others
+  store i8 %kept, ptr %bits.at
+  ; This fails where there is no other core.
+  %refused = call i32 @pthread_setaffinity_np(i64 %handle, i64 {ALLOWED_BYTES}, ptr %mask)
+  %moved = icmp eq i32 %refused, 0
+  %moved32 = zext i1 %moved to i32
+  %moved.at = getelementptr i8, ptr %part, i64 {MOVED}
+  store i32 %moved32, ptr %moved.at
+  br label %done
+done:
+  ret void
+}}
+declare i32 @sched_getcpu()
+declare i64 @pthread_self()
+declare i32 @pthread_getaffinity_np(i64, i64, ptr)
+declare i32 @pthread_setaffinity_np(i64, i64, ptr)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+"""
+
+
+def wake_text(linux: bool) -> str:
     """Wakes the sleepers among the participants; in a child after fork, makes the pool serial
-    instead."""
-    return f"""
+    instead.
+
+    A worker that fell asleep on the core where the caller is now has to wake on another one, and
+    may run everywhere again from then on: the system may leave it there for milliseconds, where it
+    and the caller only hinder each other."""
+    send = "call void @send_away(ptr %part)" if linux else ""
+    return f"""{_SEND_AWAY if linux else ""}
 define internal void @wake(ptr %pool, i64 %participants) nounwind noinline {{
 entry:
   %pid = call i32 @getpid()
@@ -171,6 +241,7 @@ each:
 signal:
   store atomic i32 0, ptr %asleep.at monotonic, align 4
   {part("%part", "%id")}
+  {send}
   %cond = getelementptr i8, ptr %part, i64 {COND}
   call i32 @pthread_cond_signal(ptr %cond)
   br label %next

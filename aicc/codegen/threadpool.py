@@ -33,7 +33,8 @@ own condition variable.
 A child after fork has no workers; its loops still end, since the caller takes every range that no
 one else does, and neither waking nor destroying touches locks that a lost thread may hold. Workers
 block signals (the interpreter's threads handle them), take over the floating-point mode of the
-caller, and inherit the affinity of the thread that creates the pool.
+caller, and inherit the affinity of the thread that creates the pool. On Linux, one that fell asleep
+on the core of the caller wakes on another.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {declarations}
 {_HELPERS.format(clock=clock_monotonic)}
 {_work_text()}
-{worker_text(pause, set_mode)}
-{wake_text()}
+{worker_text(pause, set_mode, not darwin)}
+{wake_text(not darwin)}
 {_parallel_for_text(pause, get_mode)}
 {_parallel_nest_text()}
 {create_text(sig_setmask, (sigill, sigfpe, sigsegv, sigbus))}

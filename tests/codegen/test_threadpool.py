@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,6 +255,39 @@ def test_threads_hold_the_affinity_of_their_creator(pools):
     assert all(os.sched_getaffinity(int(thread)) == {min(allowed)} for thread in made)
     # More threads than cores must not hang either.
     assert (pools.mark(pool, 1000, 1)[0][:1000] == 1).all()
+    pools.destroy(pool)
+
+
+@pytest.mark.skipif(HOST.cores < 2, reason="needs two cores")
+def test_a_worker_that_slept_on_the_core_of_the_caller_wakes_on_another(pools):
+    if not hasattr(os, "sched_setaffinity") or not os.path.isdir("/proc/self/task"):
+        pytest.skip("the system has no affinity")
+    allowed = os.sched_getaffinity(0)
+    before = set(os.listdir("/proc/self/task"))
+    pool = pools.create(2)
+    (worker,) = (int(t) for t in set(os.listdir("/proc/self/task")) - before)
+
+    def core():
+        text = Path(f"/proc/self/task/{worker}/stat").read_text()
+        return int(text[text.rindex(")") + 2 :].split()[36])
+
+    def wakes_elsewhere():
+        os.sched_setaffinity(worker, {min(allowed)})
+        pools.mark(pool, 1000, 1)
+        time.sleep(0.02)  # it falls asleep
+        assert core() == min(allowed)
+        os.sched_setaffinity(worker, allowed)
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            pools.mark(pool, 1000, 1)
+        return core() != min(allowed)
+
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert reaches(wakes_elsewhere, False)
+        assert reaches(lambda: os.sched_getaffinity(worker) == allowed, False)
+    finally:
+        os.sched_setaffinity(0, allowed)
     pools.destroy(pool)
 
 
