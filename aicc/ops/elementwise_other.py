@@ -17,7 +17,7 @@ from aicc.ops.registry import REQUIRED, Array, Case, GraphRewriter, OpContext, O
 from aicc.ops.samples import bools, floats, integers, sample
 from aicc.symbolic import Size, maximum, minimum
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, call, cast, select
+from aicc.tensor_ir.ir import Expr, call, cast, const, select
 
 ONNX_DTYPES = {
     1: "f32",
@@ -354,14 +354,14 @@ class CastLike(Conversion):
 
 @operator("Shrink", since=9, attributes={"bias": 0.0, "lambd": 0.5})
 class Shrink(Unary):
-    """x + bias below -lambd, x - bias above lambd, 0 between."""
+    """x + bias below -lambd, x - bias above lambd, else 0, also for NaN."""
 
     dtypes = NUMERIC
 
     def expr(self, ctx: OpContext, x: Expr) -> Expr:
         wide = "f64" if x.dtype in ("f64", "i64", "u64") else "f32"
         v, bias, lambd = cast(x, wide), ctx.attrs["bias"], ctx.attrs["lambd"]
-        above = select(call("gt", v, lambd), v - bias, v * 0.0)
+        above = select(call("gt", v, lambd), v - bias, const(0.0, wide))
         return cast(select(call("lt", v, -lambd), v + bias, above), x.dtype)
 
     def meaning(self, ctx: OpContext, x: Array) -> Array:
