@@ -121,6 +121,9 @@ class CompiledModel:
         taken, given = (", ".join(map(str, ports)) for ports in (self.inputs, self.outputs))
         return f"<CompiledModel {self.program.name}: {taken} -> {given}>"
 
+    def __reduce__(self) -> str:
+        raise TypeError("a CompiledModel is not pickled: `save` writes one, `aicc.load` reads it")
+
     @property
     def inputs(self) -> tuple[Port, ...]:
         """What a run takes, in the model's order."""
@@ -262,5 +265,6 @@ class CompiledModel:
         write_parts(self.parts, path)
 
     def close(self) -> None:
-        """Ends the model's threads and unloads its code; it cannot run again."""
+        """Ends the model's threads and unloads its code; it cannot run again. Runs that other
+        threads have under way end first."""
         self.executable.close()

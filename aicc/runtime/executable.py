@@ -9,11 +9,9 @@ an arena of its own, so several Python threads may run one model at once.
 from __future__ import annotations
 
 import ctypes
-import re
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +33,7 @@ from aicc.runtime.context import (
     object_places,
     slots,
 )
+from aicc.runtime.failures import failure
 from aicc.runtime.feed import (
     READABLE,
     Array,
@@ -55,11 +54,13 @@ from aicc.runtime.profile import Stepper, Times
 from aicc.runtime.program import Call, Host, Program, Read
 from aicc.runtime.results import Results
 from aicc.runtime.saved import Parts
-from aicc.runtime.state import Library, Pool, State, address_of
+from aicc.runtime.state import Library, Pool, State, States, address_of
 from aicc.symbolic import evaluate
 
 REMEMBERED = 32
 """Sets of sizes whose layouts are kept."""
+PATIENCE = 10.0
+"""Seconds that closing waits for runs."""
 
 HostCall = Callable[[int, Sequence[Any], Mapping[str, int]], Sequence[Any]]
 """Computes a host step: (key, operand arrays, None for omitted ones, known sizes) -> results."""
@@ -77,7 +78,7 @@ class Executable:
     constants: the block, aligned to 64 bytes. objects: constants of strings. checks: the messages
     of each kernel's checks, position n for failure n + 1. scopes: of each kernel's parameters, in
     order: "in", "out" or "const"; profiles need them. host: computes host steps. The code is
-    unloaded when the object is closed or dies; nothing may run then.
+    unloaded when the object is closed or dies.
     """
 
     def __init__(
@@ -107,7 +108,8 @@ class Executable:
         self._binder = Binder(program, self.inputs)
         self._known: dict[Any, Layout] = {}
         self._lock = threading.Lock()
-        self._free: deque[State] = deque()
+        self._states = States()
+        self._free = self._states.free
         self._results = Results(len(self.outputs))
         self._pool = Pool(library, threads)
         self._segments = self._link(library)
@@ -175,12 +177,14 @@ class Executable:
         return found
 
     def close(self) -> None:
-        """Ends the threads and unloads the code. Closing twice is allowed."""
-        self._free.clear()
+        """Ends the threads and unloads the code, once runs that are under way have ended. Where one
+        takes longer than PATIENCE, or is this thread's own, below a signal's handler, that is left
+        to the death of the object. Closing twice is allowed."""
         with self._lock:
             self._known.clear()
-            self._binder = Closed(self.program, self.inputs)  # every run asks for its layout
-        self._finalize()
+            self._binder = Closed(self.program, self.inputs)
+        if self._states.close(PATIENCE):
+            self._finalize()
 
     # sizes
 
@@ -257,7 +261,7 @@ class Executable:
             context[OUTPUTS] = id(results)
             code = self._enter(state.address)  # type: ignore[misc]
             if code:
-                raise self._failure(state.context[FAILED], code, layout.values)
+                raise self._failure(state, code, layout)
         finally:
             self._free.append(state)
         return results
@@ -286,6 +290,9 @@ class Executable:
         return Times(tuple(least), whole, sizes)
 
     def _state(self) -> State:
+        return self._states.add(self._new_state)
+
+    def _new_state(self) -> State:
         state = State(self._slots.length, len(self.program.phases))
         state.context[POOL] = self._pool.address()
         state.context[CONSTANTS] = self._constants.ctypes.data
@@ -305,21 +312,10 @@ class Executable:
             state.context[word] = value
         state.layouts[phase] = layout
 
-    def _failure(self, step: int, code: int, sizes: Mapping[str, int]) -> ExecutionError:
-        """What a kernel's check found. sizes: of the run; those that the message names are told."""
-        failed = self.program.steps[step]
-        assert isinstance(failed, Call)
-        message = "there is no memory for an intermediate value"
-        if code > 0:
-            message = self._checks[failed.kernel][code - 1]
-            words = set(re.findall(r"\w+", message.rpartition(":")[2]))
-            told = [f"{name} is {sizes[name]}" for name in failed.sizes if name in words]
-            if told:
-                message += f" ({', '.join(told)})"
-        names = ", ".join(failed.nodes)
-        if not names or any(n and message.startswith(f"{n}:") for n in (*failed.nodes, names)):
-            return ExecutionError(message)
-        return ExecutionError(f"node {names!r}: {message}")
+    def _failure(self, state: State, code: int, layout: Layout) -> ExecutionError:
+        step = self.program.steps[state.context[FAILED]]
+        assert isinstance(step, Call)
+        return failure(step, code, self._checks.get(step.kernel, ()), layout.values)
 
     # programs with host steps
 
@@ -344,7 +340,7 @@ class Executable:
                 if native is not None:
                     code = native(state.address) if stepper is None else stepper(state, begin, end)
                     if code:
-                        raise self._failure(state.context[FAILED], code, layout.values)
+                        raise self._failure(state, code, layout)
                     continue
                 start = time.perf_counter()
                 step = self.program.steps[begin]

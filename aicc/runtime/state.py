@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
+from aicc.errors import ExecutionError
 from aicc.memory.placement import ALIGNMENT
 from aicc.runtime.context import ARENA, CONSTANTS, Slots
 from aicc.runtime.layout import Layout
@@ -44,6 +48,46 @@ class State:
             self.arenas[phase] = np.empty(max(size + ALIGNMENT, held + held // 4), np.uint8)
         address = self.arenas[phase].ctypes.data
         return int(address + -address % ALIGNMENT)
+
+
+class States:
+    """The states of a model. Each run holds one, so that no run is under way where all are free.
+
+    free: those that no run holds. Taking one from it and giving it back are single operations.
+    """
+
+    def __init__(self) -> None:
+        self.free: deque[State] = deque()
+        self._lock = threading.Lock()
+        self._made = 0
+        self._closed = False
+
+    def add(self, make: Callable[[], State]) -> State:
+        """One more, which its run gives back to `free`. Raises ExecutionError once closed."""
+        with self._lock:
+            if self._closed:
+                raise ExecutionError("the model is closed")
+            state = make()
+            self._made += 1
+        return state
+
+    def close(self, patience: float) -> bool:
+        """Lets no run begin any more and waits for those under way, `patience` seconds at most.
+        Whether all have ended."""
+        with self._lock:
+            self._closed = True
+        end = time.monotonic() + patience
+        while self._made:
+            try:
+                self.free.pop()
+            except IndexError:
+                if time.monotonic() > end:
+                    return False
+                time.sleep(0.001)
+            else:
+                with self._lock:
+                    self._made -= 1
+        return True
 
 
 class Pool:
