@@ -129,11 +129,12 @@ class KernelFunction(Reductions):
     def _slot(self, b: Buffer) -> str:
         count = product(b.shape)
         if isinstance(count, int):
-            size = max(1, count) * nbytes(b.dtype)
+            count = self.room(b) or 1
+            size = count * nbytes(b.dtype)
             if self.stack_bytes + size <= STACK_LIMIT:
                 self.stack_bytes += size
                 t = memory_type(b.dtype)
-                return self.fn.at_entry(f"alloca [{max(1, count)} x {t}], align 64")
+                return self.fn.at_entry(f"alloca [{count} x {t}], align 64")
         bytes_ = self.size(count * nbytes(b.dtype) + 64)
         pointer = self.fn.call("ptr", "malloc", [("i64", bytes_)])
         n = self.fn.fresh("heap")

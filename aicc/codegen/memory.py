@@ -33,6 +33,9 @@ PICKED = 8
 WINDOW = 4
 """Vectors that the elements of one are picked from at most: fewer loads than a gather does."""
 
+LINE = 64
+"""Bytes that a cache reads and writes together."""
+
 
 class Memory(Addressing):
     """The state of emission with what it takes to read and write buffers."""
@@ -238,6 +241,25 @@ class Memory(Addressing):
             return False
         return proves_le(0, low) and proves_lt(high, product(buffer.shape))
 
+    def room(self, buffer: Buffer) -> int:
+        """The elements that a local buffer of a known size has room for: on the stack whole lines
+        where it is longer than one."""
+        count, line = product(buffer.shape), LINE // nbytes(buffer.dtype)
+        assert isinstance(count, int)
+        return count if buffer.scope != "stack" or count <= line else -(-count // line) * line
+
+    def _at_end(self, buffer: Buffer, offset: Size, known: Sequence[bool]) -> bool:
+        """Whether a vector under a mask ends a local buffer, whose room has a place for it all.
+
+        It is stored whole: what reads a line from two stores waits until both are in the cache.
+        """
+        count = product(buffer.shape)
+        if not self.is_local(buffer) or not isinstance(count, int):
+            return False
+        first, some = self.at_lane_zero(offset), sum(known)
+        fits = all(known[:some]) and first == count - some
+        return fits and count - some + self.lanes <= self.room(buffer)
+
     def _known_mask(self) -> tuple[bool, ...] | None:
         """The lanes that take part, where that is known here.
 
@@ -416,7 +438,7 @@ class Memory(Addressing):
         if stride == 1:
             pointer = self.address(buffer, self.at_lane_zero(offset))
             known = self._known_mask()
-            if self.mask is None or (known and all(known)):
+            if self.mask is None or (known and (all(known) or self._at_end(buffer, offset, known))):
                 self.fn.emit(f"store {t} {text}, ptr {pointer}, align {align}")
                 return
             if known is not None and not self._narrow(buffer, known):

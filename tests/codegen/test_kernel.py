@@ -20,6 +20,7 @@ from aicc.tensor_ir.schedule import Parallel, Split, Vectorize, schedule
 from aicc.tensor_ir.schedule_text import parse_steps
 
 N = sym("n", 1)
+LLVM = {"f32": "float", "f64": "double", "u8": "i8"}
 
 
 def vectors(kernel: Kernel, lanes: int, tail: str = "mask") -> Kernel:
@@ -137,6 +138,38 @@ def test_loads_of_the_other_branch_are_not_performed(dtype: str, target: Target)
     wide = vectors(kernel, 8)
     for n in (1, 7, 40):
         check(wide, target, {"n": n}, original=kernel)
+
+
+@all_targets
+@pytest.mark.parametrize("dtype", ["f32", "u8", "f64"])
+@pytest.mark.parametrize("rest", [1, 5, 12, 15])
+def test_the_end_of_a_local_row_is_written_whole(dtype: str, rest: int, target: Target) -> None:
+    """In one store, for whose sake the row has room; elements that follow in it stay."""
+    lanes = 64 // nbytes(dtype)
+    n = 2 * lanes + rest % lanes
+    text = f"""
+kernel @k()
+  in x: {dtype}[3, {n}]
+  out y: {dtype}[3, {n}]
+  stack t: {dtype}[2, {n}]
+  for i in 0..3:
+    for r in 0..2:
+      for o in 0..2:
+        vector v in 0..{lanes}: t[1 - r, o*{lanes} + v] = x[i, o*{lanes} + v]
+      vector e in 0..{lanes}:
+        if index(e + {2 * lanes}) < {n}:i64:
+          t[1 - r, e + {2 * lanes}] = x[i, e + {2 * lanes}]
+    for j in 0..{n}: y[i, j] = t[0, j]*t[1, j]
+"""
+    kernel = parse_kernel(text)
+    check(kernel, target)
+    row = parse_kernel(
+        text.replace(f"[2, {n}]", f"[1, {n}]").replace("[1 - r", "[0").replace("t[1, j]", "t[0, j]")
+    )
+    check(row, target)
+    # The second of two rows ends the buffer, the first does not.
+    whole = f"store <{lanes} x {LLVM[dtype]}>"
+    assert lower_kernel(row, target).count(whole) == lower_kernel(kernel, target).count(whole) + 1
 
 
 @all_targets
