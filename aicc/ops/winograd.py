@@ -12,7 +12,7 @@ The matrices are in `aicc.ops.winograd_matrices`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,130 +20,33 @@ from aicc.graph_ir.types import TensorType
 from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import sample
 from aicc.ops.sizes import agree, check_agree
-from aicc.ops.windows import Layout, pad_stage
-from aicc.ops.winograd_matrices import (
-    POINTS,
-    WINDOW,
-    as_array,
-    choose,
-    even_odd,
-    matrices,
-    paired,
+from aicc.ops.winograd_matrices import POINTS, WINDOW, as_array, choose, even_odd, matrices
+from aicc.ops.winograd_tiles import (
+    ATTRIBUTES,
+    BETWEEN,
+    ODD,
+    Axis,
+    axes_of,
+    data_tiles,
+    outputs_of,
+    results,
+    rows_of,
+    tile_of,
+    tiles_of,
 )
 from aicc.pages import loose_array
-from aicc.symbolic import Size, ceildiv, minimum, product
+from aicc.symbolic import Size, minimum
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr, const
-
-ODD = -1
-"""For a number of rows that only a run knows: it is odd."""
+from aicc.tensor_ir.ir import Expr
 
 SLAB = 1 << 18
 """Elements of transformed filters that are computed at a time where they are constants."""
 
 
-def tile_of(ctx: OpContext) -> int:
-    """Extent of the tiles of outputs."""
-    m = int(ctx.attrs["tile"])
-    if m not in POINTS:
-        ctx.fail(f"tiles of {m} outputs are not known, but {sorted(POINTS)}")
-    return m
-
-
-def outputs_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, Size]:
-    """Spatial sizes of the convolution of data [N, H, W, C]."""
-    pads = tuple(int(p) for p in ctx.attrs["pads"])
-    if len(data) != 4 or len(pads) != 4 or min(pads) < 0:
-        ctx.fail("the data must have four axes, and four pads that are not negative")
-    height, width = (
-        n + pads[a] + pads[a + 2] - (WINDOW - 1) for a, n in enumerate((data[1], data[2]))
-    )
-    if any(isinstance(n, int) and n < 1 for n in (height, width)):
-        ctx.fail("a window does not fit the data")
-    return height, width
-
-
-def tiles_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, Size]:
-    """How many tiles there are along the height and the width."""
-    height, width = outputs_of(ctx, data)
-    m = tile_of(ctx)
-    return ceildiv(height, m), ceildiv(width, m)
-
-
-def rows_of(ctx: OpContext, data: Sequence[Size]) -> tuple[Size, ...]:
-    """The axes that number tiles in the matrices between the transforms."""
-    count = int(ctx.attrs.get("rows", 0))
-    tiles = (data[0], *tiles_of(ctx, data))
-    if not count:
-        return tiles
-    total = product(tiles)
-    if count == ODD:
-        return (total // 2 * 2 + 1,)
-    if not isinstance(total, int) or count < total:
-        ctx.fail(f"{count} rows do not hold {total} tiles")
-    return (count,)
-
-
-def data_tiles(ctx: OpContext, b: KernelBuilder, x: Tensor) -> Tensor:
-    """The stages of the transformed data of each tile: [N, tiles, tiles, m+2, m+2, C]."""
-    m = tile_of(ctx)
-    a, before = m + 2, matrices(m)[2]
-    tiles = tiles_of(ctx, x.shape)
-    covered = tuple(t * m + 2 for t in tiles)
-    begins = tuple(int(p) for p in ctx.attrs["pads"][:2])
-    data = x
-    if begins != (0, 0) or covered != x.shape[1:3]:
-        data = pad_stage(b, x, Layout(4, True), begins, covered, const(0, x.dtype))
-
-    def column(n: Size, h: Size, w: Size, i: Size, q: Size, c: Size) -> Expr:
-        values = [data[n, h * m + p, w * m + q, c] for p in range(a)]
-        return choose(i, [even_odd(row, values) for row in before])
-
-    columns = b.compute((x.shape[0], *tiles, a, a, x.shape[3]), column, name="columns")
-
-    def both(n: Size, h: Size, w: Size, i: Size, j: Size, c: Size) -> Expr:
-        values = [columns[n, h, w, i, q, c] for q in range(a)]
-        return choose(j, [even_odd(row, values) for row in before])
-
-    return b.compute(columns.shape, both, name="tile")
-
-
-def results(
-    ctx: OpContext,
-    b: KernelBuilder,
-    shape: Sequence[Size],
-    sums: Callable[[Size, Size, Size, Size, Size], Expr],
-    dtype: str,
-) -> Tensor:
-    """The stages of the convolution [N, H', W', O] from `sums(v, n, tile, tile, filter)`."""
-    m = tile_of(ctx)
-    a, points, after = m + 2, POINTS[m], matrices(m)[0]
-    batch, height, width, filters = shape
-    tiles = ceildiv(height, m), ceildiv(width, m)
-
-    def column(n: Size, h: Size, w: Size, r: Size, j: Size, o: Size) -> Expr:
-        values = [sums(i * a + j, n, h, w, o) for i in range(a)]
-        return choose(r, [paired(points, row, values) for row in after])
-
-    columns = b.compute((batch, *tiles, m, a, filters), column, dtype, name="sums")
-
-    def both(n: Size, h: Size, w: Size, r: Size, s: Size, o: Size) -> Expr:
-        values = [columns[n, h, w, r, j, o] for j in range(a)]
-        return choose(s, [paired(points, row, values) for row in after])
-
-    tile = b.compute((batch, *tiles, m, m, filters), both, dtype, name="block")
-
-    def element(n: Size, h: Size, w: Size, o: Size) -> Expr:
-        return tile[n, h // m, w // m, h % m, w % m, o]
-
-    return b.compute(shape, element, dtype)
-
-
-ATTRIBUTES = {"tile": REQUIRED, "pads": (0, 0, 0, 0)}
-BETWEEN = {**ATTRIBUTES, "rows": 0}
-"""rows: 0 for axes [N, tiles, tiles]; else they are one axis of so many rows, of which those beyond
-the tiles repeat the last: so that the (m+2)^2 matrices are not a power of two apart. `ODD`: as many
-as there are tiles, or one more."""
+def _places(axis: Axis, count: int) -> Array:
+    """Where the first numbers of each tile along an axis are: [tiles, count]."""
+    tiles = range(int(axis.tiles))
+    return np.array([[int(axis.place(t, n)) for n in range(count)] for t in tiles])
 
 
 @operator("WinogradInput", domain="aicc", inputs=1, attributes=BETWEEN)
@@ -161,15 +64,15 @@ class WinogradInput(Operator):
         (x,) = inputs
         assert x is not None
         m = tile_of(ctx)
-        a = m + 2
-        rows, columns = (-(-int(n) // m) for n in outputs_of(ctx, x.shape))
+        a, axes = m + 2, axes_of(ctx, x.shape)
         top, left = (int(p) for p in ctx.attrs["pads"][:2])
-        big = np.zeros((x.shape[0], rows * m + 2, columns * m + 2, x.shape[3]))
+        big = np.zeros((x.shape[0], *(int(axis.inputs) for axis in axes), x.shape[3]))
         inside = big[:, top : top + x.shape[1], left : left + x.shape[2]]
         inside[...] = x[:, : inside.shape[1], : inside.shape[2]]
-        tiles = np.lib.stride_tricks.sliding_window_view(big, (a, a), (1, 2))[:, ::m, ::m]
+        rows, columns = (_places(axis, a) for axis in axes)
+        tiles = big[:, rows[:, None, :, None], columns[:, None, :]]
         before = as_array(matrices(m)[2])
-        made = np.einsum("ip,jq,nhwcpq->ijnhwc", before, before, tiles).astype(x.dtype)
+        made = np.einsum("ip,jq,nhwpqc->ijnhwc", before, before, tiles).astype(x.dtype)
         if not ctx.attrs.get("rows", 0):
             return [made.reshape(a * a, *made.shape[2:])]
         flat = made.reshape(a * a, -1, x.shape[3])
@@ -179,7 +82,7 @@ class WinogradInput(Operator):
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         (x,) = inputs
         assert x is not None
-        a, tile = tile_of(ctx) + 2, data_tiles(ctx, b, x)
+        a, tile = tile_of(ctx) + 2, data_tiles(ctx, b, x, tiles_of(ctx, x.shape))
         batch, height, width = tile.shape[:3]
 
         def element(v: Size, *rest: Size) -> Expr:
@@ -206,6 +109,16 @@ class WinogradInput(Operator):
         ):
             attrs = {"tile": tile, "pads": pads}
             yield Case(name, (sample(*shape),), attrs, symbolic=symbolic, rtol=1e-4, atol=1e-4)
+        for name, shape, tile, steps in (
+            ("gaps", (2, 6, 8, 3), 2, (2, 2)),
+            ("gaps_overhang", (1, 17, 13, 16), 4, (2, 3)),
+            ("gaps_of_one_axis", (1, 9, 10, 20), 4, (1, 4)),
+        ):
+            attrs = {"tile": tile, "pads": (*steps, *steps), "dilations": steps}
+            x = sample(*shape)
+            yield Case(name, (x,), attrs, symbolic=symbolic, rtol=1e-4, atol=1e-4)
+            attrs = {**attrs, "rows": ODD}
+            yield Case(f"odd_{name}", (x,), attrs, symbolic=symbolic, rtol=1e-4, atol=1e-4)
         for rows, batch in ((6, 1), (8, 1), (15, 2)):
             attrs = {"tile": 4, "pads": (1, 1, 1, 1), "rows": rows}
             x = sample(batch, 7, 9, 16)
@@ -287,64 +200,65 @@ class WinogradOutput(Operator):
         assert t is not None and x is not None
         m = tile_of(ctx)
         after = as_array(matrices(m)[0])
-        height, width = (int(n) for n in outputs_of(ctx, x.shape))
-        tiles = (x.shape[0], -(-height // m), -(-width // m))
+        height, width = axes_of(ctx, x.shape)
+        tiles = (x.shape[0], int(height.tiles), int(width.tiles))
         t = t.reshape((m + 2) ** 2, -1, t.shape[-1])[:, : math.prod(tiles)]
         square = t.reshape(m + 2, m + 2, *tiles, t.shape[-1])
-        y = np.einsum("rp,sq,pqnhwo->nhrwso", after, after, square)
-        y = y.reshape(y.shape[0], y.shape[1] * m, y.shape[3] * m, y.shape[5])
-        return [np.ascontiguousarray(y[:, :height, :width]).astype(t.dtype)]
+        big = np.zeros((x.shape[0], int(height.inputs), int(width.inputs), t.shape[-1]))
+        rows, columns = (_places(axis, m) for axis in (height, width))
+        big[:, rows[:, None, :, None], columns[:, None, :]] = np.einsum(
+            "rp,sq,pqnhwo->nhwrso", after, after, square
+        )
+        y = big[:, : height.outputs, : width.outputs]
+        return [np.ascontiguousarray(y).astype(t.dtype)]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         t, x = inputs
         assert t is not None and x is not None
-        batch, filters, sizes = x.shape[0], t.shape[-1], outputs_of(ctx, x.shape)
-        height, width = tiles_of(ctx, x.shape)
+        axes = axes_of(ctx, x.shape)
+        height, width = (axis.tiles for axis in axes)
         for have, want in zip(t.shape[1:-1], rows_of(ctx, x.shape)):
             check_agree(ctx, b, have, want, "tiles")
 
         def sums(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
+            if axes[0].step > 1:
+                h = minimum(h, height - 1)
+            if axes[1].step > 1:
+                w = minimum(w, width - 1)
             return t[v, (n * height + h) * width + w, o] if t.rank == 3 else t[v, n, h, w, o]
 
-        return [results(ctx, b, (batch, *sizes, filters), sums, t.dtype)]
+        return [results(ctx, b, x, t.shape[-1], sums)]
 
     def cases(self) -> Iterable[Case]:
-        for name, shape, filters, tile, pads in (
-            ("two", (2, 6, 8, 3), 5, 2, (1, 1, 1, 1)),
-            ("two_overhang", (1, 7, 5, 1), 16, 2, (1, 0, 0, 1)),
-            ("four", (1, 8, 12, 2), 20, 4, (1, 1, 1, 1)),
-            ("four_valid", (2, 6, 10, 2), 2, 4, (0, 0, 0, 0)),
-            ("four_overhang", (1, 7, 9, 1), 16, 4, (1, 1, 1, 1)),
-            ("one_tile", (1, 2, 3, 1), 17, 4, (1, 1, 1, 1)),
+        for name, shape, filters, tile, pads, steps in (
+            ("two", (2, 6, 8, 3), 5, 2, (1, 1, 1, 1), (1, 1)),
+            ("two_overhang", (1, 7, 5, 1), 16, 2, (1, 0, 0, 1), (1, 1)),
+            ("two_gaps", (2, 7, 9, 2), 16, 2, (2, 2, 2, 2), (2, 2)),
+            ("four", (1, 8, 12, 2), 20, 4, (1, 1, 1, 1), (1, 1)),
+            ("four_valid", (2, 6, 10, 2), 2, 4, (0, 0, 0, 0), (1, 1)),
+            ("four_overhang", (1, 7, 9, 1), 16, 4, (1, 1, 1, 1), (1, 1)),
+            ("four_gaps", (1, 17, 13, 1), 20, 4, (2, 3, 2, 3), (2, 3)),
+            ("gaps_of_one_axis", (1, 9, 21, 1), 16, 4, (1, 4, 1, 4), (1, 4)),
+            ("one_tile", (1, 2, 3, 1), 17, 4, (1, 1, 1, 1), (1, 1)),
         ):
-            height, width = (n + p + q - 2 for n, p, q in zip(shape[1:3], pads, pads[2:]))
-            tiles = (-(-height // tile), -(-width // tile))
-            products = sample((tile + 2) ** 2, shape[0], *tiles, filters)
-            flat = sample((tile + 2) ** 2, shape[0] * tiles[0] * tiles[1] + 1, filters)
-            yield Case(
-                f"{name}_rows",
-                (flat, sample(*shape)),
-                {"tile": tile, "pads": pads, "rows": flat.shape[1]},
-                rtol=1e-4,
-                atol=1e-4,
-            )
-            count = math.prod((shape[0], *tiles)) // 2 * 2 + 1
-            yield Case(
-                f"{name}_odd",
-                (sample((tile + 2) ** 2, count, filters), sample(*shape)),
-                {"tile": tile, "pads": pads, "rows": ODD},
-                symbolic={(0, 1): "r", (1, 0): "n", (1, 1): "h", (1, 2): "w"},
-                rtol=1e-4,
-                atol=1e-4,
-            )
-            yield Case(
-                name,
-                (products, sample(*shape)),
-                {"tile": tile, "pads": pads},
-                symbolic={(0, 1): "n", (1, 0): "n", (1, 1): "h", (1, 2): "w"},
-                rtol=1e-4,
-                atol=1e-4,
-            )
+            sizes = (shape[1 + a] + pads[a] + pads[a + 2] - 2 * steps[a] for a in range(2))
+            tiles = [int(Axis(n, tile, d).tiles) for n, d in zip(sizes, steps)]
+            count = math.prod((shape[0], *tiles))
+            attrs = {"tile": tile, "pads": pads, "dilations": steps}
+            image = {(1, 0): "n", (1, 1): "h", (1, 2): "w"}
+            for suffix, rows, more, free in (
+                ("", [shape[0], *tiles], {}, {(0, 1): "n", **image}),
+                ("_rows", [count + 1], {"rows": count + 1}, {}),
+                ("_odd", [count // 2 * 2 + 1], {"rows": ODD}, {(0, 1): "r", **image}),
+            ):
+                yield Case(
+                    f"{name}{suffix}",
+                    (sample((tile + 2) ** 2, *rows, filters), sample(*shape)),
+                    {**attrs, **more},
+                    symbolic=free,
+                    rtol=1e-4,
+                    atol=1e-4,
+                )
 
 
 @operator("WinogradConv", domain="aicc", inputs=2, attributes=ATTRIBUTES)
@@ -370,10 +284,10 @@ class WinogradConv(Operator):
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         x, u = inputs
         assert x is not None and u is not None
-        a, (rows, width) = tile_of(ctx) + 2, tiles_of(ctx, x.shape)
+        a, (rows, width) = tile_of(ctx) + 2, (axis.most for axis in axes_of(ctx, x.shape))
         check_agree(ctx, b, x.shape[3], u.shape[3], "channels")
         batch, channels, filters = x.shape[0], x.shape[3], u.shape[4]
-        tile = data_tiles(ctx, b, x)
+        tile = data_tiles(ctx, b, x, (rows, width))
 
         def data(v: Size, n: Size, t: Size, c: Size) -> Expr:
             return tile[n, t // width, t % width, v // a, v % a, c]
@@ -388,23 +302,25 @@ class WinogradConv(Operator):
         def sums(v: Size, n: Size, h: Size, w: Size, o: Size) -> Expr:
             return dot[v, n, h * width + w, o]
 
-        return [results(ctx, b, ctx.outputs[0].shape, sums, x.dtype)]
+        return [results(ctx, b, x, filters, sums)]
 
     def cases(self) -> Iterable[Case]:
-        for name, shape, filters, tile, pads in (
-            ("two", (2, 6, 8, 3), 5, 2, (1, 1, 1, 1)),
-            ("two_overhang", (1, 7, 5, 16), 16, 2, (1, 0, 0, 1)),
-            ("four", (1, 8, 12, 20), 20, 4, (1, 1, 1, 1)),
-            ("four_valid", (2, 18, 10, 17), 32, 4, (0, 0, 0, 0)),
-            ("four_overhang", (1, 9, 23, 16), 48, 4, (1, 1, 1, 1)),
-            ("one_row", (1, 3, 23, 16), 16, 4, (1, 1, 1, 1)),
-            ("one_tile", (1, 2, 3, 16), 17, 4, (1, 1, 1, 1)),
+        for name, shape, filters, tile, pads, steps in (
+            ("two", (2, 6, 8, 3), 5, 2, (1, 1, 1, 1), (1, 1)),
+            ("two_overhang", (1, 7, 5, 16), 16, 2, (1, 0, 0, 1), (1, 1)),
+            ("four", (1, 8, 12, 20), 20, 4, (1, 1, 1, 1), (1, 1)),
+            ("four_valid", (2, 18, 10, 17), 32, 4, (0, 0, 0, 0), (1, 1)),
+            ("four_overhang", (1, 9, 23, 16), 48, 4, (1, 1, 1, 1), (1, 1)),
+            ("gaps", (1, 17, 23, 16), 48, 4, (2, 2, 2, 2), (2, 2)),
+            ("gaps_of_one_axis", (2, 9, 26, 16), 20, 2, (1, 4, 1, 4), (1, 4)),
+            ("one_row", (1, 3, 23, 16), 16, 4, (1, 1, 1, 1), (1, 1)),
+            ("one_tile", (1, 2, 3, 16), 17, 4, (1, 1, 1, 1), (1, 1)),
         ):
             filters_ = sample((tile + 2) ** 2, 1, 1, shape[3], filters)
             yield Case(
                 name,
                 (sample(*shape), filters_),
-                {"tile": tile, "pads": pads},
+                {"tile": tile, "pads": pads, "dilations": steps},
                 constant=(1,),
                 symbolic={(0, 0): "n", (0, 1): "h", (0, 2): "w"},
                 rtol=1e-4,

@@ -18,8 +18,9 @@ BOUND = 8.0
 """How many times the error of the direct sum is allowed."""
 
 
-def chain(size, channels, width=None, residual=False):
-    """Convolutions with bias and ReLU, and a sum with the input where `residual`."""
+def chain(size, channels, width=None, residual=False, gaps=(1, 1), batch=1, free=False):
+    """Convolutions with bias and ReLU, and a sum with the input where `residual`. gaps: their
+    dilations. free: only a run knows the sizes of the images and how many they are."""
     rng = np.random.default_rng(channels * size)
     nodes, constants, value = [], [], "x"
     for n, (c, o) in enumerate(pairwise(channels)):
@@ -29,15 +30,15 @@ def chain(size, channels, width=None, residual=False):
             numpy_helper.from_array(rng.standard_normal(o).astype(np.float32), f"b{n}"),
         ]
         conv = f"c{n}"
-        pads = [1, 1, 1, 1]
-        nodes.append(helper.make_node("Conv", [value, f"w{n}", f"b{n}"], [conv], pads=pads))
+        attrs = {"pads": [*gaps, *gaps], "dilations": gaps}
+        nodes.append(helper.make_node("Conv", [value, f"w{n}", f"b{n}"], [conv], **attrs))
         if residual:
             nodes.append(helper.make_node("Add", [conv, value], [f"a{n}"]))
             conv = f"a{n}"
         nodes.append(helper.make_node("Relu", [conv], [f"r{n}"]))
         value = f"r{n}"
-    shape = [1, channels[0], size, width or size]
-    return model(nodes, shape, [1, channels[-1], size, width or size], value, constants)
+    n, h, w = ("n", "h", "w") if free else (batch, size, width or size)
+    return model(nodes, [n, channels[0], h, w], [n, channels[-1], h, w], value, constants)
 
 
 def model(nodes, x_shape, y_shape, y, constants):
@@ -69,35 +70,37 @@ def compiled(made, monkeypatch, tile, threads=1, together=False):
         return aicc.compile(made, threads=threads)
 
 
-def exact(x, w):
-    big = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    taps = np.lib.stride_tricks.sliding_window_view(big, (3, 3), (2, 3))
+def exact(x, w, gap):
+    big = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (gap, gap), (gap, gap)))
+    whole = (2 * gap + 1,) * 2
+    taps = np.lib.stride_tricks.sliding_window_view(big, whole, (2, 3))[..., ::gap, ::gap]
     return np.einsum("nchwpq,ocpq->nohw", taps, w.astype(np.float64), optimize=True)
 
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize(
-    ("size", "channels", "filters"), [(24, 16, 16), (20, 64, 48), (14, 256, 64), (8, 512, 32)]
+    ("size", "channels", "filters", "gap"),
+    [(24, 16, 16, 1), (20, 64, 48, 1), (14, 256, 64, 1), (8, 512, 32, 1), (21, 64, 32, 3)],
 )
 def test_the_error_is_bounded_by_that_of_the_direct_sum(
-    together, tile, size, channels, filters, monkeypatch
+    together, tile, size, channels, filters, gap, monkeypatch
 ):
     rng = np.random.default_rng(1)
     w = rng.standard_normal((filters, channels, 3, 3)) * np.sqrt(2 / (9 * channels))
     w = w.astype(np.float32)
     x = np.maximum(rng.standard_normal((1, channels, size, size)), 0).astype(np.float32)
-    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[gap] * 4, dilations=[gap] * 2)
     made = model([node], x.shape, [1, filters, size, size], "y", [numpy_helper.from_array(w, "w")])
-    truth = exact(x, w)
+    truth = exact(x, w, gap)
     errors = {}
     for t in (0, tile):
         native = compiled(made, monkeypatch, t, together=together)
         names = " ".join(step.what for step in native.profile({"x": x}))
         assert ("winograd" in names) == bool(t)
         (y,) = native.run(None, {"x": x})
-        gap = np.abs(y - truth)
-        errors[t] = np.sqrt(np.mean(gap**2)), gap.max()
+        error = np.abs(y - truth)
+        errors[t] = np.sqrt(np.mean(error**2)), error.max()
     assert errors[tile][0] <= 0.5 * BOUND * errors[0][0]
     assert errors[tile][1] <= BOUND * errors[0][1]
 
@@ -131,6 +134,36 @@ def test_results_are_the_same_for_every_number_of_threads(together, monkeypatch)
         for t in (1, 2)
     )
     assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("gaps", "tile", "batch", "sizes"),
+    [
+        ((2, 2), 4, 1, (33, 17)),
+        ((2, 2), 2, 2, (8, 12)),
+        ((6, 6), 2, 1, (13, 7)),
+        ((1, 3), 4, 3, (6, 19)),
+    ],
+)
+def test_windows_with_gaps_against_onnxruntime(
+    gaps, tile, batch, sizes, together, free, monkeypatch
+):
+    ort = pytest.importorskip("onnxruntime")
+    made = chain(sizes[0], (16, 35, 20), sizes[1], gaps=gaps, batch=batch, free=free)
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(4).standard_normal((batch, 16, *sizes)).astype(np.float32)
+    (want,) = session.run(None, {"x": x})
+    results = []
+    for threads in (1, 2):
+        native = compiled(made, monkeypatch, tile, threads=threads, together=together)
+        steps = [s.what for s in native.profile({"x": x})]
+        last = "winogradconv" if together else "winogradoutput"
+        assert sum(last in s for s in steps) == 2
+        results.append(native.run(None, {"x": x})[0])
+    np.testing.assert_allclose(results[0], want, rtol=2e-4, atol=2e-4)
+    assert results[0].tobytes() == results[1].tobytes()
 
 
 def test_one_filter_is_summed_directly(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Size, Sym, ceildiv, maximum, product, substitute, symbols
+from aicc.symbolic import Size, Sym, maximum, product, substitute, symbols
 from aicc.uniform import held_bytes
 
 PIXELS = 224
@@ -28,6 +28,8 @@ SETS = 4096
 """Bytes after which the sets of the first cache repeat, on common machines."""
 CROWD = 6
 """Lines of one set that may be written to in turn: it holds 8 to 16."""
+Window = dict[str, Any]
+"""Attributes of the operators of Winograd's convolution."""
 Cost = Callable[[Graph, Sequence[Node]], float]
 """Estimated seconds of nodes as one kernel."""
 TILES = (2, 4)
@@ -122,6 +124,8 @@ class Winograd:
             %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1], rows=196}
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
 
+    A window with gaps goes over tiles of outputs as far apart.
+
     Transformed weights are 1.8 or 4 times as large. They may take a third more than twice the
     original ones, or what is missing to `ROOM` in a small model, and `ROOM` beyond the original
     ones at most. Where all forms that are faster would take more, those are taken that save most
@@ -144,8 +148,8 @@ class Winograd:
         layers: dict[str, _Layer] = {}
 
         def look(ed: Editor, node: Node) -> None:
-            if node.op == "Conv" and _fits(ed, node) and (pads := _pads(node)) is not None:
-                self._look(ed, node, pads, layers)
+            if node.op == "Conv" and _fits(ed, node) and (window := _window(node)) is not None:
+                self._look(ed, node, window, layers)
 
         Editor(graph, look).run()
         every = [layer.forms(self.tiles) for layer in layers.values()]
@@ -168,19 +172,21 @@ class Winograd:
 
         return Editor(graph, rule).run() if chosen else graph
 
-    def _look(
-        self, ed: Editor, node: Node, pads: tuple[int, ...], layers: dict[str, _Layer]
-    ) -> None:
+    def _look(self, ed: Editor, node: Node, window: Window, layers: dict[str, _Layer]) -> None:
         """Estimates a convolution, directly and in tiles."""
         data = ed.constant_of(node.inputs[1])
         assert data is not None
         sizes = _typical(ed.new)
         types = {v: _pinned(ed.type_of(v), sizes) for v in (*node.inputs[:2], node.outputs[0])}
         direct = Graph("winograd", types=types, constants=ed.new.constants)
-        tiles = {0: (self.cost(direct, [node]), False)}
         x, y = types[node.inputs[0]], types[node.outputs[0]]
+        tiles = {0: (self.cost(direct, [node]) * _inside(x, y, window), False)}
         for tile in self.tiles:
-            parts, whole = self._seconds(ed, (x, data.shape, y), tile, pads)
+            attrs = {"tile": tile, **window}
+            parts, whole = self._seconds(ed, (x, data.shape, y), attrs)
+            free = ed.type_of(node.inputs[0]), data.shape, ed.type_of(node.outputs[0])
+            if free != (x, data.shape, y) and self._seconds(ed, free, attrs)[1] == math.inf:
+                whole = math.inf  # its bands fit the typical sizes, but not all that may come
             together = whole <= SMALLER * parts
             tiles[tile] = whole if together else parts, together
         layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes, held_bytes(data)))
@@ -191,14 +197,13 @@ class Winograd:
         self,
         ed: Editor,
         shapes: tuple[TensorType, tuple[int, ...], TensorType],
-        tile: int,
-        pads: tuple[int, ...],
+        attributes: Window,
     ) -> tuple[float, float]:
         """Estimated times for a convolution: of three kernels, and of one. shapes: those of its
         data, weights and result."""
         x, (filters, channels, *_), result = shapes
-        square = (tile + 2) ** 2
-        rows = _rows(x, result, tile)
+        square = (int(attributes["tile"]) + 2) ** 2
+        rows = _rows(x, result, attributes)
         places: tuple[Size, ...] = (rows,)
         types = {
             "x": x,
@@ -207,8 +212,8 @@ class Winograd:
             "y": result,
         }
         wide, flat = (square, 1, 1, channels, filters), (square, channels, filters)
-        attrs = (("pads", pads), ("tile", tile))
-        between = (("pads", pads), ("rows", rows), ("tile", tile))
+        attrs = tuple(sorted(attributes.items()))
+        between = tuple(sorted({**attributes, "rows": rows}.items()))
         parts = (
             Node("aicc::WinogradInput", ("x",), ("v",), between),
             Node("MatMul", ("v", "u"), ("m",)),
@@ -221,15 +226,17 @@ class Winograd:
 
     def _transformed(self, ed: Editor, node: Node, tile: int, together: bool) -> list[str]:
         """The new nodes, and the transformed weights as a constant."""
-        (x, w), pads = node.inputs[:2], _pads(node)
-        rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), tile)
+        (x, w), window = node.inputs[:2], _window(node)
+        assert window is not None
+        attrs = {"tile": tile, **window}
+        rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), attrs)
         if together:
             u = self._weights(ed, w, tile, False)
-            return [ed.op("aicc::WinogradConv", x, u, tile=tile, pads=pads)]
+            return [ed.op("aicc::WinogradConv", x, u, **attrs)]
         u = self._weights(ed, w, tile, True)
-        v = ed.op("aicc::WinogradInput", x, tile=tile, pads=pads, rows=rows)
+        v = ed.op("aicc::WinogradInput", x, rows=rows, **attrs)
         products = ed.op("MatMul", v, u)
-        return [ed.op("aicc::WinogradOutput", products, x, tile=tile, pads=pads, rows=rows)]
+        return [ed.op("aicc::WinogradOutput", products, x, rows=rows, **attrs)]
 
     def _weights(self, ed: Editor, w: str, tile: int, flat: bool) -> str:
         """The transformed weights, once for all convolutions with these."""
@@ -257,7 +264,7 @@ def _sketch(ed: Editor, types: Mapping[str, TensorType], weights: tuple[int, ...
 
 def _fits(ed: Editor, node: Node) -> bool:
     """True for a 3x3 convolution of float32 data, channels last, with constant weights, in one
-    group, without gaps, bias or strides; of several filters, or its products are of vectors; of
+    group, without bias or strides; of several filters, or its products are of vectors; of
     some channels, of which the vectors of its transforms are."""
     if not node.attr("channels_last", 0) or node.attr("group", 1) != 1:
         return False
@@ -265,7 +272,7 @@ def _fits(ed: Editor, node: Node) -> bool:
         return False
     if len(node.inputs) > 2 and node.inputs[2]:
         return False
-    if any(v != 1 for name in ("strides", "dilations") for v in node.attr(name, ())):
+    if any(v != 1 for v in node.attr("strides", ())):
         return False
     weights = ed.constant_of(node.inputs[1])
     x = ed.type_of(node.inputs[0])
@@ -274,13 +281,28 @@ def _fits(ed: Editor, node: Node) -> bool:
     return weights.shape[2:] == (3, 3) and x.dtype == "f32"
 
 
-def _pads(node: Node) -> tuple[int, ...] | None:
-    """Zeros before and after each spatial axis; None for a mode that is not known."""
+def _window(node: Node) -> Window | None:
+    """The zeros before and after each spatial axis, and where there are any the gaps of the window;
+    None for a mode that is not known."""
     mode = node.attr("auto_pad", "NOTSET")
     mode = mode.decode() if isinstance(mode, bytes) else str(mode)
-    if mode == "NOTSET":
-        return tuple(node.attr("pads", ())) or (0,) * 4
-    return {"VALID": (0,) * 4, "SAME_UPPER": (1,) * 4, "SAME_LOWER": (1,) * 4}.get(mode)
+    steps = tuple(node.attr("dilations", ())) or (1, 1)
+    pads = {"VALID": (0,) * 4, "SAME_UPPER": steps * 2, "SAME_LOWER": steps * 2}
+    pads["NOTSET"] = tuple(node.attr("pads", ())) or (0,) * 4
+    if mode not in pads:
+        return None
+    return {"pads": pads[mode]} | ({} if steps == (1, 1) else {"dilations": steps})
+
+
+def _inside(x: TensorType, y: TensorType, window: Window) -> float:
+    """The share of a window's elements that fall into data of type x, on average over the results
+    of type y. The direct sum leaves out the others, which a window with large gaps has many of."""
+    share = 1.0
+    for axis, d in enumerate(window.get("dilations", ())):
+        begin, n, results = window["pads"][axis], int(x.shape[1 + axis]), int(y.shape[1 + axis])
+        places = range(-begin, 2 * d - begin + 1, d)
+        share *= sum(max(0, min(results, n - p) - max(0, -p)) for p in places) / (3 * results)
+    return share
 
 
 def _typical(graph: Graph) -> dict[Sym, int]:
@@ -300,14 +322,16 @@ def _pinned(t: TensorType, sizes: Mapping[Sym, int]) -> TensorType:
     return TensorType(t.dtype, tuple(maximum(1, d) for d in pinned))
 
 
-def _rows(x: TensorType, result: TensorType, tile: int) -> int:
+def _rows(x: TensorType, result: TensorType, attributes: Window) -> int:
     """Rows of the matrices between the transforms.
 
     A tile is written to all matrices at one place, and read from all of them. A few rows more keep
     these places from falling into one set of the cache.
     """
-    square = (tile + 2) ** 2
-    least = product((x.shape[0], *(ceildiv(n, tile) for n in result.shape[1:3])))
+    operator = registry.get("aicc::WinogradInput")
+    attrs = {"rows": 0, "dilations": (1, 1), **attributes}
+    (matrices,) = operator.infer(OpContext("aicc::WinogradInput", attrs, [x]))
+    square, least = (int(attributes["tile"]) + 2) ** 2, product(matrices.shape[1:4])
     sizes = (x.shape[3], result.shape[3])
     if not isinstance(least, int):
         return ODD

@@ -6,7 +6,8 @@ each is computed once per block, in registers.
         y[block] = h(u..)
 
 The result's stage reads the last of the shared values at `v // m` and `v % m`: blocks of m along
-the axis v; or at indices that no operand is read at. Lanes run along the last axis of the shared
+the axis v; or at `v // (m*d) * d + v % d` and `v // d % m`: blocks of m that are d apart; or at
+indices that no operand is read at. Lanes run along the last axis of the shared
 values, wherever the result has it.
 """
 
@@ -16,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Dim, FloorDiv, Mod, Sym, from_atom, symbols
+from aicc.symbolic import Atom, Dim, FloorDiv, Mod, Sym, from_atom, symbols
 from aicc.tensor_ir.analysis import Stage, stages
 from aicc.tensor_ir.ir import Expr, Kernel, Load, Op
 from aicc.tensor_ir.recipes.common import as_number, lanes_of, parallelise, stride_in
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule import Fuse, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import ComputeAt, Inline
 from aicc.tensor_ir.walk import loads_of, walk_expr
@@ -49,19 +50,30 @@ def loads_from(e: Expr, buffer: str) -> list[Load]:
     return [x for x in walk_expr(e) if isinstance(x, Load) and x.buffer == buffer]
 
 
-def quotients_of(load: Load) -> dict[Sym, int]:
-    """Variables that a load is indexed by as `v // m` or `v % m`, with m."""
-    found: dict[Sym, int] = {}
+def quotients_of(load: Load) -> dict[Sym, tuple[int, int]]:
+    """Variables that a load is indexed by as `v // m` or `v % m`, with m and 1; or as `v // d % m`,
+    with m and d."""
+    found: dict[Sym, tuple[int, int]] = {}
     for index in load.indices:
-        if not isinstance(index, Dim) or index.const or len(index.terms) != 1:
+        a = _atom(index)
+        if not isinstance(a, FloorDiv | Mod) or not isinstance(a.den, int):
             continue
-        (monomial, factor) = index.terms[0]
-        a = monomial[0]
-        if factor == 1 and len(monomial) == 1 and isinstance(a, FloorDiv | Mod):
-            v = next(iter(symbols(a.num)), None)
-            if v is not None and a.num == from_atom(v) and isinstance(a.den, int):
-                found[v] = a.den
+        inner = _atom(a.num)
+        if isinstance(inner, Sym):
+            found.setdefault(inner, (a.den, 1))
+        elif isinstance(a, Mod) and isinstance(inner, FloorDiv) and isinstance(inner.den, int):
+            v = _atom(inner.num)
+            if isinstance(v, Sym):
+                found[v] = a.den, inner.den
     return found
+
+
+def _atom(index: object) -> Atom | None:
+    """What an index is, where it is nothing but one symbol, quotient or remainder."""
+    if not isinstance(index, Dim) or index.const or len(index.terms) != 1:
+        return None
+    monomial, factor = index.terms[0]
+    return monomial[0] if factor == 1 and len(monomial) == 1 else None
 
 
 def has_blocks(kernel: Kernel) -> bool:
@@ -148,9 +160,9 @@ def _addressing(chain: list[Stage]) -> list[bool]:
 
 def _axes(
     final: Stage, lane: Sym, load: Load, addressing: list[bool]
-) -> tuple[list[tuple[Sym, int]], list[tuple[Sym, int]]]:
-    """The result's variables, with the factor to split their loops by: those that go over blocks,
-    and those that go over what is in one. `lane` is in neither."""
+) -> tuple[list[tuple[Sym, int, int]], list[tuple[Sym, int, int]]]:
+    """The result's variables, with how many of them are in a block and how far these are apart:
+    those that go over blocks, and those that go over what is in one. `lane` is in neither."""
     quotients = quotients_of(load)
     moving: set[Sym] = set()
     still: set[Sym] = set()
@@ -159,17 +171,17 @@ def _axes(
             moving |= symbols(index)
         else:
             still |= symbols(index)
-    outer: list[tuple[Sym, int]] = []
-    inner: list[tuple[Sym, int]] = []
+    outer: list[tuple[Sym, int, int]] = []
+    inner: list[tuple[Sym, int, int]] = []
     for v, extent in final.axes:
         if v is None or v == lane:
             continue
         if v in moving:
-            outer.append((v, quotients.get(v, 1) if v in still else 1))
+            outer.append((v, *(quotients.get(v, (1, 1)) if v in still else (1, 1))))
         elif isinstance(extent, int):
-            inner.append((v, quotients.get(v, 1)))
+            inner.append((v, *quotients.get(v, (1, 1))))
         else:
-            outer.append((v, 1))
+            outer.append((v, 1, 1))
     return outer, inner
 
 
@@ -205,21 +217,26 @@ def tiled(
     outer, inner = _axes(final, lane, load, _addressing(chain))
     order = [loops[v] for v, _ in final.axes if v is not None and v in loops]
     parts = {n: [n] for n in order}
-    for v, factor in (*outer, *inner, (lane, lanes)):
+    for v, factor, step in (*outer, *inner, (lane, lanes, 1)):
         name = loops.get(v)
         if name is None or (factor == 1 and v != lane):
             continue
         extent = plan.loop(name).extent
         order.remove(name)
         plan.do(Reorder((*order, name)))
-        exact = isinstance(extent, int) and extent % factor == 0
-        plan.do(Split(name, factor, "exact" if exact else "guard"))
+        exact = isinstance(extent, int) and extent % (factor * step) == 0
+        plan.do(Split(name, factor * step, "exact" if exact else "guard"))
         parts[name] = [f"{name}.o", f"{name}.i"]
+        if step > 1:
+            block, begin, place = f"{name}.o", f"{name}.i.i", f"{name}.i.o"
+            plan.do(Split(f"{name}.i", step, "exact"), Reorder((*order, block, begin, place)))
+            plan.do(Fuse(block, begin))
+            parts[name] = [f"{block}.{begin}", place]
         order += parts[name]
-    named = [(loops[v], m) for v, m in outer if v in loops]
+    named = [(loops[v], m) for v, m, _ in outer if v in loops]
     over = [parts[n][0] for n, _ in named] + [parts[loops[lane]][0]]
     within = [parts[n][-1] for n, m in named if m > 1]
-    within += [x for v, _ in inner if v in loops for x in parts[loops[v]]]
+    within += [x for v, *_ in inner if v in loops for x in parts[loops[v]]]
     within.append(parts[loops[lane]][-1])
     plan.do(Reorder((*over, *within)))
     return Nest(tuple(over), tuple(within))

@@ -55,6 +55,47 @@ def test_one_kernel_where_that_is_faster(tile):
     assert after.nodes[0].attr("tile") == tile
 
 
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("gaps", [(2, 2), (1, 3)])
+def test_windows_with_gaps(gaps, whole):
+    b, y = convolution(pads=(), auto_pad="SAME_UPPER", dilations=gaps)
+    after = applied(b.done(y), Winograd(by_tile(4, whole)))
+    assert ops(after) == (ONE if whole else THREE)
+    assert after.nodes[0].attr("dilations") == gaps
+    assert after.nodes[0].attr("pads") == (*gaps, *gaps)
+    assert after.types[after.outputs[0]].shape == (2, 9, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("size", "gap", "form"), [(65, 2, THREE), (65, 4, THREE), (33, 12, ["Conv"])]
+)
+def test_estimates_decide_for_windows_with_gaps(size, gap, form):
+    """With gaps that are large for the image, the direct sum leaves out most of the window, and
+    tiles are mostly overhang."""
+    b = Build()
+    x = b.input("x", 1, size, size, 256)
+    w = b.const(np.zeros((256, 256, 3, 3), np.float32))
+    attrs = {"pads": (gap,) * 4, "dilations": (gap, gap), "channels_last": 1}
+    target = Target.from_name("x86-64-v4")
+    graph = Winograd(Coster(target, Describer()))(b.done(b("Conv", x, w, **attrs)))
+    assert ops(graph) == form
+
+
+def test_one_kernel_only_where_it_fits_all_sizes():
+    """A band of a fixed number of tiles of 256 channels is too large for the cache: of images whose
+    sizes a run tells there is no other."""
+    from aicc.symbolic import sym
+
+    b = Build()
+    x = b.input("x", 1, sym("h", lo=1), sym("w", lo=1), 256)
+    w = b.const(np.zeros((256, 256, 3, 3), np.float32))
+    y = b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1)
+    cost = Coster(Target.from_name("x86-64-v4"), Describer())
+    after = Winograd(cost)(b.done(y))
+    assert ops(after) == THREE
+    assert all(np.isfinite(cost(after, [n])) for n in after.nodes)
+
+
 @pytest.mark.parametrize("mode", ["VALID", "SAME_UPPER", "SAME_LOWER"])
 def test_automatic_pads(mode):
     b, y = convolution(auto_pad=mode, pads=())
@@ -87,7 +128,6 @@ def test_sizes_that_a_run_tells():
     [
         {"strides": (2, 2)},
         {"strides": (1, 2)},
-        {"dilations": (2, 2)},
     ],
 )
 def test_other_windows_stay(attrs):
