@@ -113,6 +113,17 @@ def test_a_tile_fits_and_no_other_is_cheaper(rows, depth):
             assert cost <= tile_cost(TARGET, other, problem) * 1.001
 
 
+def test_one_row_goes_by_as_many_panels_as_keep_threads_busy():
+    def panels(depth, columns, alone):
+        tile = choose_tile(TARGET, "f32", Problem(1, columns, depth, far=True, alone=alone))
+        return -(-columns // tile.columns)
+
+    assert panels(1536, 384, alone=False) < 4
+    assert panels(1536, 384, alone=True) % 4 == 0
+    assert panels(1280, 1000, alone=True) > 4 > panels(1280, 1000, alone=False)
+    assert panels(64, 128, alone=True) == panels(64, 128, alone=False)  # one thread does it
+
+
 def test_small_products_stay_on_one_thread():
     assert not parallel_loops(check(product(1, 64, 64))[1])
     assert parallel_loops(check(product(64, 128, 256))[1])

@@ -192,6 +192,9 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         multiple,
         far=_far(plan, stage, found),
         least=max(1, least or 1),
+        alone=all(
+            e == 1 for n, (_, e) in enumerate(stage.axes) if n not in (found.row, found.column)
+        ),
     )
     return choose_tile(plan.target, dtype, problem)
 

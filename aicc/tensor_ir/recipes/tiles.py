@@ -15,6 +15,7 @@ from functools import cache
 
 from aicc.symbolic import Size, sym, value_range
 from aicc.tensor_ir.recipes.machine import Machine
+from aicc.tensor_ir.work import SHARED_CYCLES
 
 LATENCY = 4.0
 """Cycles of one multiply-add."""
@@ -47,6 +48,12 @@ CODE = 0.005
 """What the code of a row costs of a tile for what is left over."""
 OVERLAP = 4
 """The norm that joins arithmetic and transfer: the maximum of the two where one is far larger."""
+THREADS = (2, 4)
+"""How many threads may share the tiles, for example."""
+IDLE = 0.1
+"""How much the time counts that threads wait for others: the product counts by one thread's."""
+FEW = 32
+"""Tiles of which threads may wait long for the last."""
 NOMINAL_ROWS = (8, 16, 32, 64, 128, 200)
 """Counts of rows that a tile is judged by where only a run knows how many there are."""
 
@@ -72,7 +79,7 @@ class Problem:
     divide it (groups that must not be mixed). right_stride: bytes between rows of the right operand
     where it is read in place; 0: it is packed. far: the right operand is too large to be in a cache
     near the core when the product starts. least: rows that there are at least, where only a run
-    knows how many.
+    knows how many. alone: there is one such product, of which threads take tiles.
     """
 
     rows: int | None
@@ -83,6 +90,7 @@ class Problem:
     right_stride: int = 0
     far: bool = False
     least: int = 1
+    alone: bool = False
 
 
 def step_cycles(rows: int, vectors: int, stream: float) -> float:
@@ -206,7 +214,7 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
     """Estimated cycles per row of the product, tails and padding included."""
     depth = problem.depth or 256
     columns = problem.columns or 16 * tile.columns
-    panels = -(-columns // tile.columns)
+    panels: float = -(-columns // tile.columns)
     panel_bytes = depth * tile.vectors * VECTOR_BYTES
     stream = next(
         (rate for share, size, rate in _levels(machine) if panel_bytes <= share * size), FAR
@@ -234,12 +242,23 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
                 cycles *= SECOND_SIZE
         return cycles / count
 
+    least = problem.least if problem.rows is None else problem.rows
+    cost = panels * each(least, row_sizes(tile, least)) * least
+    tiles = int(panels) * -(-least // tile.rows)
+    if problem.alone and tiles < FEW and cost >= SHARED_CYCLES:
+        panels *= 1 + IDLE * _idle(tiles)
     if problem.rows is not None:
         return panels * each(problem.rows, row_sizes(tile, problem.rows))
     sizes = row_sizes(tile, sym("rows", problem.least))
     several = problem.least, 2 * problem.least, 4 * problem.least
     counts = NOMINAL_ROWS if problem.least < NOMINAL_ROWS[0] else several
     return panels * sum(each(n, sizes) for n in counts) / len(counts)
+
+
+def _idle(parts: int) -> float:
+    """The time that threads wait for the last of so many equal parts, over that of their work."""
+    waits = [threads * -(-parts // threads) / parts - 1 for threads in THREADS]
+    return sum(waits) / len(waits)
 
 
 def _levels(machine: Machine) -> tuple[tuple[float, int, float], ...]:
