@@ -25,6 +25,7 @@ from aicc.symbolic import (
     minimum,
     opaques,
     proves_le,
+    recombine,
     substitute,
     sym,
     symbols,
@@ -41,7 +42,7 @@ from aicc.tensor_ir.dependence import (
     written_by,
 )
 from aicc.tensor_ir.ir import Check, For, If, Index, Kernel, Stmt, Store, While, call
-from aicc.tensor_ir.walk import loads_of, map_body, substitute_body, walk_stmts
+from aicc.tensor_ir.walk import loads_of, map_body, map_exprs, substitute_body, walk_stmts
 
 
 class Step:
@@ -256,8 +257,8 @@ class Split(Step):
 class Fuse(Step):
     """for i in 0..n: for j in 0..m: S   ->   for i.j in 0..n*m: S[i := i.j // m, j := i.j % m]
 
-    Precondition: the loops are perfectly nested, start at 0, and m is not 0 and depends neither on
-    i nor on what S writes; the outer loop is serial.
+    An index i*m + j is i.j then. Precondition: the loops are perfectly nested, start at 0, and m is
+    not 0 and depends neither on i nor on what S writes; the outer loop is serial.
     """
 
     outer: str
@@ -278,6 +279,7 @@ class Fuse(Step):
         require_steady(self, kernel, a, (a.hi, b.hi))
         var, v = fresh_variable(f"{self.outer}.{self.inner}", 0, a.hi * b.hi, unused_names(kernel))
         body = moved_body(b.body, {a.var: v // b.hi, b.var: v % b.hi})
+        body = map_exprs(body, lambda e: None, recombine)
         return replace_loop(kernel, a, (For(var, 0, a.hi * b.hi, "for", body),))
 
 

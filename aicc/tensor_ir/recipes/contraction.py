@@ -39,6 +39,7 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.depth import order_depth, words_of
 from aicc.tensor_ir.recipes.operands import Roles, roles
 from aicc.tensor_ir.recipes.partial_sums import add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
@@ -70,6 +71,7 @@ def contraction(plan: Plan, buffer: str) -> None:
     _flatten_rows(plan, buffer, out)
     flatten_inputs(plan)
     split_depth(plan, buffer)
+    order_depth(plan, buffer)
     stage = plan.stage(buffer)
     found = roles(stage)
     if found is None:
@@ -235,7 +237,9 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
         tiled = plain or (isinstance(extent, int) and extent % tile.columns == 0)
         # Panels of one matrix of a batch follow each other, as they are read.
         batch = [str(n) for n in others if depth(n) < 0 and symbols(found.right.indices[n])]
-        words = [str(n) for n in others if str(n) not in batch]
+        placed = [words_of(found.right, n, order) for n in others if str(n) not in batch]
+        places = {word: place for words in placed for word, place in words.items()}
+        words = sorted(places, key=lambda word: places[word])
         layout = (
             [*batch, f"{axis}/{tile.columns}", *words, f"{axis}%{tile.columns}"]
             if tiled
