@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from pass_builder import Build, applied, ops
@@ -178,6 +180,21 @@ def test_estimates_of_kernels_decide(size, channels, tile, form):
     assert ops(after) == form
     if tile:
         assert after.nodes[0].attr("tile") == tile
+
+
+@pytest.mark.parametrize("channels", [64, 200])
+def test_one_kernel_only_where_it_can_be_computed_in_blocks(channels):
+    """The caches have room for some rows of 36 matrices with few channels alone, and where only a
+    run tells how many rows there are, no number of blocks divides them."""
+    from aicc.symbolic import sym
+
+    coster = Coster(Target.from_name("x86-64-v4"), Describer())
+    b = Build()
+    x = b.input("x", sym("n"), sym("h", lo=1), sym("w", lo=1), channels)
+    y = b("Conv", x, b.weights(channels, channels, 3, 3), pads=(1, 1, 1, 1), channels_last=1)
+    after = Winograd(coster)(b.done(y))
+    assert ops(after) == (ONE if channels == 64 else THREE)
+    assert all(coster(after, [node]) < math.inf for node in after.nodes)
 
 
 def by_pixels(graph, nodes):
