@@ -9,7 +9,7 @@ from functools import partial
 from aicc.codegen.addressing import Value
 from aicc.codegen.division import Divisions
 from aicc.codegen.llvm_types import flags, known_flags, literal, llvm_type, splat, suffix
-from aicc.codegen.vecmath import Abilities, Block, expand, supports
+from aicc.codegen.vecmath import Abilities, Block, expand, remainder, supports
 from aicc.dtypes import is_float, is_signed, nbytes
 from aicc.symbolic import Size, coefficient, opaques, substitute, value_range
 from aicc.tensor_ir.ir import Const, Expr, Index, Load, Op
@@ -17,7 +17,7 @@ from aicc.tensor_ir.scalar import ORDERINGS
 from aicc.tensor_ir.walk import as_size
 
 _FLOAT_BINARY = {"add": "fadd contract", "sub": "fsub contract", "mul": "fmul contract"}
-_FLOAT_BINARY |= {"div": "fdiv", "mod": "frem"}
+_FLOAT_BINARY |= {"div": "fdiv"}
 _INT_BINARY = {"add": "add", "sub": "sub", "mul": "mul"}
 _BITS = {"bitand": "and", "bitor": "or", "bitxor": "xor", "and": "and", "or": "or", "xor": "xor"}
 _FLOAT_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
@@ -261,19 +261,23 @@ class Expressions(Divisions):
                 text = flags([_LOGIC[name](*xs) for xs in zip(*(k for k in known if k))])
                 return Value(text, "bool", lanes)
         if supports(name, operand):
-            block = Block(
-                lanes,
-                Abilities.of(self.target),
-                lines=self.fn.lines,
-                module=self.fn.module.declared,
-                fresh=lambda: f"%{self.fn.fresh('m')}",
-            )
-            return Value(expand(block, name, operand, [a.text for a in args]), dtype, lanes)
+            text = expand(self.block(lanes), name, operand, [a.text for a in args])
+            return Value(text, dtype, lanes)
         if is_float(operand):
             text = self._float_op(name, args, operand, lanes)
         else:
             text = self._int_op(name, args, operand, lanes)
         return Value(text, dtype, lanes)
+
+    def block(self, lanes: int) -> Block:
+        """Where vector math writes its instructions: here."""
+        return Block(
+            lanes,
+            Abilities.of(self.target),
+            lines=self.fn.lines,
+            module=self.fn.module.declared,
+            fresh=lambda: f"%{self.fn.fresh('m')}",
+        )
 
     def _float_op(self, name: str, args: list[Value], dtype: str, lanes: int) -> str:
         t, mangled = llvm_type(dtype, lanes), suffix(dtype, lanes)
@@ -299,8 +303,10 @@ class Expressions(Divisions):
             wide = splat(infinity, dtype, lanes) if lanes else infinity
             return value(f"fcmp oeq {t} {size}, {wide}")
         if name == "floormod":
-            r = value(f"frem {t} {x[0]}, {x[1]}")
+            r = self._float_op("mod", args, dtype, lanes)
             return self.floor_remainder(r, x[1], dtype, lanes)
+        if name == "mod":
+            return remainder(self.block(lanes), dtype, x[0], x[1])
         raise NotImplementedError(f"{name} on {dtype}")
 
     def multiply_add(self, a: str, b: str, c: str, dtype: str, lanes: int) -> str:

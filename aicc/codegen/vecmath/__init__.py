@@ -10,19 +10,20 @@ internal helpers, so that the code is vector code on every target.
 
 Accuracy in float: exp and log 1 ulp (exp 1.2 without fused multiply-add), tanh and erf 2, sin and
 cos 2, tan 3, the others 1; over all arguments, with infinities, NaN, -0 and denormal numbers
-treated as IEEE 754 recommends. 16-bit floats are computed in float, doubles by the C library, lane
-by lane. An element has the same bits whatever the number of lanes is.
+treated as IEEE 754 recommends. In double exp and log have 1 ulp, sin and cos 2.5, tanh 3; the
+others, and sin and cos from 2^20 on, are the C library's, lane by lane. 16-bit floats are computed
+in float. An element has the same bits whatever the number of lanes is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aicc.codegen.vecmath import exp_log, integer, libm, trig, wide
+from aicc.codegen.vecmath import double, exp_log, integer, libm, modulo, trig, wide
 from aicc.codegen.vecmath.block import Abilities, Block, Value
 from aicc.errors import CodegenError
 
-__all__ = ["OPERATIONS", "Abilities", "Block", "Value", "expand", "supports"]
+__all__ = ["OPERATIONS", "Abilities", "Block", "Value", "expand", "remainder", "supports"]
 
 _INTRINSICS = {"sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint"}
 _FLOAT: dict[str, Callable[..., Value]] = {
@@ -42,6 +43,13 @@ _FLOAT: dict[str, Callable[..., Value]] = {
     "asinh": wide.asinh,
     "acosh": wide.acosh,
     "atanh": wide.atanh,
+}
+_DOUBLE: dict[str, Callable[..., Value]] = {
+    "exp": double.exp,
+    "log": double.log,
+    "tanh": double.tanh,
+    "sin": double.sin,
+    "cos": double.cos,
 }
 _KINDS = {"f64": "double", "f32": "float", "f16": "half", "bf16": "bfloat"}
 
@@ -71,6 +79,19 @@ def expand(block: Block, op: str, dtype: str, args: Sequence[str]) -> str:
     return _float(block, op, [block.value(a, _KINDS[dtype]) for a in args]).ref
 
 
+def remainder(block: Block, dtype: str, x: str, y: str) -> str:
+    """The exact remainder of x / y, of a float `dtype`, with the sign of x; as `expand` otherwise.
+
+    Of half floats that of the floats that they are is exact too.
+    """
+    kind = _KINDS[dtype]
+    a, b = block.value(x, kind), block.value(y, kind)
+    if kind in ("half", "bfloat"):
+        wide = modulo.remainder(block, a.convert("fpext", "float"), b.convert("fpext", "float"))
+        return wide.convert("fptrunc", kind).ref
+    return modulo.remainder(block, a, b).ref
+
+
 def _float(block: Block, op: str, values: list[Value]) -> Value:
     kind = values[0].kind
     if kind in ("half", "bfloat"):
@@ -79,6 +100,8 @@ def _float(block: Block, op: str, values: list[Value]) -> Value:
     if op in _INTRINSICS:
         return block.intrinsic(_INTRINSICS[op], *values)
     if kind == "double":
+        if op in _DOUBLE:
+            return _DOUBLE[op](block, *values)
         return libm.call(block, op, values)
     return _FLOAT[op](block, *values)
 

@@ -1,6 +1,6 @@
 """What is computed by a function of the C library, one lane at a time: the functions of double.
 
-Models rarely compute in double, and where they do, they want its accuracy.
+Models rarely compute in double; `double` has those that they use most.
 """
 
 from __future__ import annotations
