@@ -31,6 +31,7 @@ from aicc.symbolic import (
     mul,
     opaques,
     proves_lt,
+    substitute,
     symbols,
     value_range,
 )
@@ -242,7 +243,7 @@ def shared(a: Access, b: Access, variables: frozenset[Sym], outer: Ranges) -> fr
     """
     inside_a, inside_b = {**outer, **a.ranges}, {**outer, **b.ranges}
     known: dict[tuple[Size, Size], None] = {}
-    todo = list(zip(a.indices, b.indices, strict=True))
+    todo = list(zip(_indices(a), _indices(b), strict=True))
     while todo:
         pair = todo.pop()
         if pair in known:
@@ -255,6 +256,15 @@ def shared(a: Access, b: Access, variables: frozenset[Sym], outer: Ranges) -> fr
         for x, y in list(known):
             todo.extend(_joined(x, y, known))
     return frozenset(v for v in variables if (from_atom(v), from_atom(v)) in known)
+
+
+def _indices(a: Access) -> Sequence[Size]:
+    """The indices, where variables that have but one value are that."""
+    single: dict[Sym, Size] = {}
+    for f in a.loops:
+        if add(f.hi, mul(f.lo, -1)) == 1:
+            single[f.var] = substitute(f.lo, single)
+    return [substitute(i, single) for i in a.indices] if single else a.indices
 
 
 def _joined(x: Size, y: Size, known: Mapping[tuple[Size, Size], None]) -> list[tuple[Size, Size]]:

@@ -192,3 +192,22 @@ def test_a_convolution_of_few_images_and_of_many() -> None:
 def test_little_work_inside_is_not_shared_out() -> None:
     made, _ = scheduled(convolution(20, 8, 16), HOST)
     assert not any(parallel_loops(made).values())
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_loop_of_one_iteration_around_an_element_is_no_reason_to_share_nothing(times: int) -> None:
+    kernel = parse_kernel(
+        f"""
+kernel @k(n: 1..)
+  in x: f32[n, 48]
+  out y: f32[n, 48]
+  for i in 0..n*2:
+    for o in 0..{times}:
+      for j in 0..16: y[i//2, o*16 + (i%2)*16 + j] = x[i//2, o*16 + j]
+""".strip()
+    )
+    if times == 1:
+        assert parallel_loops(schedule(kernel, parse_steps("parallel(i)"))) == {"i": []}
+    else:  # the halves overlap
+        with pytest.raises(ScheduleError, match="same element"):
+            schedule(kernel, parse_steps("parallel(i)"))
