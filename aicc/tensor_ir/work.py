@@ -6,12 +6,12 @@ limit. All counts are sizes: expressions of the kernel's symbols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aicc.dtypes import is_float, nbytes
 from aicc.symbolic import Size, Sym, maximum, minimum, opaques, product, symbols
-from aicc.tensor_ir.analysis import bounds
+from aicc.tensor_ir.analysis import bounds, stages
 from aicc.tensor_ir.ir import PARAM_SCOPES, Expr, For, Kernel, Load, Op, Reduce, Stmt, Store
 from aicc.tensor_ir.walk import children, loads_of, stmt_exprs, walk_expr, walk_stmts
 
@@ -78,6 +78,30 @@ def work(kernel: Kernel) -> Work:
         maximum(0, again),
         "f64" if double else "f32",
     )
+
+
+def inlined_terms(kernel: Kernel) -> int:
+    """Operations and elements in the longest expression of a kernel once its local maps are
+    inlined. As it is written, and as the code generator meets it, what is read twice counts twice.
+    """
+    most = 1
+    inlined: dict[str, int] = {}
+    for stage in stages(kernel):
+        terms = _terms(stage.value, inlined, {})
+        most = max(most, terms)
+        if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
+            inlined[stage.buffer] = terms
+    return most
+
+
+def _terms(e: Expr, inlined: Mapping[str, int], known: dict[Expr, int]) -> int:
+    found = known.get(e)
+    if found is None:
+        found = inlined.get(e.buffer, 1) if isinstance(e, Load) else 1
+        if isinstance(e, Op):
+            found += sum(_terms(a, inlined, known) for a in e.args)
+        known[e] = found
+    return found
 
 
 def touched(kernel: Kernel, buffer: str) -> Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aicc.symbolic import evaluate
 from aicc.tensor_ir.parse import parse_kernel
-from aicc.tensor_ir.work import Work, work
+from aicc.tensor_ir.work import Work, inlined_terms, work
 
 PRODUCT = """
 kernel @k(n: 1..)
@@ -77,3 +77,21 @@ kernel @k()
     for j in 0..i + 1: y[j] += x[j]
 """
     assert work(parse_kernel(text.strip())).operations == 9 * 9
+
+
+def test_terms_of_what_is_inlined():
+    """A map that is read twice is there twice; the result of a reduction is an element."""
+    kernel = """
+kernel @k()
+  in x: f32[8]
+  temp a: f32[8]
+  temp b: f32[8]
+  temp s: f32[]
+  out y: f32[8]
+  for i in 0..8: a[i] = x[i] + 1.0
+  for i1 in 0..8: b[i1] = a[i1]*a[i1]
+  s[] = 0.0
+  for i2 in 0..8: s[] += b[i2]
+  for i3 in 0..8: y[i3] = b[i3] - s[]
+"""
+    assert inlined_terms(parse_kernel(kernel)) == 1 + 7 + 1

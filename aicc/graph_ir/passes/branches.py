@@ -117,29 +117,31 @@ def _rule(ed: Editor, node: Node, inner: frozenset[str]) -> Sequence[str] | None
 
 def _collect(ed: Editor, value: str, top: str, found: _Sum) -> None:
     """Puts what a value that is added to `top` consists of into `found`."""
-    constant = ed.constant_of(value)
     rank = ed.type_of(top).rank
-    if constant is not None:
-        shape = (*(1,) * (rank - constant.ndim), *constant.shape)
-        if constant.dtype.kind == "f" and all(d == 1 for n, d in enumerate(shape) if n != 1):
-            found.shifts.append(constant.reshape(shape[1:]))
+    left = [value]
+    while left:
+        term = left.pop()
+        constant = ed.constant_of(term)
+        if constant is not None:
+            shape = (*(1,) * (rank - constant.ndim), *constant.shape)
+            if constant.dtype.kind == "f" and all(d == 1 for n, d in enumerate(shape) if n != 1):
+                found.shifts.append(constant.reshape(shape[1:]))
+            else:
+                found.others.append(term)
+            continue
+        made = ed.made_by(term) if ed.read_once(term) and same_type(ed, term, top) else None
+        branch = None
+        if made is not None and made.op == "Add":
+            left += reversed(made.inputs)
+            continue
+        if made is not None and made.op == "Conv":
+            branch = _convolution(ed, made)
+        elif made is not None and made.op == "Mul":
+            branch = _scale(ed, made)
+        if branch is None:
+            found.others.append(term)
         else:
-            found.others.append(value)
-        return
-    made = ed.made_by(value) if ed.read_once(value) and same_type(ed, value, top) else None
-    branch = None
-    if made is not None and made.op == "Add":
-        for v in made.inputs:
-            _collect(ed, v, top, found)
-        return
-    if made is not None and made.op == "Conv":
-        branch = _convolution(ed, made)
-    elif made is not None and made.op == "Mul":
-        branch = _scale(ed, made)
-    if branch is None:
-        found.others.append(value)
-    else:
-        found.branches.append(branch)
+            found.branches.append(branch)
 
 
 def _convolution(ed: Editor, node: Node) -> _Branch | None:

@@ -87,7 +87,7 @@ class Folder:
             return [ed.constant(view, base=node.outputs[0])]
         try:
             results = op.reference(ed.context(node), *arrays)
-        except (AiccError, ArithmeticError, LookupError, ValueError) as error:
+        except (AiccError, ArithmeticError, LookupError, MemoryError, ValueError) as error:
             # What fails on these operands fails when the model runs, where the error belongs.
             log.debug("%s is not folded: %s", node.op, error)
             return None

@@ -44,6 +44,7 @@ from aicc.tensor_ir.recipes.tiles import Problem as Tiled
 from aicc.tensor_ir.recipes.tiles import choose_tile, tile_cost
 from aicc.tensor_ir.schedule_stages import Inline
 from aicc.tensor_ir.walk import children, walk_expr
+from aicc.tensor_ir.work import inlined_terms
 
 CYCLE = 0.25e-9
 """Seconds, of a core at 4 GHz."""
@@ -75,6 +76,8 @@ EXPOSED = 0.5
 """The share of the time for reading constants anew that arithmetic does not hide."""
 HANDED = 0.1
 """The share of the time for handing results from kernel to kernel that arithmetic does not hide."""
+MOST_TERMS = 2048
+"""Of an expression: values that are read several times, of values that are, double it each time."""
 REREAD = 1.5
 """How often the elements of a stage are read where it is computed only once, at least."""
 
@@ -90,7 +93,7 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     be written and read twice, is not handed from kernel to kernel: estimates of those take all of
     that as hidden, so that the part which is not is taken off here. Maps that no recipe computes by
     blocks are computed again wherever they are read. Infinite where no recipe takes
-    several products, or a product between maps.
+    several products, or a product between maps, and where an expression would be too long.
     """
     in_bands = has_staged(kernel)
     band = band_of(kernel, machine) if in_bands else None
@@ -101,6 +104,9 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     blocks = lanes_in_blocks(kernel)
     keeps = blocks is not None or any(s.op is not None for s in stages(kernel))
     resamples = not keeps and has_resampled(kernel)
+    by_parts = in_bands or block is not None or blocks is not None or resamples
+    if not by_parts and inlined_terms(kernel) > MOST_TERMS:
+        return math.inf
     for stage in reversed(stages(kernel)):
         if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
             value = stage_of(kernel, stage.buffer)

@@ -161,3 +161,10 @@ def test_any_branches(data):
             y = {"x": x, "z": other, "shift": b("Add", other, shift)}[what]
         values.append(y)
     applied(b.done(total(b, *values)), *PASSES, rtol=1e-3, atol=1e-4)
+
+
+def test_long_sums():
+    b = Build()
+    x = b.input("x", 1, 4, 1, 1)
+    graph = b.done(total(b, *[x] * 3000))
+    assert ops(MergeBranches()(graph)) == ["Add"] * 2999
