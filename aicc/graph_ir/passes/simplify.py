@@ -32,6 +32,7 @@ from aicc.graph_ir.passes.simplify_arithmetic import (
     subtract_constant,
     twice,
 )
+from aicc.graph_ir.passes.simplify_concat import concat_in_steps
 from aicc.graph_ir.passes.simplify_shapes import (
     expand_after_convolution,
     expand_after_map,
@@ -161,7 +162,8 @@ RULES: dict[str, tuple[ValueRule, ...]] = {
     "Cast": (same_cast, expand_after_map),
     "CastLike": (same_cast,),
     "Clip": (no_bounds,),
-    **dict.fromkeys(("Sum", "Mean", "Concat"), (few_operands,)),
+    **dict.fromkeys(("Sum", "Mean"), (few_operands,)),
+    "Concat": (few_operands, concat_in_steps),
     **dict.fromkeys(("Max", "Min"), (few_operands, expanded_operand)),
     **dict.fromkeys(("Flatten", "Squeeze", "Unsqueeze"), (same_shape, view_as_reshape)),
     "Reshape": (same_shape, view_before_product, view_as_reshape),
