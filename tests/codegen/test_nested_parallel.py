@@ -195,7 +195,7 @@ def test_little_work_inside_is_not_shared_out() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_loop_of_one_iteration_around_an_element_is_no_reason_to_share_nothing(times: int) -> None:
+def test_loops_of_one_iteration_hinder_no_sharing(times: int) -> None:
     kernel = parse_kernel(
         f"""
 kernel @k(n: 1..)
