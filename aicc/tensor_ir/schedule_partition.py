@@ -39,6 +39,7 @@ from aicc.tensor_ir.ir import (
     Store,
     While,
     call,
+    const,
 )
 from aicc.tensor_ir.scalar import COMPARISONS, ORDERINGS
 from aicc.tensor_ir.schedule import (
@@ -122,11 +123,14 @@ class Unswitch(Step):
     """for i: S[select(c and d, a, b)]   ->   for i: if c: S[select(d, a, b)] else: S[b]
 
     where c, comparisons of indices, is the same for all that runs in one iteration. Names inside
-    the second copy of S get the suffix ".e". Precondition: all conditions inside the loop that have
-    any such comparisons have those; the loop is no vector.
+    the second copy of S get the suffix ".e". `skip`: there is no second copy, as it adds products
+    with zero, of factors that are finite. Precondition: all conditions inside the loop that have
+    any such comparisons have those; the loop is no vector; with `skip`, b is 0 and S contains
+    nothing but sums of products with such a selection.
     """
 
     loop: str
+    skip: bool = False
     name = "unswitch"
 
     def apply(self, kernel: Kernel) -> Kernel:
@@ -142,6 +146,9 @@ class Unswitch(Step):
         same = next(iter(parts), frozenset())
         if len(parts) != 1:
             raise self.fail(kernel, f"no condition is the same for all in an iteration of {f.var}")
+        inside = [s for s in walk_stmts(f.body) if not isinstance(s, For)]
+        if self.skip and not all(_vanishes(s, selects) for s in inside):
+            raise self.fail(kernel, "not all in the loop are products with zero where it fails")
 
         def chosen(yes: bool) -> tuple[Stmt, ...]:
             def one(x: Expr) -> Expr | None:
@@ -161,8 +168,20 @@ class Unswitch(Step):
         cond, *others = [c for c in conjuncts(selects[0].args[0]) if c in same]
         for c in others:
             cond = call("and", cond, c)
-        orelse = rename_loops(chosen(False), ".e", unused_names(kernel))
+        orelse: tuple[Stmt, ...] = ()
+        if not self.skip:
+            orelse = rename_loops(chosen(False), ".e", unused_names(kernel))
         return replace_loop(kernel, f, (replace(f, body=(If(cond, chosen(True), orelse),)),))
+
+
+def _vanishes(s: Stmt, selects: list[Op]) -> bool:
+    """True for a sum of products with one of some selections, whose other value is zero."""
+    if not isinstance(s, Reduce) or s.op != "add":
+        return False
+    e = s.value
+    factors = e.args if isinstance(e, Op) and e.name == "mul" else ()
+    chosen = [x for x in factors if isinstance(x, Op) and x in selects]
+    return any(x.args[2] == const(0, x.dtype) for x in chosen)
 
 
 def _steady(cond: Expr, inner: frozenset[Sym]) -> list[Expr]:

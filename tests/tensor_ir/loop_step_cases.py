@@ -1,6 +1,17 @@
 """Schedule steps that change loops, each on a small kernel."""
 
-from schedule_kernels import BORDERS, GRID, LANES, MAP, MAP_N, PRODUCT, SUM, TRIANGLE, UNEVEN
+from schedule_kernels import (
+    BORDERS,
+    GRID,
+    LANES,
+    MAP,
+    MAP_N,
+    PADDED,
+    PRODUCT,
+    SUM,
+    TRIANGLE,
+    UNEVEN,
+)
 
 # Name, kernel, steps, and the statements and local buffers that they make.
 LOOP_STEPS = [
@@ -44,6 +55,18 @@ LOOP_STEPS = [
         y[i, j] = select(index(j - 1) >= 0:i64 and index(j - 1) < index(n), x[i - 1, j - 1], 0.0)
     else:
       for j.e in 0..n + 2: y[i, j.e] = 0.0
+""",
+    ),
+    (
+        "unswitch_products",
+        PADDED,
+        "unswitch(k, true)",
+        """
+  for i in 0..6:
+    y[i] = 0.0
+    for k in 0..3:
+      if index(i + k) >= 2:i64:
+        for c in 0..4: y[i] += select(index(c) < index(i), x[i + k - 2, c], 0.0)*w[k, c]
 """,
     ),
     (

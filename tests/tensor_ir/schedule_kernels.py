@@ -114,6 +114,16 @@ kernel @k(n: 1..)
     for j in 0..n + 2:
       y[i, j] = select({inside}, x[i - 1, j - 1], 0.0)
 """.format(inside="index(i) >= 1:i64 and index(j - 1) >= 0:i64 and index(j - 1) < index(n)")
+PADDED = """
+kernel @k()
+  in x: f32[6, 4]
+  in w: f32[3, 4]
+  out y: f32[6]
+  for i in 0..6:
+    y[i] = 0.0
+    for k in 0..3:
+      for c in 0..4: y[i] += select({inside}, x[i + k - 2, c], 0.0)*w[k, c]
+""".format(inside="index(i + k) >= 2:i64 and index(c) < index(i)")
 LANES = """
 kernel @k()
   in x: f32[5, 5]

@@ -341,7 +341,9 @@ def random_step(draw: Any, kernel: Kernel) -> Step:
     if kind == 28:
         return Outline(pick(buffers), draw(st.integers(0, 1)), pick([(), (1, 0)]))
     if kind >= 29:
-        return (Decide if kind == 29 else Unswitch)(pick(loops))
+        if kind == 29:
+            return Decide(pick(loops))
+        return Unswitch(pick(loops), pick((False, True)))
     movable = [b.name for b in kernel.buffers if b.scope != "const"]
     if kind == 18:
         return Rfactor(pick(_reductions(kernel) or loops), factor)

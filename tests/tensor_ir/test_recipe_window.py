@@ -9,8 +9,8 @@ from recipe_check import TARGET, check
 
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import For, If, Index, call, const, select
-from aicc.tensor_ir.walk import walk_stmts
+from aicc.tensor_ir.ir import For, If, Index, Op, call, const, select
+from aicc.tensor_ir.walk import stmt_exprs, walk_expr, walk_stmts
 
 
 def padded(b, x, pad, fill=0.0, prologue=False):
@@ -66,11 +66,10 @@ def test_wide_windows_share_what_results_side_by_side_load(window, channels):
     _, made = check(depthwise((1, 4, 16, channels), window))
     loops = [s for s in walk_stmts(made.body) if isinstance(s, For)]
     along = [s for s in loops if "k1" in s.var.name and s.kind == "unroll"]
-    parts = [s.extent for s in along if not s.var.name.endswith(".e")]
-    assert parts == ([window] if window == 7 else [10, 9])
+    assert [s.extent for s in along] == ([window] if window == 7 else [10, 9])
     rows = next(s for s in loops if s.var.name.endswith("k0"))
     (choice,) = rows.body  # what is beyond the first or last row is decided once for a row
-    assert isinstance(choice, If)
+    assert isinstance(choice, If) and not choice.orelse
 
 
 @pytest.mark.parametrize("width", [17, sym("w", 1, 400)])
@@ -88,6 +87,34 @@ def test_pixels_in_few_sets_of_the_cache(channels, window, vectors, width):
         assert {s.extent for s in through} == ({vectors} if vectors else set())
         inside = [c for s in through for c in walk_stmts(s.body) if isinstance(c, For)]
         assert not any(c.kind == "for" and "k" not in c.var.name for c in inside)
+
+
+@pytest.mark.parametrize(("size", "window", "band"), [((8, 9, 512), 5, 8), ((28, 40, 256), 7, 4)])
+@pytest.mark.parametrize("prologue", [False, True])
+def test_wide_windows_over_pixels_in_few_sets_read_a_copy(size, window, band, prologue):
+    """Of as many rows as stay in the first cache, with their padding; rows that are nothing but
+    padding are left out."""
+    kernel = depthwise((1, *size), window, prologue=prologue)
+    _, made = check(kernel)
+    (copy,) = (b for b in made.buffers if b.scope == "stack")
+    assert copy.shape == (1, band + window - 1, size[1] + window - 1, 16)
+    loops = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "for"]
+    taps = [s for s in loops if s.var.name.endswith(".k0")]
+    assert taps
+    for s in taps:
+        (choice,) = s.body
+        assert isinstance(choice, If) and not choice.orelse
+        assert not any(e.name == "select" for e in all_ops(choice))
+
+
+def test_copies_larger_than_the_cache_are_not_made():
+    _, made = check(depthwise((1, 6, 200, 256), 5))
+    assert {b.scope for b in made.buffers if b not in made.params} == {"register"}
+
+
+def all_ops(s):
+    exprs = [e for x in walk_stmts((s,)) for e in stmt_exprs(x)]
+    return [x for e in exprs for x in walk_expr(e) if isinstance(x, Op)]
 
 
 @pytest.mark.parametrize("prologue", [False, True])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from schedule_kernels import GRID, MAP, MAP_N, PRODUCT, SUM, TRIANGLE
+from schedule_kernels import BORDERS, GRID, MAP, MAP_N, PRODUCT, SUM, TRIANGLE
 
 from aicc.errors import ScheduleError
 from aicc.tensor_ir.parse import parse_kernel
@@ -304,6 +304,7 @@ REFUSED = [
     (PAIRS, "partition(p, 2)", "2 is not provably inside 0..8"),
     (MAP, "decide(j)", "there is no loop over j"),
     (MAP, "unswitch(i)", "no condition is the same for all in an iteration of i"),
+    (BORDERS, "unswitch(i, true)", "not all in the loop are products with zero where it fails"),
     (MAP, "vectorize(i); unswitch(i)", "a vector loop contains no branch"),
     (SUM, "rfactor(k, 0)", "the loop's body is not one reduction"),
 ]

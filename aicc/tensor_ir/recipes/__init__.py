@@ -16,7 +16,7 @@ from aicc.tensor_ir.recipes.down import down
 from aicc.tensor_ir.recipes.interleaved import interleaved
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
-from aicc.tensor_ir.recipes.operands import roles
+from aicc.tensor_ir.recipes.operands import column_axis, roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.recurrence import (
     innermost,
@@ -28,7 +28,7 @@ from aicc.tensor_ir.recipes.resampled import has_resampled, resampled
 from aicc.tensor_ir.recipes.rows import dots, rows
 from aicc.tensor_ir.recipes.sharing import share_inside
 from aicc.tensor_ir.recipes.staged import has_staged, staged
-from aicc.tensor_ir.recipes.window import column_axis, window
+from aicc.tensor_ir.recipes.window import window
 from aicc.tensor_ir.schedule import Step
 from aicc.tensor_ir.walk import walk_stmts
 

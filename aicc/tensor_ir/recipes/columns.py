@@ -10,8 +10,8 @@ from aicc.errors import ScheduleError
 from aicc.tensor_ir.analysis import Stage
 from aicc.tensor_ir.ir import Load
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise, stride_in
+from aicc.tensor_ir.recipes.operands import column_axis
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.window import column_axis
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt

@@ -23,9 +23,9 @@ from aicc.tensor_ir.recipes.common import (
     parallelise,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.operands import column_axis
 from aicc.tensor_ir.recipes.partial_sums import LONG, add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.window import column_axis
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_stages import ComputeAt
 from aicc.tensor_ir.walk import loads_of

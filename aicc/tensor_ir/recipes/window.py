@@ -7,10 +7,12 @@ pixels in channels-last order. Lanes are channels, rows of a tile are neighbouri
 Where neighbouring windows overlap and no weights tell their elements apart, what they share is
 reduced first, in registers: `separate`.
 
-Data are read where they are: what lies beyond a border is left out of each load. The weights of a
-vector of channels stay in registers for all rows of a band, which stays in the second cache from
-one vector of channels to the next. Where only a run knows how long a row is, results whose windows
-are inside are tiles of their own without conditions, and those near the borders come one by one.
+Data are read where they are: what lies beyond a border is left out of each load. Where the lines of
+a vector of channels would fall into few sets of the first cache, wide windows read a copy of the
+rows of a band, with its padding: `rows_copied`. The weights of a vector of channels stay in
+registers for all rows of a band, which stays in the second cache from one vector of channels to the
+next. Where only a run knows how long a row is, results whose windows are inside are tiles of their
+own without conditions, and those near the borders come one by one.
 """
 
 from __future__ import annotations
@@ -21,10 +23,7 @@ from dataclasses import dataclass
 from aicc.dtypes import nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import (
-    Dim,
-    FloorDiv,
     Size,
-    Sym,
     ceildiv,
     coefficient,
     maximum,
@@ -36,19 +35,21 @@ from aicc.symbolic import (
 )
 from aicc.tensor_ir.analysis import Stage, bounds, stage_of
 from aicc.tensor_ir.ir import Const, Kernel, Load, Op
-from aicc.tensor_ir.recipes.beside import vectors_beside
+from aicc.tensor_ir.recipes.beside import rows_copied, vectors_beside
 from aicc.tensor_ir.recipes.common import (
     BANDS,
     as_number,
     compute_rows,
     lanes_of,
     nominal,
-    offset_of,
     own_axes,
     parallelise,
+    skip_padding,
     stride_in,
+    vectorise_stage,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.operands import column_axis
 from aicc.tensor_ir.recipes.partial_sums import LONG, add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
@@ -74,43 +75,16 @@ ALONG = 128
 """As many along the results of a tile, whose windows share most of what they load."""
 
 
-def column_axis(plan: Plan, stage: Stage) -> int | None:
-    """The axis whose lanes are contiguous in every load that depends on it."""
-    column = next((n for n in reversed(range(len(stage.axes))) if stage.axes[n][0]), None)
-    if column is None:
-        return None
-    v = stage.axes[column][0]
-    assert v is not None
-    loads = [x for x in walk_expr(stage.value) if isinstance(x, Load)]
-    data = [x for x in loads if plan.kernel.buffer(x.buffer).scope != "const"]
-    strides = [
-        1 if repeated(offset_of(plan.kernel, x), v) else stride_in(plan.kernel, x, v) for x in data
-    ]
-    return column if 1 in strides and all(s in (0, 1) for s in strides) else None
-
-
-def repeated(offset: Size, v: Sym) -> bool:
-    """True for the offset of elements that are read several times each, one after the other: of
-    channels with several filters of their own."""
-    if not isinstance(offset, Dim):
-        return False
-    own = [Dim((term,), 0) for term in offset.terms]
-    own = [term for term in own if v in symbols(term)]
-    if len(own) != 1:
-        return False
-    ((atoms, coef),) = own[0].terms
-    quotient = atoms[0]
-    if coef != 1 or len(atoms) > 1 or not isinstance(quotient, FloorDiv):
-        return False
-    return coefficient(quotient.num, v) == 1 and symbols(quotient.num) == {v}
-
-
 def window(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`."""
     buffer, out = with_epilogue(plan, buffer)
-    _inline_borders(plan, buffer)
     stage = plan.stage(buffer)
     column = column_axis(plan, stage)
+    copied = None if column is None else rows_copied(plan, stage, column, lanes_of(plan, stage))
+    if copied is None:
+        _inline_borders(plan, buffer)
+        stage = plan.stage(buffer)
+        column = column_axis(plan, stage)
     theirs = [v for v, _ in plan.stage(out).axes]
     if column is None or own_axes(plan, out, buffer) != theirs:
         raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
@@ -118,13 +92,13 @@ def window(plan: Plan, buffer: str) -> None:
     lanes = lanes_of(plan, stage)
     if isinstance(extent, int) and extent < lanes and extent & (extent - 1) == 0:
         lanes = extent  # a vector without masks
-    beside = vectors_beside(plan, stage, column, lanes)
+    beside = 1 if copied else vectors_beside(plan, stage, column, lanes)
     _pack_constants(plan, stage, column)
     part = _separate(plan, stage, column)
     if part is not None:
         plan.do(PadAxis(part.buffer, column, lanes))
     plan.do(PadAxis(buffer, column, lanes))
-    _tile(plan, buffer, out, column, lanes, part, beside)
+    _tile(plan, buffer, out, column, lanes, part, beside, copied)
 
 
 @dataclass(frozen=True)
@@ -194,7 +168,14 @@ def _pack_constants(plan: Plan, stage: Stage, column: int) -> None:
 
 
 def _tile(
-    plan: Plan, buffer: str, out: str, column: int, lanes: int, part: Part | None, beside: int
+    plan: Plan,
+    buffer: str,
+    out: str,
+    column: int,
+    lanes: int,
+    part: Part | None,
+    beside: int,
+    rows_of: tuple[str, int] | None,
 ) -> None:
     final = plan.stage(out)
     names = [v.name if v else "" for v, _ in final.axes]
@@ -206,7 +187,8 @@ def _tile(
     rows.sort(key=lambda n: n not in uneven)  # the rows of a tile have windows of one extent
     extent = final.axes[column][1]
     exact = isinstance(extent, int) and extent % lanes == 0
-    copied = [s.buffer for s in plan.stages() if s.op is None and s.buffer != out]
+    local, band = rows_of or ("", None)
+    copied = [s.buffer for s in plan.stages() if s.op is None and s.buffer not in (out, local)]
     inside = _inside(plan, buffer, names.index(rows[-1]), part) if rows else None
     plan.do(Split(c, lanes, "exact" if exact else "guard"))
     at = f"{c}.o"
@@ -214,8 +196,8 @@ def _tile(
     if several:
         plan.do(Split(at, beside))
         at = f"{at}.o"
-    tiles = _Tiles(plan, buffer, column, part, *several)
-    leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at)
+    tiles = _Tiles(plan, buffer, column, part, "".join(several), local)
+    leading = [*rows[:-1], at] if copied else _bands(plan, rows[:-1], at, band)
     if rows:
         plan.do(Reorder((*leading, rows[-1], *several, f"{c}.i")))
         leading.append(tiles.row(rows[-1], f"{c}.i", names.index(rows[-1]), inside))
@@ -225,13 +207,16 @@ def _tile(
         outer = [n for n in leading if n in rows and plan.has_loop(n)]
         at = outer[-1] if outer else next(n for n in leading if plan.has_loop(n))
         leading = compute_rows(plan, name, at, leading)
+    if local:
+        plan.do(ComputeAt(local, at, "stack"))
+        vectorise_stage(plan, plan.newest_buffer())
     counted = all(isinstance(e, int) for _, e in final.axes)
     parallelise(plan, *leading[: 2 if counted else 3])
 
 
-def _bands(plan: Plan, rows: list[str], column: str) -> list[str]:
+def _bands(plan: Plan, rows: list[str], column: str, most: int | None) -> list[str]:
     """The loops around those of one row of outputs, `column` over vectors of channels among them:
-    outside of as many rows as fit in the second cache."""
+    outside of as many rows as fit in the second cache, `most` where that is given."""
     if not rows:
         return [column]
     *outer, last = rows
@@ -245,7 +230,7 @@ def _bands(plan: Plan, rows: list[str], column: str) -> list[str]:
         plan.do(Split(last, band, "short"))
         return [*outer, f"{last}.o", column, f"{last}.i"]
     vectors = as_number(plan.loop(column).extent) or 1
-    fitting = [n for n in range(1, extent + 1) if extent % n == 0 and n <= room]
+    fitting = [n for n in range(1, extent + 1) if extent % n == 0 and n <= (most or room)]
     shared = [n for n in fitting if count * vectors * (extent // n) >= BANDS]
     band = max(shared or fitting, default=1)
     if band == 1:
@@ -298,12 +283,19 @@ class _Tiles:
     """Computes windows in registers, tile by tile of neighbouring results."""
 
     def __init__(
-        self, plan: Plan, buffer: str, column: int, part: Part | None, vectors: str = ""
+        self,
+        plan: Plan,
+        buffer: str,
+        column: int,
+        part: Part | None,
+        vectors: str = "",
+        data: str = "",
     ) -> None:
         """vectors: the loop over those of channels that each tile goes through, where there is one;
-        copies of loops have the endings that the loops over lanes in them have."""
+        copies of loops have the endings that the loops over lanes in them have. data: padded data
+        that are no part of the windows' stage."""
         self.plan, self.buffer, self.column, self.part = plan, buffer, column, part
-        self.vectors = vectors
+        self.vectors, self.data = vectors, data
         loads = loads_of(plan.stage(buffer).value)
         self.weighted = any(plan.kernel.buffer(x.buffer).scope == "const" for x in loads)
 
@@ -420,9 +412,12 @@ class _Tiles:
                 plan.do(Unroll(f"{n}.s"), Unroll(n))
             plan.do(Vectorize(f"{last}.s"), Vectorize(last))
             return
+        if self.data:
+            skip_padding(plan, depth, self.data)
         rolled = [n for n in depth[:-1] if plan.loop(n).kind == "for"]
         if rolled:
-            plan.attempt(Unswitch(rolled[-1]))
+            alike = (Unswitch(rolled[-1], skip) for skip in (True, False))
+            next((step for step in alike if plan.attempt(step)), None)
 
     def _unroll_depth(self, depth: list[str], rows: list[str]) -> None:
         """Unrolls the innermost reductions while the code stays short. The one along the loops over
