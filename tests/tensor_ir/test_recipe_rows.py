@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from recipe_check import check
+from recipe_check import TARGET, check
 
 from aicc.symbolic import sym
 from aicc.tensor_ir.builder import KernelBuilder
 from aicc.tensor_ir.ir import For, call
 from aicc.tensor_ir.recipes.common import stride_in
+from aicc.tensor_ir.recipes.cost import estimate
 from aicc.tensor_ir.walk import loads_of, walk_stmts
 
 
@@ -64,3 +65,26 @@ def test_what_a_row_shares_is_computed_once_for_it(sizes):
     inside = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "vector"]
     assert inside and not any("log(" in str(s) for s in inside)
     assert "log(" in str(made)
+
+
+def test_sums_over_divided_places_cost_more_than_moving_the_elements_first():
+    """The mean of a turned and joined matrix: each lane would find its place by a division."""
+    rows, columns = 999, 128
+
+    def mean(b, read):
+        total = b.reduce((1,), (rows * columns,), lambda _, k: read(k), name="total")
+        return b.mark_output(total)
+
+    b = KernelBuilder("fused")
+    x = b.input("x", "f32", (rows, columns))
+    mean(b, lambda k: x[k % rows, k // rows])
+    fused = b.build()
+
+    b = KernelBuilder("turned")
+    x = b.input("x", "f32", (rows, columns))
+    b.mark_output(b.compute((columns, rows), lambda c, r: x[r, c], name="t"))
+    turned = b.build()
+    b = KernelBuilder("joined")
+    y = b.input("y", "f32", (rows * columns,))
+    mean(b, lambda k: y[k])
+    assert estimate(fused, TARGET) > estimate(turned, TARGET) + estimate(b.build(), TARGET)

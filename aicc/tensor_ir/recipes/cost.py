@@ -63,6 +63,8 @@ NEAR = 4
 """Vectors that lanes are picked from, at most."""
 GATHERED = 24.0
 """Instructions more for a load whose lanes are apart."""
+DIVIDED = 200.0
+"""As many where each lane's place is a quotient or a remainder."""
 SCATTERED = 100.0
 """Instructions more for a store whose lanes are apart, which often meet in few sets of a cache."""
 SHORT = 8
@@ -311,7 +313,11 @@ def _gathers(kernel: Kernel, s: Store | Reduce, loops: tuple[Sym, ...]) -> float
                 total += IN_TURN
             elif not _side_by_side(kernel, x, v):
                 turns = any(stride_in(kernel, x, w) == 1 for w in loops if w != v)
-                total += TURNED if turns or _picked(kernel, x, v) else GATHERED
+                if turns or _picked(kernel, x, v):
+                    total += TURNED
+                else:
+                    divided = any(divisors(i, v) for i in x.indices)
+                    total += DIVIDED if divided else GATHERED
         return total
 
     loads = {x for x in walk_expr(s.value) if isinstance(x, Load)}
