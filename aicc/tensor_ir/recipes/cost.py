@@ -302,7 +302,9 @@ def _gathers(kernel: Kernel, s: Store | Reduce, loops: tuple[Sym, ...]) -> float
     """Instructions for the loads of a statement whose lanes are not side by side in memory. Lanes
     run along the result's last axis, or the innermost loop of a reduction."""
     own = next((v for i in reversed(s.indices) for v in symbols(i) & set(loops)), None)
-    ways = {own, loops[-1]} if loops and isinstance(s, Reduce) else {own}
+    ways = {own}
+    if loops and isinstance(s, Reduce):
+        ways = {loops[-1]} if own is None else {own, loops[-1]}
 
     def apart(v: Sym | None, loads: Iterable[Load]) -> float:
         if v is None:
