@@ -383,3 +383,17 @@ def test_panels_of_a_matrix_of_a_batch_follow_each_other(rows):
     b.mark_output(y)
     _, made = check(b.build(), {"n": 13})
     assert made.buffer("w").shape[0] == 4 and made.buffer("w").pack.startswith("0 2/")
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 7), (16, 5), (4, 40)])
+def test_pixels_that_are_columns_join(height, width):
+    """A 1x1 convolution of channels before pixels: vectors go on in the next row of pixels, where
+    rows may be far shorter than a vector."""
+    h, w = sym("h", 1), sym("w", 1)
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (N, 12, h, w))
+    u = b.constant("u", "f32", (20, 12))
+    y = b.reduce((N, 20, h, w), (12,), lambda n, f, i, j, k: u[f, k] * x[n, k, i, j])
+    b.mark_output(y)
+    _, made = check(b.build(), {"n": 2, "h": height, "w": width})
+    assert len(made.buffer(y.name).shape) == 3

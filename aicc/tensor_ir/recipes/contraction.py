@@ -94,9 +94,10 @@ def contraction(plan: Plan, buffer: str) -> None:
 
 
 def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
-    """Joins row axes that address the left operand evenly: pixels of a 1x1 convolution."""
+    """Joins row axes that address the left operand evenly, or column axes that address the right
+    one so: pixels of a 1x1 convolution."""
     axis = 0
-    while axis < len(plan.stage(buffer).axes) - 2:
+    while axis < len(plan.stage(buffer).axes) - 1:
         stage = plan.stage(buffer)
         found = roles(stage)
         if found is None:
@@ -106,11 +107,15 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         def is_row(v: Sym | None, a: Load = found.left, b: Load = found.right) -> bool:
             return v is None or (v in a.size_symbols() and v not in b.size_symbols())
 
+        def is_column(v: Sym | None, a: Load = found.left, b: Load = found.right) -> bool:
+            return v is None or (v in b.size_symbols() and v not in a.size_symbols())
+
+        last = axis + 2 == len(stage.axes)
         place = _adjacent(plan, buffer, out, axis)
         joined = (
             place is not None
             and not _halo(plan, stage, found.left, pair[0][0])
-            and all(is_row(v) for v, _ in pair)
+            and all((is_column if last else is_row)(v) for v, _ in pair)
             and plan.attempt_if(
                 lambda k: all_linear(k, {buffer, out}), FuseAxes(out, place), FuseAxes(buffer, axis)
             )
