@@ -10,12 +10,16 @@ import numpy as np
 from aicc.graph_ir.types import TensorType, trackable
 from aicc.ops import values
 from aicc.ops.broadcast import never_equal
-from aicc.ops.registry import Array, Case, OpContext, Operator, operator
+from aicc.ops.registry import Array, Case, GraphRewriter, OpContext, Operator, operator
 from aicc.ops.samples import floats, ints, sample
 from aicc.ops.sizes import axis_in, check_agree
 from aicc.symbolic import Size, ceildiv, maximum, minimum, proves_le, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, call, select
+
+
+MOST_JOINED = 64
+"""Operands that one Concat joins."""
 
 
 @operator("Concat", inputs=(1, None), attributes={"axis": 1})
@@ -59,6 +63,16 @@ class Concat(Operator):
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
         return [np.concatenate([x for x in inputs if x is not None], ctx.attrs["axis"])]
 
+    def decompose(self, ctx: OpContext, g: GraphRewriter, *inputs: str) -> Sequence[str] | None:
+        """Many operands are joined in groups: each in an expression would nest as deep."""
+        values = list(inputs)
+        while len(values) > MOST_JOINED:
+            groups = [values[n : n + MOST_JOINED] for n in range(0, len(values), MOST_JOINED)]
+            values = [g.op("Concat", *group, axis=ctx.attrs["axis"]) for group in groups]
+        if len(values) == len(inputs):
+            return None
+        return [g.op("Concat", *values, axis=ctx.attrs["axis"])]
+
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
         operands = [t for t in inputs if t is not None]
         shape = ctx.outputs[0].shape
@@ -95,6 +109,8 @@ class Concat(Operator):
         yield Case("sizes", (x, y), {"axis": 1}, symbolic={(0, 1): "a", (1, 1): "b"})
         yield Case("three", (x, y, z), {"axis": -2}, symbolic={**rows, (2, 0): "n"})
         yield Case("agree", (x, y), {"axis": 1}, symbolic={(0, 0): "n"})
+        many = tuple(floats(2, 1 + n % 3, seed=n) for n in range(2 * MOST_JOINED + 1))
+        yield Case("many", many, {"axis": 1})
         yield Case("first", (floats(1, 3), floats(2, 3, seed=1)), {"axis": 0})
         yield Case("last", (floats(2, 3), floats(2, 7, seed=1)), {"axis": -1}, symbolic=rows)
         yield Case("one", (x,), {"axis": 2}, symbolic={(0, 0): "n"})
