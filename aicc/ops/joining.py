@@ -17,7 +17,6 @@ from aicc.symbolic import Size, ceildiv, maximum, minimum, proves_le, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, as_expr, call, select
 
-
 MOST_JOINED = 64
 """Operands that one Concat joins."""
 
