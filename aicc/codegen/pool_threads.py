@@ -22,8 +22,8 @@ ASLEEP = 512  # one i32 for each thread, then the parts
 PART_BYTES = 384
 END = 8
 COND, HANDLE, POOL, ID = 128, 192, 200, 208
-CPU, MOVED = 216, 220  # where it fell asleep; whether it may run in fewer places than before
-ALLOWED, ALLOWED_BYTES = 256, 128  # where it might run before
+MOVED = 216  # whether it is to wake in fewer places than it may run in
+ALLOWED, ALLOWED_BYTES = 256, 128  # the cores that it may run on
 
 
 def part(result: str, index: str) -> str:
@@ -96,7 +96,6 @@ run:
 
 def _idle(pause: str, linux: bool) -> str:
     """Spinning while that may pay, then sleeping until somebody wakes the worker."""
-    falls_asleep = _NOTE_CPU if linux else ""
     unlocked = _BACK if linux else "br label %awake"
     return f"""\
 idle:
@@ -119,7 +118,6 @@ sleep:
 doze:
   ; The flag is up before the gate is read, and the caller opens the gate before it reads the flag:
   ; one of the two sees the other.
-  {falls_asleep}
   %was = atomicrmw xchg ptr %asleep, i32 1 seq_cst
   %gate2 = load atomic i64, ptr %pool seq_cst, align 8
   %shutdown2 = load atomic i32, ptr %shutdown.at seq_cst, align 4
@@ -146,9 +144,6 @@ exit:
 }}"""
 
 
-_NOTE_CPU = f"""%cpu.at = getelementptr i8, ptr %self, i64 {CPU}
-  %cpu = call i32 @sched_getcpu()
-  store i32 %cpu, ptr %cpu.at"""
 _BACK = f"""%moved.at = getelementptr i8, ptr %self, i64 {MOVED}
   %moved = load i32, ptr %moved.at
   %away = icmp ne i32 %moved, 0
@@ -163,13 +158,9 @@ _SEND_AWAY = f"""
 define internal void @send_away(ptr %part) nounwind noinline {{
 entry:
   %mask = alloca [{ALLOWED_BYTES} x i8], align 16
-  %cpu.at = getelementptr i8, ptr %part, i64 {CPU}
-  %cpu = load i32, ptr %cpu.at
   %mine = call i32 @sched_getcpu()
-  %same = icmp eq i32 %mine, %cpu
   %listed = icmp ult i32 %mine, {8 * ALLOWED_BYTES}
-  %meets = and i1 %same, %listed
-  br i1 %meets, label %look, label %done
+  br i1 %listed, label %look, label %done
 look:
   %handle.at = getelementptr i8, ptr %part, i64 {HANDLE}
   %handle = load i64, ptr %handle.at
@@ -210,9 +201,9 @@ def wake_text(linux: bool) -> str:
     """Wakes the sleepers among the participants; in a child after fork, makes the pool serial
     instead.
 
-    A worker that fell asleep on the core where the caller is now has to wake on another one, and
-    may run everywhere again from then on: the system may leave it there for milliseconds, where it
-    and the caller only hinder each other."""
+    A worker has to wake on another core than the caller's, and may run everywhere again from then
+    on: the system may wake it where it is called from, and leave it there for milliseconds, where
+    it and the caller only hinder each other."""
     send = "call void @send_away(ptr %part)" if linux else ""
     return f"""{_SEND_AWAY if linux else ""}
 define internal void @wake(ptr %pool, i64 %participants) nounwind noinline {{

@@ -33,8 +33,8 @@ own condition variable.
 A child after fork has no workers; its loops still end, since the caller takes every range that no
 one else does, and neither waking nor destroying touches locks that a lost thread may hold. Workers
 block signals (the interpreter's threads handle them), take over the floating-point mode of the
-caller, and inherit the affinity of the thread that creates the pool. On Linux, one that fell asleep
-on the core of the caller wakes on another.
+caller, and inherit the affinity of the thread that creates the pool. On Linux, one that sleeps
+wakes on another core than the caller's.
 """
 
 from __future__ import annotations

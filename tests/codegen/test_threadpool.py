@@ -259,7 +259,7 @@ def test_threads_hold_the_affinity_of_their_creator(pools):
 
 
 @pytest.mark.skipif(HOST.cores < 2, reason="needs two cores")
-def test_a_worker_that_slept_on_the_core_of_the_caller_wakes_on_another(pools):
+def test_a_worker_wakes_on_another_core_than_the_caller(pools):
     if not hasattr(os, "sched_setaffinity") or not os.path.isdir("/proc/self/task"):
         pytest.skip("the system has no affinity")
     allowed = os.sched_getaffinity(0)
