@@ -16,6 +16,7 @@ import numpy as np
 
 from aicc.dtypes import is_float
 from aicc.graph_ir.types import TensorType
+from aicc.ops import radix
 from aicc.ops.indexing import loops
 from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import floats, integers, sample
@@ -30,10 +31,9 @@ NAN_KEY = 0x7F800001
 
 
 def all_pairs(n: int, k: int) -> bool:
-    """Whether comparing all pairs of n elements, in vectors, takes less than a heap of k: that has
-    k (1 + log n/k) elements that come and go, each through log k levels. Measured."""
-    moves = k * (1 + math.log(n / k)) * math.log2(k)
-    return n * math.ceil(n / 16) < n + 9 * moves
+    """Whether comparing all pairs of n elements, in vectors, takes less than a heap of k, and less
+    than sorting by digits. Measured."""
+    return n * math.ceil(n / 16) < min(radix.heap_cost(n, k), radix.cost(n, k))
 
 
 def order_key(x: Expr, largest: bool) -> Expr:

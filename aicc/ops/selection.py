@@ -10,8 +10,10 @@ import numpy as np
 
 from aicc.dtypes import NUMERIC, is_float
 from aicc.graph_ir.types import TensorType
+from aicc.ops import radix
 from aicc.ops.heaps import Heap, Item
 from aicc.ops.indexing import loops
+from aicc.ops.radix import Sorter
 from aicc.ops.ranking import KEYED, all_pairs, order_key
 from aicc.ops.registry import Array, Case, OpContext, Operator, operator
 from aicc.ops.samples import floats, integers, ints, sample
@@ -139,7 +141,7 @@ class TopK(Operator):
     """The k largest (or smallest) elements along `axis` and their indices, in order.
 
     Of equal elements the one with the lower index comes first. k was an attribute before opset 10.
-    A row is read once: see `Heap`.
+    A row is read once, see `Heap`, or sorted by digits where k is large, see `radix`.
     """
 
     def upgrade(
@@ -209,6 +211,10 @@ class TopK(Operator):
             fits = call("le", as_expr(extent, "i64"), INDEX)
             b.check(fits, f"{ctx.node}: {ctx.op}: {extent} elements in a row")
 
+        if packed and isinstance(extent, int) and isinstance(k, int) and _by_digits(extent, k):
+            _sort_rows(b, x, (values, places), axis, largest)
+            return [values, places][: ctx.n_outputs]
+
         def ahead(p: Item, q: Item) -> Expr:
             return call("gt", p[0], q[0]) if packed else comes_before(largest, *p, *q)
 
@@ -268,10 +274,50 @@ class TopK(Operator):
         long = np.round(2 * floats(2, 300))  # a heap of numbers that are order and index
         yield Case("long", (long, ints((9,))), {}, 2, constant=(1,))
         yield Case("long_smallest", (long, ints((20,))), {"largest": 0}, 2, constant=(1,))
+        # Sorted by digits: all elements, and those that reach what a part of the row tells.
+        many = np.round(20 * floats(2, 300))
+        yield Case("digits", (many, ints((100,))), {}, 2, constant=(1,))
+        yield Case("digits_down", (many.T.copy(), ints((300,))), {"axis": 0}, 2, constant=(1,))
+        wide = integers(1, 300, dtype="i32", lo=-(2**31), hi=2**31 - 1)
+        yield Case("digits_i32", (wide, ints((300,))), {"largest": 0}, 2, constant=(1,))
+        yield Case("digits_bound", (floats(2, 2600), ints((300,))), {}, 2, constant=(1,))
+        few = integers(1, 2600, dtype="u8", lo=0, hi=4)
+        yield Case("digits_few", (few, ints((300,))), {"largest": 0}, 2, constant=(1,))
         yield Case("one", (x, ints((1,))), {}, 2, constant=(1,))
         yield Case("none", (x, ints((0,))), {}, 2, constant=(1,))
         for t in ("f64", "f16", "u8", "i8"):
             yield Case(t, (sample(2, 8, dtype=t), ints((3,))), {}, 2, constant=(1,))
+
+
+def _by_digits(extent: int, k: int) -> bool:
+    """Whether sorting by digits takes less than a heap of the first k."""
+    return extent <= INDEX and radix.cost(extent, k) < radix.heap_cost(extent, k)
+
+
+def _sort_rows(
+    b: KernelBuilder, x: Tensor, results: tuple[Tensor, Tensor], axis: int, largest: bool
+) -> None:
+    """Fills `results`, values and places, row by row through a `Sorter`."""
+    values, places = results
+    extent, k = x.shape[axis], values.shape[axis]
+    assert isinstance(extent, int) and isinstance(k, int)
+    sorter = Sorter(b, extent, k)
+    with ExitStack() as stack:
+        i = loops(b, stack, "i", (*x.shape[:axis], *x.shape[axis + 1 :]))
+
+        def element(n: Size) -> Expr:
+            return x[(*i[:axis], n, *i[axis:])]
+
+        def item(n: Size) -> Expr:
+            behind = 2**31 - 1 - cast(order_key(element(n), largest), "i64")
+            return call("bitor", call("shl", behind, 32), as_expr(n, "i64"))
+
+        items = sorter.sort(item)
+        with b.loop("r", 0, k) as r:
+            own = (*i[:axis], r, *i[axis:])
+            place = as_index(call("bitand", items[r], INDEX), 0, extent - 1)
+            b.store(values, own, element(place))
+            b.store(places, own, as_expr(place, "i64"))
 
 
 def _last(extent: Size) -> int | None:
