@@ -127,7 +127,7 @@ def cache_folder() -> Path:
     """Where files are kept between processes; it need not exist. Anything in it may be deleted."""
     given = get("AICC_CACHE_DIR")
     if given is not None:
-        return Path(given)
+        return Path(given).expanduser()
     home = Path.home()
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "aicc" / "cache"

@@ -72,6 +72,7 @@ def two_ranges(g):
         (lambda g: g.types.update(w=TensorType("f32", (4, 9))), r"constant 'w' is f32\[4, 8\]"),
         (replace_node(0, "Nope", ["x", "w"], ["h"]), "no operator is called 'Nope'"),
         (replace_node(0, "MatMul", ["x"], ["h"]), "1 operands, not 2..2"),
+        (replace_node(0, "MatMul", ["x", "w", "w"], ["h"]), "3 operands, not 2..2"),
         (replace_node(0, "MatMul", ["x", ""], ["h"]), "input 1 is missing"),
         (replace_node(0, "MatMul", ["w", "w"], ["h"]), r"node 0 \(%h = MatMul\).*MatMul\(f32"),
         (replace_node(0, "MatMul", ["x", "w"], ["h"], {"a": 1}), "unknown attribute 'a'"),

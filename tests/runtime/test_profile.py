@@ -240,6 +240,8 @@ def test_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.cache_folder() == tmp_path / "aicc"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert config.cache_folder() == Path.home() / ".cache" / "aicc"
+    monkeypatch.setenv("AICC_CACHE_DIR", "~/elsewhere")  # no shell reads what a container sets
+    assert config.cache_folder() == Path.home() / "elsewhere"
 
 
 def test_work_in_the_text_of_programs(model: CompiledModel) -> None:

@@ -349,6 +349,19 @@ class TestHostOperators:
         x = random("f32", 6, seed=1)
         np.testing.assert_array_equal(model(x), (x * random("f32", 6))[[0, 2, 3]])
 
+    def test_parts_of_intermediate_values_are_read_where_they_lie(self):
+        s = Sketch()
+        s.input("x", "f32", 6)
+        s.input("keep", "bool", 3)
+        s.call(unary("a", "neg", "f32", (6,)), ["x"], "a")
+        s.op("aicc::Part", ["a"], {"part": TensorType("f32", (3,))}, begin=2, shape=(3,))
+        s.op("Compress", ["part", "keep"], {"y": TensorType("f32", (sym("k", 0, 3),))})
+        with pytest.warns(AiccWarning):
+            model = compiled(s.finish("y"))
+        assert [op for op, _ in model.report().host_ops] == ["Compress"]
+        x, keep = random("f32", 6), np.array([1, 0, 1], np.bool_)
+        np.testing.assert_array_equal(model(x, keep), -x[[2, 4]])
+
 
 def test_report():
     module = mlp(4)

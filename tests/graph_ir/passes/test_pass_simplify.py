@@ -16,6 +16,10 @@ def i64(b, *values):
     return b.const(np.array(values, np.int64))
 
 
+def both(b, x, first, second):
+    return b("Where", b("And", b(first, x), b(second, x)), b.const(0.0), x)
+
+
 def one(make, *shape, dtype="f32"):
     """Operators left of `Relu(make(b, x))` after simplification, the Relu aside."""
     b = Build()
@@ -61,6 +65,8 @@ def test_neutral_operands_on_the_left():
         (lambda b, x: b("Where", b.const([False]), b.const(0.0), x), []),
         (lambda b, x: b("Where", b("IsNaN", x), x, x), []),
         (lambda b, x: b("Where", b("IsNaN", x), b.const(0.0), x), ["IsNaN", "Where"]),
+        (lambda b, x: both(b, x, "IsNaN", "IsNaN"), ["IsNaN", "Where"]),
+        (lambda b, x: both(b, x, "IsNaN", "IsInf"), ["IsNaN", "IsInf", "And", "Where"]),
         (lambda b, x: b("Pow", x, b.const(2.0)), ["Mul"]),
         (lambda b, x: b("Pow", x, b.const(3.0)), ["Mul", "Mul"]),
         (lambda b, x: b("Pow", b("Abs", x), b.const(0.5)), ["Abs", "Sqrt"]),
@@ -107,6 +113,7 @@ def test_identities(make, left):
         ((1, 2, 3, 1), (5, 1, 1, 4), "Conv", (6, 2, 1, 1), ["Conv", "Expand"]),
         ((1, 1, 2, 3), (1, 2, 2, 3), "Conv", (6, 2, 1, 1), ["Expand", "Conv"]),  # channels
         ((1, 2, 3, 1), (1, 2, 3, 4), "Conv", (6, 2, 1, 3), ["Expand", "Conv"]),  # neighbours
+        ((1, 2, 1, 3), (1, 2, 4, 3), "Conv", (6, 2, 3, 1), ["Expand", "Conv"]),
     ],
 )
 def test_what_is_repeated_is_computed_once(shape, expanded, op, weights, left):
