@@ -17,8 +17,8 @@ from aicc.dump import read_dump
 from aicc.frontend import load_model
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
+from aicc.kernels import Fuse
 from aicc.levels import LEVELS
-from aicc.lower import Fuse
 from aicc.memory.budget import parse_bytes
 from aicc.model import CompiledModel
 from aicc.model_cache import Entry, model_cache

@@ -23,7 +23,8 @@ from aicc.graph_ir.passes.reorder import Reorder
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.graph_ir.passes.widen import Widen
 from aicc.graph_ir.passes.winograd import TILES, Winograd
-from aicc.lower import Coster, Describer, Fuse, Schedule
+from aicc.kernels import Coster, Fuse, Schedule
+from aicc.lower import Describer
 from aicc.passes import Pass, find_pass
 from aicc.plan import Plan
 from aicc.planned import Planned

@@ -4,7 +4,8 @@ import numpy as np
 from pass_builder import Build
 
 from aicc.graph_ir.passes.fuse import Fuser
-from aicc.lower import Coster, Describer, Fuse
+from aicc.kernels import Coster, Fuse
+from aicc.lower import Describer
 from aicc.target import Target
 from aicc.tensor_ir.recipes.cost import MOST_TERMS
 from aicc.tensor_ir.work import inlined_terms

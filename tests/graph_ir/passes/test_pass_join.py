@@ -9,7 +9,8 @@ from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.passes.fuse import Description
 from aicc.graph_ir.passes.join import JOIN, SECTION, TRANSFER, Join
 from aicc.graph_ir.passes.memory_problem import memory_problem
-from aicc.lower import Coster, Describer, Fuse
+from aicc.kernels import Coster, Fuse
+from aicc.lower import Describer
 from aicc.memory.joint import plan_memory
 from aicc.symbolic import sym
 from aicc.target import Target

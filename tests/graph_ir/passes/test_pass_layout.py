@@ -14,7 +14,8 @@ from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.layout import ChooseLayout
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.graph_ir.types import TensorType
-from aicc.lower import Coster, Describer
+from aicc.kernels import Coster
+from aicc.lower import Describer
 from aicc.ops import registry
 from aicc.symbolic import sym
 from aicc.target import Target

@@ -6,7 +6,8 @@ from pass_builder import Build, applied, ops
 
 from aicc.graph_ir.passes import winograd
 from aicc.graph_ir.passes.winograd import Form, Winograd, within
-from aicc.lower import Coster, Describer
+from aicc.kernels import Coster
+from aicc.lower import Describer
 from aicc.target import Target
 
 THREE = ["aicc::WinogradInput", "MatMul", "aicc::WinogradOutput"]
