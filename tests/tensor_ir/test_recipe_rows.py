@@ -88,3 +88,14 @@ def test_sums_over_divided_places_cost_more_than_moving_the_elements_first():
     y = b.input("y", "f32", (rows * columns,))
     mean(b, lambda k: y[k])
     assert estimate(fused, TARGET) > estimate(turned, TARGET) + estimate(b.build(), TARGET)
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (1, 100, 1), (1, 300, 70)])
+def test_what_is_made_of_the_sum_of_everything_is_shared_out(shape: tuple[int, ...]) -> None:
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", shape)
+    whole = b.reduce((1,) * len(shape), shape, lambda *ik: x[ik[len(shape) :]])
+    b.mark_output(b.compute(shape, lambda *i: x[i] - whole[(0,) * len(shape)] * 0.5))
+    _, made = check(b.build())
+    parallel = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "parallel"]
+    assert len(parallel) == (np.prod(shape) > 1000)

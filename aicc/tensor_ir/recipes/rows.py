@@ -120,6 +120,8 @@ def _whole(plan: Plan, final: Stage) -> None:
     names = [v.name for v, _ in final.axes if v is not None]
     if names:
         vector_loop(plan, names[-1], _lanes(plan, final.buffer))
+        blocks = f"{names[-1]}.o"
+        parallelise(plan, *names[:-1], *([blocks] if plan.has_loop(blocks) else ()))
 
 
 def _joined(plan: Plan, depth: list[str], buffer: str) -> str:
