@@ -128,6 +128,16 @@ def test_data_that_do_not_fit(op: str, inputs: Any, feed: Any, said: str) -> Non
         m.run(None, feed)
 
 
+def test_more_memory_than_there_is() -> None:
+    """The result would take 2**48 bytes, which no process can address."""
+    node = helper.make_node("Mul", ["x", "y"], ["z"])
+    m = compiled(model([node], {"x": (F32, ["n", 1]), "y": (F32, [1, "m"])}, ["z"]))
+    many = np.zeros(1 << 23, np.float32)
+    with pytest.raises(ExecutionError, match="no memory for a run of these sizes"):
+        m.run(None, {"x": many[:, None], "y": many[None]})
+    assert m.run(None, {"x": many[:2, None], "y": many[None, :3]})[0].shape == (2, 3)
+
+
 # --- feeds ----------------------------------------------------------------------------------------
 
 

@@ -262,6 +262,8 @@ class Executable:
             code = self._enter(state.address)  # type: ignore[misc]
             if code:
                 raise self._failure(state, code, layout)
+        except MemoryError as error:
+            raise ExecutionError(f"no memory for a run of these sizes: {error}") from error
         finally:
             self._free.append(state)
         return results
@@ -356,6 +358,8 @@ class Executable:
                 self._result(n, state, arrays, results, layout.values, given)
                 for n in range(len(self.outputs))
             ]
+        except MemoryError as error:
+            raise ExecutionError(f"no memory for a run of these sizes: {error}") from error
         finally:
             state.hosts = {}
             self._free.append(state)
