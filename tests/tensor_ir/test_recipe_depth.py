@@ -1,4 +1,4 @@
-"""Products whose depth is listed in another order than the data lie in memory."""
+"""Products whose depth, or columns, are listed in another order than the data lie in memory."""
 
 from __future__ import annotations
 
@@ -62,3 +62,29 @@ def test_a_window_keeps_the_order_of_its_weights():
     b.mark_output(b.reduce((18, 32), (3, 8), lambda i, f, k, c: x[i + k, c] * w[k, c, f]))
     _, made = check(b.build())
     assert "%" not in layout(made).rsplit(" ", 1)[0]
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(8, 13), (3, 40), (2, 65)])
+def test_columns_of_two_axes_are_copied_as_one(outer, inner):
+    b = KernelBuilder("k")
+    a = b.input("a", "f32", (3, 20, 12))
+    x = b.input("x", "f32", (3, outer, 12, inner))
+    y = b.reduce(
+        (3, 20, outer * inner),
+        (12,),
+        lambda h, i, j, k: a[h, i, k] * x[h, j // inner, k, j % inner],
+    )
+    b.mark_output(y)
+    steps, made = check(b.build())
+    assert "cache_read" in steps and "fuse_axes" in steps
+    (copy,) = [c for c in made.buffers if c.scope == "stack"]
+    assert len(copy.shape) == 3 and copy.shape[2] < inner * outer + 16
+
+
+def test_columns_in_the_other_order_are_copied_as_one():
+    b = KernelBuilder("k")
+    a, x = b.input("a", "f32", (20, 12)), b.input("x", "f32", (13, 12, 8))
+    y = b.reduce((20, 104), (12,), lambda i, j, k: a[i, k] * x[j % 13, k, j // 13])
+    b.mark_output(y)
+    steps, _ = check(b.build())
+    assert "cache_read" in steps and "fuse_axes" in steps

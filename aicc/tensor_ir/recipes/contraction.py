@@ -40,6 +40,7 @@ from aicc.tensor_ir.recipes.common import (
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.depth import order_depth, words_of
+from aicc.tensor_ir.recipes.joined import joined_columns
 from aicc.tensor_ir.recipes.operands import Roles, roles
 from aicc.tensor_ir.recipes.partial_sums import add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
@@ -254,6 +255,8 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
         return None
     if stride_in(plan.kernel, found.right, v) == 1:
         return None
+    if (copy := joined_columns(plan, stage, found, tile.columns)) is not None:
+        return copy
     whole = isinstance(extent, int) and extent % tile.columns == 0
     if not plain and not whole:
         return None
