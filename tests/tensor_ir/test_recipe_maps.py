@@ -169,3 +169,22 @@ def test_the_inside_of_what_is_padded_along_several_axes_is_a_nest_of_its_own():
     conditions = [e for s in stores for e in walk_expr(s.value) if isinstance(e, Op)]
     compared = [e for e in conditions if e.name in ("ge", "lt")]
     assert compared and all("i3" in str(e.args[0]) for e in compared), made
+
+
+@pytest.mark.parametrize("to_channels", [False, True])
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (4, 8), (6, 11)])
+@pytest.mark.parametrize("channels", [4, 32, 40])
+def test_transposes_of_sizes_that_a_run_knows_go_by_blocks(to_channels, height, width, channels):
+    """Whole blocks, however many there are, and vectors over what they leave."""
+    n, h, w = sym("n", 1), sym("h", 1), sym("w", 1)
+    b = KernelBuilder("k")
+    before, after = (n, channels, h, w), (n, h, w, channels)
+    if to_channels:
+        x = b.input("x", "f32", after)
+        b.mark_output(b.compute(before, lambda i, c, j, k: x[i, j, k, c]))
+    else:
+        x = b.input("x", "f32", before)
+        b.mark_output(b.compute(after, lambda i, j, k, c: x[i, c, j, k]))
+    _, made = check(b.build(), {"n": 2, "h": height, "w": width})
+    unrolled = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "unroll"]
+    assert [s.extent for s in unrolled] == [min(channels // 4 * 4, 16)]

@@ -281,7 +281,7 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
         return False
     extents = [plan.loop(n).extent for n in (other, last.var.name)]
     size = lanes
-    while size >= LEAST_BLOCK and not all(proves_le(size, e) for e in extents):
+    while size >= LEAST_BLOCK and any(isinstance(e, int) and e < size for e in extents):
         size //= 2
     if size < LEAST_BLOCK:
         return False
@@ -290,8 +290,11 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
     rest = [n for n in chain[:-1] if n != other]
     tail = last.var.name
     # The loop that is whole blocks comes first: they can be shared out.
-    first, second = sorted((other, tail), key=lambda n: not _divides(plan, n, size))
-    tails = ["exact" if _divides(plan, n, size) else "shift" for n in (first, second)]
+    rank = ("exact", "shift", "peel")
+    first, second = sorted((other, tail), key=lambda n: rank.index(_block_tail(plan, n, size)))
+    tails = [_block_tail(plan, n, size) for n in (first, second)]
+    if tails == ["peel", "peel"]:
+        return False
     if tails[0] == "shift" and proves_le(PARTS * size, plan.loop(first).extent):
         tails[0] = "peel"
     blocked = plan.attempt(
@@ -304,11 +307,30 @@ def _in_blocks(plan: Plan, chain: list[str], lanes: int) -> bool:
         Vectorize(f"{tail}.i"),
     )
     if blocked:
-        if plan.has_loop(f"{second}.t"):
+        if tails[1] == "peel":
+            _rest_of_blocks(plan, first, second, tail, lanes)
+        elif plan.has_loop(f"{second}.t"):
             vector_loop(plan, f"{second}.t", lanes)
         apart = [f"{n}.o" for n, t in ((first, tails[0]), (second, tails[1])) if t != "shift"]
         parallelise(plan, *_whole_lines(plan, rest, f"{first}.o", f"{second}.o"), *apart)
     return blocked
+
+
+def _rest_of_blocks(plan: Plan, first: str, second: str, tail: str, lanes: int) -> None:
+    """Vectors along `tail` over what blocks leave of the loop `second`."""
+    left, inside = f"{second}.t", f"{first}.i.t"
+    if tail == second:
+        plan.do(Reorder((inside, left)))
+    vector_loop(plan, left if tail == second else inside, lanes)
+
+
+def _block_tail(plan: Plan, name: str, size: int) -> str:
+    """What happens to the iterations that blocks leave over: the last block may begin earlier where
+    there is always a whole one."""
+    extent = plan.loop(name).extent
+    if divides(size, extent):
+        return "exact"
+    return "shift" if proves_le(size, extent) else "peel"
 
 
 def _by_panels(plan: Plan, chain: list[str], other: str, lanes: int) -> bool:
