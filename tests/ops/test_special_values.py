@@ -9,6 +9,7 @@ from op_cases import EXECUTORS, OTHER_TARGETS, Executor, HostOperatorError, bind
 from own_operators import own_operators
 
 from aicc.dtypes import to_numpy
+from aicc.ops import registry
 from aicc.ops.elementwise_binary import Binary
 from aicc.ops.elementwise_unary import Unary
 from aicc.ops.registry import Case, Operator
@@ -62,3 +63,22 @@ def test_special_values(op: Operator, dtype: str) -> None:
     if op.name == "Pow":
         y[np.abs(y) == 0.5] /= 2  # of -inf, numpy has two powers of 0.5: inf in arrays, NaN alone
     agree(op, dtype, np.repeat(x, y.size), np.tile(y, x.size))
+
+
+def as_integer(v: float, to: str) -> int:
+    """Truncated, to the nearest end of the range where it is beyond it; NaN is 0."""
+    if np.isnan(v):
+        return 0
+    limits = np.iinfo(to_numpy(to))
+    return int(min(max(v, limits.min), limits.max))
+
+
+@pytest.mark.parametrize("to", ("i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64"))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_floats_that_are_no_integers(dtype: str, to: str) -> None:
+    x = specials(dtype)
+    expected = [as_integer(v, to) for v in x.astype(np.float64).tolist()]
+    bound = bind(registry.get("Cast"), Case("special", (x,), {"to": to}), False)
+    for name, executor in EVERY.items():
+        (actual,) = executor(bound)
+        assert actual.tolist() == expected, name
