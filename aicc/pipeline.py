@@ -67,7 +67,12 @@ def passes(
     if memory_budget is not None:
         # Where memory is short, layers run patch by patch: before what treats patches as layers.
         at = find_pass(order, Winograd.name)
-        behind = [_winograd(cost, sketch=True), *order[at + 1 : -1], Plan(bound_seconds=0.0)]
+        order[at] = _winograd(cost, late=False)
+        behind = [
+            _winograd(cost, sketch=True, late=False),
+            *order[at + 1 : -1],
+            Plan(bound_seconds=0.0),
+        ]
         fast = [p for p in behind if p.name != Schedule.name]
         patches = Patches(memory_budget, _arena(fast), _arena(behind))
         order.insert(at, patches)
@@ -88,5 +93,5 @@ def _arena(behind: Sequence[Pass]) -> Arena:
     return arena
 
 
-def _winograd(cost: Coster, sketch: bool = False) -> Winograd:
-    return Winograd(cost, TILES if config.get("AICC_WINOGRAD") else (), sketch)
+def _winograd(cost: Coster, sketch: bool = False, late: bool = True) -> Winograd:
+    return Winograd(cost, TILES if config.get("AICC_WINOGRAD") else (), sketch, late)

@@ -181,6 +181,57 @@ class WinogradWeights(Operator):
             yield Case(f"tile_{tile}", (sample(3, 5, 3, 3),), {"tile": tile}, atol=1e-5)
 
 
+@operator("WinogradFilters", domain="aicc", inputs=1, attributes={"tile": REQUIRED, "more": 0})
+class WinogradFilters(Operator):
+    """Filters [3, 3, C, O] -> the transformed filters [(m+2)^2, C + more, O], for who transforms
+    them in each run: lanes along the filters. Rows beyond C repeat the last, so that the matrices
+    are not a power of two apart."""
+
+    def infer(self, ctx: OpContext) -> list[TensorType]:
+        w, more = ctx.input(0), int(ctx.attrs["more"])
+        if w.rank != 4 or w.shape[:2] != (WINDOW, WINDOW) or more < 0:
+            ctx.fail("the filters must be 3x3, and no rows fewer than channels")
+        return [TensorType(w.dtype, ((tile_of(ctx) + 2) ** 2, w.shape[2] + more, w.shape[3]))]
+
+    def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
+        (w,) = inputs
+        assert w is not None
+        weights = as_array(matrices(tile_of(ctx))[1])
+        made = np.einsum("ip,jq,pqco->ijco", weights, weights, w)
+        made = made.reshape(-1, *w.shape[2:]).astype(w.dtype)
+        return [np.pad(made, ((0, 0), (0, int(ctx.attrs["more"])), (0, 0)), "edge")]
+
+    def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
+        (w,) = inputs
+        assert w is not None
+        m = tile_of(ctx)
+        a, weights = m + 2, matrices(m)[1]
+        channels, filters = w.shape[2:]
+
+        def column(c: Size, i: Size, q: Size, o: Size) -> Expr:
+            values = [w[p, q, c, o] for p in range(WINDOW)]
+            return choose(i, [even_odd(row, values) for row in weights])
+
+        columns = b.compute((channels, a, WINDOW, filters), column, name="columns")
+
+        def both(c: Size, i: Size, j: Size, o: Size) -> Expr:
+            values = [columns[c, i, q, o] for q in range(WINDOW)]
+            return choose(j, [even_odd(row, values) for row in weights])
+
+        tile = b.compute((channels, a, a, filters), both, name="tile")
+
+        def element(v: Size, c: Size, o: Size) -> Expr:
+            return tile[minimum(c, channels - 1), v // a, v % a, o]
+
+        return [b.compute(ctx.outputs[0].shape, element)]
+
+    def cases(self) -> Iterable[Case]:
+        for tile in POINTS:
+            for filters, more in ((16, 0), (20, 1)):
+                attrs = {"tile": tile, "more": more}
+                yield Case(f"tile_{tile}_{filters}", (sample(3, 3, 5, filters),), attrs, atol=1e-5)
+
+
 @operator("WinogradOutput", domain="aicc", inputs=2, attributes=BETWEEN)
 class WinogradOutput(Operator):
     """Products [(m+2)^2, N, tiles, tiles, O] -> the convolution [N, H', W', O], without what the

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import aicc
 from aicc import pipeline
+from aicc.graph_ir.passes import winograd
 from aicc.graph_ir.passes.winograd import Winograd
 
 BOUND = 8.0
@@ -51,9 +52,9 @@ def model(nodes, x_shape, y_shape, y, constants):
     return made
 
 
-def compiled(made, monkeypatch, tile, threads=1, together=False):
+def compiled(made, monkeypatch, tile, threads=1, together=False, late=False):
     """The model with every convolution that fits in tiles of `tile`, by one kernel where `together`
-    and else by three; tile 0 for direct sums."""
+    and else by three; tile 0 for direct sums. late: each run transforms the weights."""
 
     def cost(graph, nodes):
         seconds = {"Conv": 3.0, "aicc::WinogradConv": 0.0 if together else 2.0}
@@ -66,6 +67,8 @@ def compiled(made, monkeypatch, tile, threads=1, together=False):
 
     original = pipeline.passes
     with monkeypatch.context() as m:
+        if late:
+            m.setattr(winograd, "ROOM", 0)
         m.setattr("aicc.driver.passes", passes)
         return aicc.compile(made, threads=threads)
 
@@ -134,6 +137,27 @@ def test_results_are_the_same_for_every_number_of_threads(together, monkeypatch)
         for t in (1, 2)
     )
     assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize(
+    ("tile", "channels", "gaps"), [(4, 64, (1, 1)), (2, 20, (1, 1)), (4, 33, (2, 2))]
+)
+def test_weights_that_each_run_transforms(tile, channels, gaps, free, monkeypatch):
+    ort = pytest.importorskip("onnxruntime")
+    made = chain(11, (channels, 64, 150), width=14, gaps=gaps, batch=2, free=free)
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(5).standard_normal((2, channels, 11, 14)).astype(np.float32)
+    (want,) = session.run(None, {"x": x})
+    results = []
+    for threads in (1, 2):
+        native = compiled(made, monkeypatch, tile, threads=threads, late=True)
+        steps = [s.what for s in native.profile({"x": x})]
+        assert sum("winogradfilters" in s for s in steps) == 4
+        assert not any(s.startswith(("add", "relu")) for s in steps)
+        results.append(native.run(None, {"x": x})[0])
+    np.testing.assert_allclose(results[0], want, rtol=2e-4, atol=2e-4)
+    assert results[0].tobytes() == results[1].tobytes()
 
 
 @pytest.mark.parametrize("free", [False, True])

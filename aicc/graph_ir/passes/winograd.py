@@ -28,6 +28,8 @@ SETS = 4096
 """Bytes after which the sets of the first cache repeat, on common machines."""
 CROWD = 6
 """Lines of one set that may be written to in turn: it holds 8 to 16."""
+PANEL = 64
+"""Filters whose weights are transformed at a time in a run: the columns of most tiles."""
 Window = dict[str, Any]
 """Attributes of the operators of Winograd's convolution."""
 Cost = Callable[[Graph, Sequence[Node]], float]
@@ -49,11 +51,12 @@ holds without any model, running one stays within its weights, its arena and 60 
 @dataclass(frozen=True)
 class Form:
     """How the convolutions with the same weights are computed: tile, 0 for the direct sum; the
-    estimated seconds of all, the bytes of the weights."""
+    estimated seconds of all, the bytes of the weights; `late` where each run transforms them."""
 
     tile: int
     seconds: float
     bytes: int
+    late: bool = False
 
 
 def within(layers: Sequence[Sequence[Form]], most: int) -> list[int]:
@@ -82,12 +85,14 @@ def within(layers: Sequence[Sequence[Form]], most: int) -> list[int]:
 @dataclass
 class _Layer:
     """The convolutions with the same weights: their nodes, and the estimated seconds of each and
-    whether it is one kernel, by tile. held: the bytes that the weights take now."""
+    whether it is one kernel, by tile; those where the weights are transformed in each run. held:
+    the bytes that the weights take now."""
 
     bytes: int
     held: int
     nodes: list[Node] = field(default_factory=list)
     tiles: list[dict[int, tuple[float, bool]]] = field(default_factory=list)
+    late: list[dict[int, float]] = field(default_factory=list)
 
     def form(self, tile: int) -> Form:
         seconds = sum(tiles[tile][0] for tiles in self.tiles)
@@ -105,11 +110,18 @@ class _Layer:
                 found.append(form)
             else:
                 self.tell(form, found[-1], False)
-        return found
+        for tile in tiles:
+            if all(tile in late for late in self.late):
+                seconds = sum(late[tile] for late in self.late)
+                if seconds * GAIN < found[0].seconds:
+                    found.append(Form(tile, seconds, self.bytes, True))
+        return sorted(found, key=lambda form: -form.seconds)
 
     def tell(self, form: Form, before: Form, taken: bool, why: str = "") -> None:
-        together = all(tiles[form.tile][1] for tiles in self.tiles)
-        what = f"tiles of {form.tile} in {'one kernel' if together else 'three kernels'}{why}"
+        together = not form.late and all(tiles[form.tile][1] for tiles in self.tiles)
+        how = "one kernel" if together else "three kernels"
+        when = ", weights transformed in each run" if form.late else ""
+        what = f"tiles of {form.tile} in {how}{when}{why}"
         origin = tuple(name for node in self.nodes for name in node.origin)
         note(Decision("winograd", what, taken, form.seconds, before.seconds, origin))
 
@@ -123,16 +135,24 @@ class Winograd:
             %m = MatMul(%v, @u)
             %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1], rows=196}
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
+    or:     %t = aicc::WinogradFilters(@w.1) {tile=4, more=1}      for each `PANEL` filters
+            %u = aicc::Section(%t) {axis=1, begin=0, extent=64}
+            %m.1 = MatMul(%v, %u)
+            ..
+            %m = Concat(%m.1, %m.2, ..) {axis=2}                   between the transforms
 
     A window with gaps goes over tiles of outputs as far apart.
 
     Transformed weights are 1.8 or 4 times as large. They may take a third more than twice the
     original ones, or what is missing to `ROOM` in a small model, and `ROOM` beyond the original
     ones at most. Where all forms that are faster would take more, those are taken that save most
-    time per byte: layers with many pixels before those with many channels.
+    time per byte: layers with many pixels before those with many channels. Weights that each run
+    transforms anew, for a few filters at a time, take no more than the original ones, and do not
+    come from memory: many pixels hide what that takes.
 
     cost: estimates kernels. tiles: the extents of tiles to try; with none the graph stays as it is.
     sketch: the transformed weights have their types alone, for who only wants to know what comes.
+    late: weights may be transformed in each run, which takes room in the arena.
     The data have to be float32 and the weights constant; results differ from those of the direct
     sum in rounding, see `aicc.ops.winograd_matrices.POINTS`.
     """
@@ -140,6 +160,7 @@ class Winograd:
     cost: Cost
     tiles: tuple[int, ...] = TILES
     sketch: bool = False
+    late: bool = True
     name: ClassVar[str] = "winograd"
 
     def __call__(self, graph: Graph) -> Graph:
@@ -156,15 +177,15 @@ class Winograd:
         constants = sum(held_bytes(data) for data in graph.constants.values())
         direct = sum(layer.held for layer in layers.values())
         most = min(max(direct + direct // 3, ROOM - constants), ROOM)
-        chosen: dict[str, tuple[int, bool]] = {}
+        chosen: dict[str, tuple[Form, bool]] = {}
         for layer, forms, number in zip(layers.values(), every, within(every, most)):
             for n, form in enumerate(forms[1:], start=1):
                 why = f", weights of {form.bytes >> 10} KiB for {layer.bytes >> 10}"
                 layer.tell(form, forms[n - 1], n <= number, why if n > number else "")
             if number:
-                tile = forms[number].tile
+                form = forms[number]
                 for node, tiles in zip(layer.nodes, layer.tiles):
-                    chosen[node.outputs[0]] = tile, tiles[tile][1]
+                    chosen[node.outputs[0]] = form, tiles[form.tile][1]
 
         def rule(ed: Editor, node: Node) -> list[str] | None:
             form = chosen.get(node.outputs[0]) if node.op == "Conv" else None
@@ -181,9 +202,12 @@ class Winograd:
         direct = Graph("winograd", types=types, constants=ed.new.constants)
         x, y = types[node.inputs[0]], types[node.outputs[0]]
         tiles = {0: (self.cost(direct, [node]) * _inside(x, y, window), False)}
+        late: dict[int, float] = {}
         for tile in self.tiles:
             attrs = {"tile": tile, **window}
-            parts, whole = self._seconds(ed, (x, data.shape, y), attrs)
+            parts, whole, anew = self._seconds(ed, (x, data.shape, y), attrs)
+            if self.late and data.shape[0] >= PANEL:
+                late[tile] = anew
             free = ed.type_of(node.inputs[0]), data.shape, ed.type_of(node.outputs[0])
             if free != (x, data.shape, y) and self._seconds(ed, free, attrs)[1] == math.inf:
                 whole = math.inf  # its bands fit the typical sizes, but not all that may come
@@ -192,15 +216,16 @@ class Winograd:
         layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes, held_bytes(data)))
         layer.nodes.append(node)
         layer.tiles.append(tiles)
+        layer.late.append(late)
 
     def _seconds(
         self,
         ed: Editor,
         shapes: tuple[TensorType, tuple[int, ...], TensorType],
         attributes: Window,
-    ) -> tuple[float, float]:
-        """Estimated times for a convolution: of three kernels, and of one. shapes: those of its
-        data, weights and result."""
+    ) -> tuple[float, float, float]:
+        """Estimated times for a convolution: of three kernels, of one, and of three where the
+        weights are transformed in each run. shapes: those of its data, weights and result."""
         x, (filters, channels, *_), result = shapes
         square = (int(attributes["tile"]) + 2) ** 2
         rows = _rows(x, result, attributes)
@@ -222,21 +247,56 @@ class Winograd:
         whole = Node("aicc::WinogradConv", ("x", "u"), ("y",), attrs)
         three = _sketch(ed, types, flat)
         one = _sketch(ed, types, wide)
-        return sum(self.cost(three, [n]) for n in parts), self.cost(one, [whole])
+        into, product, out = (self.cost(three, [n]) for n in parts)
+        few = {
+            "f": TensorType(x.dtype, (square, channels, PANEL)),
+            "p": TensorType(x.dtype, (square, *places, PANEL)),
+        }
+        panel = _sketch(ed, {**types, **few}, (3, 3, channels, PANEL))
+        made = Node("aicc::WinogradFilters", ("u",), ("f",), (("more", 0), attrs[-1]))
+        times = Node("MatMul", ("v", "f"), ("p",))
+        each = sum(self.cost(panel, [n]) for n in (made, times))
+        late = into + each * filters / PANEL + out
+        return into + product + out, self.cost(one, [whole]), late
 
-    def _transformed(self, ed: Editor, node: Node, tile: int, together: bool) -> list[str]:
-        """The new nodes, and the transformed weights as a constant."""
+    def _transformed(self, ed: Editor, node: Node, form: Form, together: bool) -> list[str]:
+        """The new nodes, and the transformed weights as a constant, or the weights as constants of
+        a few filters each."""
+        tile = form.tile
         (x, w), window = node.inputs[:2], _window(node)
         assert window is not None
         attrs = {"tile": tile, **window}
         rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), attrs)
-        if together:
+        if together and not form.late:
             u = self._weights(ed, w, tile, False)
             return [ed.op("aicc::WinogradConv", x, u, **attrs)]
-        u = self._weights(ed, w, tile, True)
         v = ed.op("aicc::WinogradInput", x, rows=rows, **attrs)
-        products = ed.op("MatMul", v, u)
+        if form.late:
+            each = [ed.op("MatMul", v, self._filters(ed, u, tile)) for u in self._panels(ed, w)]
+            products = ed.op("Concat", *each, axis=2) if len(each) > 1 else each[0]
+        else:
+            products = ed.op("MatMul", v, self._weights(ed, w, tile, True))
         return [ed.op("aicc::WinogradOutput", products, x, rows=rows, **attrs)]
+
+    def _filters(self, ed: Editor, w: str, tile: int) -> str:
+        """The transformed filters [(m+2)^2, C, O] of filters [3, 3, C, O], as a run makes them."""
+        channels = int(ed.type_of(w).shape[2])
+        apart = math.gcd(channels * int(ed.type_of(w).shape[3]) * 4, SETS)
+        more = int((tile + 2) ** 2 * apart // SETS > CROWD)
+        made = ed.op("aicc::WinogradFilters", w, tile=tile, more=more)
+        return str(ed.op("aicc::Section", made, axis=1, begin=0, extent=channels)) if more else made
+
+    def _panels(self, ed: Editor, w: str) -> list[str]:
+        """The weights as constants [3, 3, C, O] of `PANEL` filters each, or fewer at last."""
+        known = ed.memo.get((w, PANEL))
+        if known is None:
+            data = ed.constant_of(w)
+            assert data is not None
+            parts = [data[n : n + PANEL].transpose(2, 3, 1, 0) for n in range(0, len(data), PANEL)]
+            if self.sketch:
+                parts = [np.zeros(p.shape, p.dtype) for p in parts]
+            known = ed.memo[w, PANEL] = [ed.constant(p, base=w) for p in parts]
+        return list(known)
 
     def _weights(self, ed: Editor, w: str, tile: int, flat: bool) -> str:
         """The transformed weights, once for all convolutions with these."""

@@ -23,12 +23,18 @@ def by_tile(best, whole=False):
         (node,) = nodes
         if node.op == "Conv":
             return 3.0
+        if node.op == "aicc::WinogradFilters":
+            return 30.0
         if node.op == "aicc::WinogradConv":
             return 0.5 if whole and node.attr("tile") == best else 20.0
         tile = {16: 2, 36: 4}[graph.types[node.inputs[0]].shape[0]] if node.op == "MatMul" else 0
         return 0.0 if not tile else 1.0 if tile == best else 10.0
 
     return cost
+
+
+EACH = ["aicc::WinogradFilters", "aicc::Section", "MatMul"]
+LATE = ["aicc::WinogradInput", *EACH, *EACH, "Concat", "aicc::WinogradOutput"]
 
 
 def convolution(height=9, width=6, pads=(1, 1, 1, 1), **attrs):
@@ -82,21 +88,6 @@ def test_estimates_decide_for_windows_with_gaps(size, gap, form):
     target = Target.from_name("x86-64-v4")
     graph = Winograd(Coster(target, Describer()))(b.done(b("Conv", x, w, **attrs)))
     assert ops(graph) == form
-
-
-def test_one_kernel_only_where_it_fits_all_sizes():
-    """A band of a fixed number of tiles of 256 channels is too large for the cache: of images whose
-    sizes a run tells there is no other."""
-    from aicc.symbolic import sym
-
-    b = Build()
-    x = b.input("x", 1, sym("h", lo=1), sym("w", lo=1), 256)
-    w = b.const(np.zeros((256, 256, 3, 3), np.float32))
-    y = b("Conv", x, w, pads=(1, 1, 1, 1), channels_last=1)
-    cost = Coster(Target.from_name("x86-64-v4"), Describer())
-    after = Winograd(cost)(b.done(y))
-    assert ops(after) == THREE
-    assert all(np.isfinite(cost(after, [n])) for n in after.nodes)
 
 
 @pytest.mark.parametrize("mode", ["VALID", "SAME_UPPER", "SAME_LOWER"])
@@ -198,12 +189,50 @@ def test_one_kernel_only_where_it_can_be_computed_in_blocks(channels):
     assert all(coster(after, [node]) < math.inf for node in after.nodes)
 
 
+@pytest.mark.parametrize("tile", [2, 4])
+def test_weights_transformed_in_each_run(tile, monkeypatch, golden):
+    """Where transformed weights would take more memory than there is, each run transforms them, a
+    panel of filters at a time; a row more keeps the matrices from being a power of two apart."""
+    b = Build("late")
+    x = b.input("x", 1, 9, 6, 64)
+    data = np.random.default_rng(0).standard_normal((80, 64, 3, 3)).astype(np.float32)
+    graph = b.done(b("Conv", x, b.const(data), pads=(1, 1, 1, 1), channels_last=1))
+    assert ops(applied(graph, Winograd(late_cost(tile)))) == THREE
+    monkeypatch.setattr(winograd, "ROOM", 0)
+    after = applied(graph, Winograd(late_cost(tile)))
+    assert ops(after) == LATE
+    assert sorted(w.shape for w in after.constants.values()) == [(3, 3, 64, 16), (3, 3, 64, 64)]
+    assert ops(Winograd(late_cost(tile), late=False)(graph)) == ["Conv"]
+    types = Winograd(late_cost(tile), sketch=True)(graph).types
+    assert {t.shape for t in types.values()} == {t.shape for t in after.types.values()}
+    if tile == 4:
+        golden("winograd_late", str(after))
+
+
+def late_cost(best):
+    """A cost that makes tiles of `best` the fastest, and transforming weights in each run slow."""
+
+    def cost(graph, nodes):
+        (node,) = nodes
+        square = graph.types[node.inputs[0]].shape[0] if node.op == "MatMul" else 0
+        slow = {"Conv": 30.0, "aicc::WinogradConv": 90.0, "aicc::WinogradFilters": 2.0}
+        return slow.get(node.op, 0.0) + (1.0 if square in (0, (best + 2) ** 2) else 20.0)
+
+    return cost
+
+
+def test_few_filters_are_not_transformed_in_each_run(monkeypatch):
+    monkeypatch.setattr(winograd, "ROOM", 0)
+    b, y = convolution()
+    assert ops(Winograd(late_cost(4))(b.done(y))) == ["Conv"]
+
+
 def by_pixels(graph, nodes):
     """A cost that makes tiles of 2 twice and tiles of 4 three times as fast as the direct sum."""
     (node,) = nodes
     if node.op != "Conv":
         if node.op != "MatMul":
-            return 0.0 if node.op != "aicc::WinogradConv" else 1e9
+            return 1e9 if node.op in ("aicc::WinogradConv", "aicc::WinogradFilters") else 0.0
         v, u = (graph.types[i].shape for i in node.inputs)
         tiles = np.prod(v[1:-1])
         return float(tiles * u[-1] * u[-2]) * {16: 4 / 2, 36: 16 / 3}[v[0]]
