@@ -181,7 +181,8 @@ class Winograd:
         for layer, forms, number in zip(layers.values(), every, within(every, most)):
             for n, form in enumerate(forms[1:], start=1):
                 why = f", weights of {form.bytes >> 10} KiB for {layer.bytes >> 10}"
-                layer.tell(form, forms[n - 1], n <= number, why if n > number else "")
+                if not form.late or n == number:
+                    layer.tell(form, forms[n - 1], n <= number, why if n > number else "")
             if number:
                 form = forms[number]
                 for node, tiles in zip(layer.nodes, layer.tiles):
