@@ -103,19 +103,21 @@ class _Layer:
 
     def forms(self, tiles: Sequence[int]) -> list[Form]:
         """The direct sum, and what is faster, each than what is before."""
-        found = [self.form(0)]
+        direct = self.form(0)
+        anew, found = [direct], [direct]
         for tile in tiles:
             form = self.form(tile)
             if form.seconds * GAIN < found[-1].seconds:
                 found.append(form)
             else:
                 self.tell(form, found[-1], False)
-        for tile in tiles:
             if all(tile in late for late in self.late):
+                # The data are read anew for each panel: weights that there is room for stay.
                 seconds = sum(late[tile] for late in self.late)
-                if seconds * GAIN < found[0].seconds:
-                    found.append(Form(tile, seconds, self.bytes, True))
-        return sorted(found, key=lambda form: -form.seconds)
+                seconds = max(seconds * GAIN, form.seconds)
+                if seconds < direct.seconds:
+                    anew.append(Form(tile, seconds, self.bytes, True))
+        return sorted([*anew, *found[1:]], key=lambda form: -form.seconds)
 
     def tell(self, form: Form, before: Form, taken: bool, why: str = "") -> None:
         together = not form.late and all(tiles[form.tile][1] for tiles in self.tiles)
