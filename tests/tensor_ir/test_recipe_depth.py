@@ -88,3 +88,11 @@ def test_columns_in_the_other_order_are_copied_as_one():
     b.mark_output(y)
     steps, _ = check(b.build())
     assert "cache_read" in steps and "fuse_axes" in steps
+
+
+def test_columns_of_two_axes_of_a_constant_keep_them():
+    b = KernelBuilder("k")
+    a, w = b.input("a", "f32", (20, 40)), b.constant("w", "f32", (40, 16, 5))
+    b.mark_output(b.reduce((20, 16, 5), (40,), lambda i, t, d, k: a[i, k] * w[k, t, d]))
+    _, made = check(b.build())
+    assert len(made.buffer("w").pack.split()) == 4  # of three axes, one in tiles

@@ -109,7 +109,9 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
             return v is None or (v in a.size_symbols() and v not in b.size_symbols())
 
         def is_column(v: Sym | None, a: Load = found.left, b: Load = found.right) -> bool:
-            return v is None or (v in b.size_symbols() and v not in a.size_symbols())
+            mine = v is None or (v in b.size_symbols() and v not in a.size_symbols())
+            # A constant is laid out by the axes that its data have.
+            return mine and plan.kernel.buffer(b.buffer).scope != "const"
 
         last = axis + 2 == len(stage.axes)
         place = _adjacent(plan, buffer, out, axis)
