@@ -24,6 +24,25 @@ def test_all_axes_of_a_chain_join(shape):
     assert "//" not in str(made) and "%" not in str(made)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(333, 3), (5000, 3), (5000, 4), (700, 7), (90, 15)])
+def test_rows_shorter_than_a_vector_are_joined(rows, columns):
+    """One number for each column and one for each row come from known places; 15 vectors after
+    which the places are the same again are too many, and a transpose's are far from each other."""
+    b = KernelBuilder("k")
+    x, w = b.input("x", "f32", (rows, columns)), b.input("w", "f32", (columns,))
+    r = b.input("r", "f32", (rows, 1))
+    b.mark_output(b.compute((rows, columns), lambda i, j: x[i, j] * w[j] + r[i, 0]))
+    steps, made = check(b.build())
+    assert ("fuse_axes(t, 0)" in steps) == (columns < 8)
+    assert [v.shape for v in made.buffers if v.scope == "out"] == [
+        (rows * columns,) if columns < 8 else (rows, columns)
+    ]
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (columns, rows))
+    b.mark_output(b.compute((rows, columns), lambda i, j: x[j, i]))
+    assert "fuse_axes" not in check(b.build())[0]
+
+
 @pytest.mark.parametrize("rows", [16, 49, sym("r", 16)])
 @pytest.mark.parametrize(("columns", "panels"), [(256, True), (1024, True), (1040, False)])
 @pytest.mark.parametrize("images", [1, 2])

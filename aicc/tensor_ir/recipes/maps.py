@@ -21,7 +21,7 @@ from aicc.symbolic import (
     symbols,
 )
 from aicc.tensor_ir.analysis import stage_of
-from aicc.tensor_ir.ir import Check, For, If, Kernel, Load, Stmt, Store
+from aicc.tensor_ir.ir import Check, For, If, Index, Kernel, Load, Stmt, Store
 from aicc.tensor_ir.recipes.common import (
     copy_loops,
     flatten_inputs,
@@ -86,6 +86,7 @@ def _one(plan: Plan, out: str) -> None:
     while axis < len(plan.stage(out).axes) - 1:
         if not plan.attempt_if(_joined_well(out, axis), FuseAxes(out, axis)):
             axis += 1
+    _join_short(plan, out)
     flatten_inputs(plan)
     stage = plan.stage(out)
     names = [v.name for v, _ in stage.axes if v is not None]
@@ -113,6 +114,27 @@ def _joined_well(out: str, axis: int) -> Callable[[Kernel], bool]:
         return v is None or linear_in(kernel, {out}, {v})
 
     return check
+
+
+def _join_short(plan: Plan, out: str) -> None:
+    """Joins rows that are shorter than a vector, where what they read (one number for each column,
+    one for each row) is at known places in a few vectors: see `_in_turns`."""
+    stage = plan.stage(out)
+    lanes, (v, extent) = lanes_of(plan, stage), stage.axes[-1]
+    if len(stage.axes) < 2 or v is None or not isinstance(extent, int) or extent >= lanes:
+        return
+    turns = math.lcm(lanes, extent) // lanes
+    if turns > TURNS or not proves_le(TURNS * lanes, extent * stage.axes[-2][1]):
+        return
+    row = stage.axes[-2][0]
+    for x in walk_expr(stage.value):
+        if isinstance(x, Index):
+            return
+        if isinstance(x, Load):
+            down = 0 if row is None else stride_in(plan.kernel, x, row)
+            if (stride_in(plan.kernel, x, v), down) not in ((1, extent), (1, 0), (0, 1), (0, 0)):
+                return
+    plan.attempt(FuseAxes(out, len(stage.axes) - 2))
 
 
 def _periods(plan: Plan, names: list[str], lanes: int) -> list[str]:
@@ -228,20 +250,27 @@ def _vectors(plan: Plan, top: str, lanes: int) -> None:
     if chain == [top] and inner == [nest]:
         extent = nest.extent
         if not isinstance(extent, int) or extent > CHUNK:
-            exact = isinstance(extent, int) and extent % CHUNK == 0
-            plan.do(Split(top, CHUNK, "exact" if exact else "peel"))
+            again = _turns(nest, lanes) * lanes
+            chunk = CHUNK // again * again
+            exact = isinstance(extent, int) and extent % chunk == 0
+            plan.do(Split(top, chunk, "exact" if exact else "peel"))
             for name in (f"{top}.i", f"{top}.t"):
                 if plan.has_loop(name):
-                    vector_loop(plan, name, lanes, _unroll(plan, plan.loop(name)))
+                    _innermost(plan, plan.loop(name), lanes)
             parallelise(plan, f"{top}.o")
             return
     for loop in inner:
-        turns = _turns(loop, lanes)
-        if turns > 1 and proves_le(turns * lanes, loop.extent):
-            _in_turns(plan, loop.var.name, lanes, turns)
-        else:
-            vector_loop(plan, loop.var.name, lanes, _unroll(plan, loop))
+        _innermost(plan, loop, lanes)
     parallelise(plan, *(chain[:-1] if len(chain) > 1 else chain))
+
+
+def _innermost(plan: Plan, loop: For, lanes: int) -> None:
+    """Vectorises an innermost loop, in turns where that makes places known."""
+    turns = _turns(loop, lanes)
+    if turns > 1 and proves_le(turns * lanes, loop.extent):
+        _in_turns(plan, loop.var.name, lanes, turns)
+    else:
+        vector_loop(plan, loop.var.name, lanes, _unroll(plan, loop))
 
 
 def _turns(loop: For, lanes: int) -> int:
