@@ -34,7 +34,6 @@ from aicc.tensor_ir.recipes.chain_parts import (
 )
 from aicc.tensor_ir.recipes.common import (
     as_number,
-    copy_loops,
     own_axes,
     parallelise,
     stride_in,
@@ -42,6 +41,7 @@ from aicc.tensor_ir.recipes.common import (
     vector_loop,
 )
 from aicc.tensor_ir.recipes.contraction import Tiling
+from aicc.tensor_ir.recipes.copies import copy_loops
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.operands import Roles
 from aicc.tensor_ir.recipes.plan import Plan

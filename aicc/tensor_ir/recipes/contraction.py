@@ -22,9 +22,6 @@ from aicc.tensor_ir.recipes.common import (
     BANDS,
     all_linear,
     as_number,
-    compute_rows,
-    copy_loops,
-    copy_whole,
     flatten_inputs,
     is_costly,
     is_movement,
@@ -39,6 +36,7 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.copies import compute_rows, copy_loops, copy_whole
 from aicc.tensor_ir.recipes.depth import order_depth, words_of
 from aicc.tensor_ir.recipes.joined import joined_columns
 from aicc.tensor_ir.recipes.operands import Roles, roles

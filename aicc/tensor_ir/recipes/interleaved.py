@@ -24,13 +24,13 @@ from aicc.tensor_ir.ir import Load
 from aicc.tensor_ir.recipes.common import (
     accumulator_load,
     as_number,
-    compute_rows,
     divisors,
     parallelise,
     stride_in,
     with_epilogue,
 )
 from aicc.tensor_ir.recipes.contraction import UNROLLED
+from aicc.tensor_ir.recipes.copies import compute_rows
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.operands import Roles, roles
 from aicc.tensor_ir.recipes.plan import Plan

@@ -39,16 +39,15 @@ from aicc.tensor_ir.recipes.beside import rows_copied, vectors_beside
 from aicc.tensor_ir.recipes.common import (
     BANDS,
     as_number,
-    compute_rows,
     lanes_of,
     nominal,
     own_axes,
     parallelise,
     skip_padding,
     stride_in,
-    vectorise_stage,
     with_epilogue,
 )
+from aicc.tensor_ir.recipes.copies import compute_rows, vectorise_stage
 from aicc.tensor_ir.recipes.operands import column_axis
 from aicc.tensor_ir.recipes.partial_sums import LONG, add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
