@@ -23,7 +23,6 @@ from aicc.symbolic import (
 from aicc.tensor_ir.analysis import stage_of
 from aicc.tensor_ir.ir import Check, For, If, Index, Kernel, Load, Stmt, Store
 from aicc.tensor_ir.recipes.common import (
-    copy_loops,
     flatten_inputs,
     is_costly,
     lanes_of,
@@ -32,6 +31,7 @@ from aicc.tensor_ir.recipes.common import (
     stride_in,
     vector_loop,
 )
+from aicc.tensor_ir.recipes.copies import copy_loops
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.recurrence import innermost, vectorise_run
 from aicc.tensor_ir.schedule import Reorder, Split, Unroll, Vectorize
@@ -120,8 +120,10 @@ def _join_short(plan: Plan, out: str) -> None:
     """Joins rows that are shorter than a vector, where what they read (one number for each column,
     one for each row) is at known places in a few vectors: see `_in_turns`."""
     stage = plan.stage(out)
+    if len(stage.axes) < 2:
+        return
     lanes, (v, extent) = lanes_of(plan, stage), stage.axes[-1]
-    if len(stage.axes) < 2 or v is None or not isinstance(extent, int) or extent >= lanes:
+    if v is None or not isinstance(extent, int) or extent >= lanes:
         return
     turns = math.lcm(lanes, extent) // lanes
     if turns > TURNS or not proves_le(TURNS * lanes, extent * stage.axes[-2][1]):
