@@ -3,6 +3,7 @@
 Plain functions over a small data structure (`order_problem`); nothing here knows of graphs. The
 least peak over all topological orders is NP-hard to find, but networks are far from the worst case:
 
+0. Nodes that read nothing run right before the node that reads what they write (`order_sources`).
 1. The problem is cut at every node that all others come before or after: what lies between two such
    nodes is ordered on its own, for any order of the whole is an order of the parts.
 2. Each part takes the best of the given order and several greedy ones. Where its peak is what some
@@ -23,6 +24,7 @@ from aicc.memory.order_greedy import greedy_orders
 from aicc.memory.order_parts import Part, split
 from aicc.memory.order_problem import Order, Problem, live_bytes, live_peak
 from aicc.memory.order_search import Search, Walk
+from aicc.memory.order_sources import bound_sources
 
 SLICE = 250
 """States that a search looks at before it is seen how much effort is left."""
@@ -47,15 +49,16 @@ def order(problem: Problem, time_budget: float = 2.0) -> Order:
     is in seconds of a core of 2023, but they are counted from the steps of the search and not
     measured: the result is the same on every machine. 0 leaves the search out."""
     effort = Effort(time_budget * SPEED)
-    solvers = [_Solver(part) for part in split(problem)]
-    bound = max((*problem.ends, *(s.bound for s in solvers)))
+    fewer, runs = bound_sources(problem)
+    solvers = [_Solver(part) for part in split(fewer)]
+    bound = max((*fewer.ends, *(s.bound for s in solvers)))
     while solvers:
         worst = max(solvers, key=lambda s: s.peak)
         bound = max(bound, worst.bound)
         if worst.peak <= bound or effort.spent:
             break
         worst.improve(bound, effort)
-    sequence = tuple(node for s in solvers for node in s.nodes)
+    sequence = tuple(node for s in solvers for run in s.nodes for node in runs[run])
     return Order(sequence, live_peak(problem, sequence), bound)
 
 
