@@ -12,13 +12,11 @@ from collections.abc import Callable
 
 from aicc.codegen.vecmath import libm
 from aicc.codegen.vecmath.block import Block, Value
+from aicc.codegen.vecmath.scalef import scalef
 
 # As in exp_log: rounds to an integer that stands, with a bias, in the low bits.
 _ROUND = 1.5 * 2.0**52
 _BIAS = 1023
-
-# The mask operand of vscalefpd, by its number of lanes.
-_SCALEF_MASKS = {2: "i8", 4: "i8", 8: "i8"}
 
 # ln 2 in two parts: the first has 41 bits, so that its product with an exponent is exact.
 _LN2_HIGH = float.fromhex("0x1.62e42fefa3p-1")
@@ -91,8 +89,8 @@ def exp(b: Block, x: Value) -> Value:
     x = b.at_most(b.at_least(x, -746.0), 710.0)
     shifted, n, r = _reduce(b, x, _ROUND + 2 * _BIAS)
     p = b.fma(b.horner(r, _EXP) * r, r, r) + 1.0
-    if b.abilities.has_scalef and b.lanes in _SCALEF_MASKS:
-        return _scalef(b, p, n)
+    if (scaled := scalef(b, p, n)) is not None:
+        return scaled
     # As in exp_log: 2^n in two factors, of which the last rounds.
     exponents = shifted.bits()
     half = exponents >> 1
@@ -105,19 +103,6 @@ def _reduce(b: Block, x: Value, magic: float) -> tuple[Value, Value, Value]:
     n = shifted - magic
     r = b.fma(n, -_LN2_HIGH, x)
     return shifted, n, b.fma(n, -_LN2_LOW, r)
-
-
-def _scalef(b: Block, p: Value, n: Value) -> Value:
-    """p * 2^n, rounded once, by x86's vscalefpd; n is an integer held in a double."""
-    mask, t = _SCALEF_MASKS[b.lanes], b.type("double")
-    name = f"llvm.x86.avx512.mask.scalef.pd.{b.lanes * 64}"
-    # The widest form takes a rounding mode: 4 is that of the current direction.
-    mode, mode_type = (", i32 4", ", i32") if b.lanes == 8 else ("", "")
-    b.declare(name, f"declare {t} @{name}({t}, {t}, {t}, {mask}{mode_type})")
-    return b.instruction(
-        f"call {t} @{name}({t} {p.ref}, {t} {n.ref}, {t} zeroinitializer, {mask} -1{mode})",
-        "double",
-    )
 
 
 def log(b: Block, x: Value) -> Value:

@@ -12,15 +12,13 @@ from __future__ import annotations
 import math
 
 from aicc.codegen.vecmath.block import Block, Value
+from aicc.codegen.vecmath.scalef import scalef
 
 # Adding 1.5 * 2^23 to a number below 2^22 rounds it to an integer, which then stands in the low
 # bits. With a bias added it stands there as the exponent of a float, up to a shift to the left by
 # 23 bits.
 _ROUND = 1.5 * 2.0**23
 _BIAS = 127
-
-# The mask operand of vscalefps, by its number of lanes.
-_SCALEF_MASKS = {4: "i8", 8: "i8", 16: "i16"}
 
 # ln 2 in two parts: the first has 15 bits, so that its product with an exponent is exact.
 _LN2_HIGH = float.fromhex("0x1.62e4p-1")
@@ -100,27 +98,13 @@ def exp(b: Block, x: Value) -> Value:
     r = b.fma(n, -_LN2_HIGH, x)
     r = b.fma(n, -_LN2_LOW, r)
     p = b.horner(r, _EXP)
-    if b.abilities.has_scalef and b.lanes in _SCALEF_MASKS:
-        return _scalef(b, p, n)
+    if (scaled := scalef(b, p, n)) is not None:
+        return scaled
     # 2^n is out of range at both ends, two factors of it are not. The low bits hold n + 2 * 127.
     # Only the last product rounds, so that both ways give the same bits.
     exponents = shifted.bits()
     half = exponents >> 1
     return p * (half << 23).as_float() * ((exponents - half) << 23).as_float()
-
-
-def _scalef(b: Block, p: Value, n: Value) -> Value:
-    """p * 2^n, rounded once, by x86's vscalefps; n is an integer held in a float."""
-    mask = _SCALEF_MASKS[b.lanes]
-    t = b.type("float")
-    name = f"llvm.x86.avx512.mask.scalef.ps.{b.lanes * 32}"
-    # The widest form takes a rounding mode: 4 is that of the current direction.
-    mode, mode_type = (", i32 4", ", i32") if b.lanes == 16 else ("", "")
-    b.declare(name, f"declare {t} @{name}({t}, {t}, {t}, {mask}{mode_type})")
-    return b.instruction(
-        f"call {t} @{name}({t} {p.ref}, {t} {n.ref}, {t} zeroinitializer, {mask} -1{mode})",
-        "float",
-    )
 
 
 def log(b: Block, x: Value) -> Value:
