@@ -14,10 +14,10 @@ from aicc.tensor_ir.schedule_text import print_steps
 TARGET = Target.from_name("x86-64-v4")
 
 
-def check(kernel, sizes=None, tolerance=1e-5):
+def check(kernel, sizes=None, tolerance=1e-5, target=TARGET):
     """The steps of the schedule, which changes nothing but rounding."""
     sizes = sizes or {}
-    made, steps = scheduled(kernel, TARGET)
+    made, steps = scheduled(kernel, target)
     rng = np.random.default_rng(0)
     results = []
     data = {}

@@ -66,7 +66,7 @@ def test_subtotals_are_more_exact():
     ("step", "reason"),
     [
         ("subtotals(a)", "the loop is not one reduction"),
-        ("subtotals(b)", "z is not in registers"),
+        ("subtotals(b)", "z is not in registers, nor on the stack"),
         ("subtotals(c)", "the loop is not one reduction"),
         ("subtotals(d)", "a value reads u"),
         ("subtotals(e)", "the loop is not one reduction"),
@@ -119,6 +119,46 @@ def test_long_sums_are_in_parts(kernel, sizes):
 def test_short_ones_and_those_of_no_divisors_are_not(kernel):
     steps, _ = check(kernel)
     assert "subtotals(" not in steps
+
+
+PANEL = """
+kernel @k()
+  in x: f32[40, 64]
+  out y: f32[64]
+  stack t: f32[64]
+  for i in 0..64: t[i] = 3.0
+  for k in 0..4:
+    for j in 0..4:
+      for l in 0..10:
+        for a in 0..16: t[j*16 + a] += x[k*10 + l, j*16 + a]
+  for b in 0..2:
+    for c in 0..8: t[b*c] += 1.0
+  for o in 0..64: y[o] = t[o]
+"""
+
+
+def test_a_part_of_a_total_in_memory():
+    kernel = parse_kernel(PANEL)
+    made = schedule(kernel, parse_steps("subtotals(l)"))
+    assert made.buffer("t.p").shape == (16,)
+    x = np.random.default_rng(0).random((40, 64)).astype(np.float32)
+    results = []
+    for k in (kernel, made):
+        results.append(np.zeros(64, np.float32))
+        run(k, {"x": x, "y": results[-1]}, {})
+    np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("loop", "shape"), [("j", (64,)), ("k", (64,)), ("b", (8,))])
+def test_parts_begin_where_all_iterations_do(loop, shape):
+    made = schedule(parse_kernel(PANEL), parse_steps(f"subtotals({loop})"))
+    assert made.buffer("t.p").shape == shape
+    verify(made)
+
+
+def test_parts_that_an_outer_loop_stretches_are_refused():
+    with pytest.raises(ScheduleError, match="no known shape"):
+        schedule(parse_kernel(PANEL), parse_steps("subtotals(c)"))
 
 
 @settings(max_examples=60)

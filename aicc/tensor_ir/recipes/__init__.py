@@ -17,6 +17,7 @@ from aicc.tensor_ir.recipes.interleaved import interleaved
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.operands import column_axis, roles
+from aicc.tensor_ir.recipes.panels import has_far_rows, panels
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.recipes.recurrence import (
     innermost,
@@ -79,6 +80,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         buffer = stage.buffer
         if dots(plan.kernel, stage):
             found.append(rows)
+        if has_far_rows(plan, stage):
+            found.append(_applied(panels, buffer))
         if roles(stage) is not None:
             found.append(_applied(interleaved, buffer))
             found.append(_applied(contraction, buffer))

@@ -70,7 +70,7 @@ def down(plan: Plan, buffer: str) -> None:
         at = around[-1] if first and around else f"{n}.o"
         plan.do(ComputeAt(buffer, at, "register"))
         _compute(plan, column, lanes)
-        _vectors(plan, f"{n}.i", lanes)
+        vectors_of(plan, f"{n}.i", lanes)
     for n, around in tiles if first else tiles[:1]:
         loops = [f"{n}.o", *around] if first else [*around, f"{n}.o"]
         loops = [x for x in loops if plan.has_loop(x) and plan.loop(x).extent != 1]
@@ -123,11 +123,11 @@ def _compute(plan: Plan, column: int, lanes: int) -> None:
     plan.do(Reorder((*depth, own)))
     depth, at_once = split_parts(plan, acc, depth, LONG)
     for n in (f"{own}.s", own):
-        _vectors(plan, n, lanes)
+        vectors_of(plan, n, lanes)
     _unroll(plan, acc, depth[-1], column, lanes, whole=depth[-1] == at_once)
     if at_once is not None and (part := add_parts(plan, at_once)) is not None:
         for n in (f"{part}.{column}.s", f"{part}.{column}"):
-            _vectors(plan, n, lanes)
+            vectors_of(plan, n, lanes)
 
 
 def _unroll(plan: Plan, acc: str, loop: str, column: int, lanes: int, whole: bool) -> None:
@@ -149,8 +149,12 @@ def _unroll(plan: Plan, acc: str, loop: str, column: int, lanes: int, whole: boo
         plan.do(Unroll(f"{loop}.t"))
 
 
-def _vectors(plan: Plan, name: str, lanes: int) -> None:
+def vectors_of(plan: Plan, name: str, lanes: int) -> None:
     """All vectors of a loop, one after the other; what is left over in a shorter one."""
+    extent = plan.loop(name).extent
+    if isinstance(extent, int) and extent < lanes:
+        plan.do(Vectorize(name))
+        return
     plan.do(Split(name, lanes, "peel"), Vectorize(f"{name}.i"), Unroll(f"{name}.o"))
     if plan.has_loop(f"{name}.t"):
         plan.do(Vectorize(f"{name}.t"))
