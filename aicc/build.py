@@ -169,7 +169,7 @@ def _warn(planned: Planned) -> None:
         warnings.warn(
             f"{len(planned.hosts)} operators have no native code and run in Python: {named}",
             AiccWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

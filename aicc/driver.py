@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict, Unpack, overload
 
 import onnx
@@ -15,13 +15,14 @@ from aicc.codegen.parallel import Workers
 from aicc.decisions import collect, summary
 from aicc.dump import read_dump
 from aicc.frontend import load_model
+from aicc.garbage import rarely_looked_for
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
 from aicc.kernels import Fuse
 from aicc.levels import LEVELS
 from aicc.memory.budget import parse_bytes
 from aicc.model import CompiledModel
-from aicc.model_cache import Entry, model_cache
+from aicc.model_cache import Entry, ModelCache, model_cache
 from aicc.passes import Pass, find_pass, run_passes
 from aicc.pipeline import passes
 from aicc.plan import Plan
@@ -109,17 +110,16 @@ def compile(
     that are none, TargetError for an unknown target or one that this machine cannot run, and
     MemoryBudgetError, which tells the least that would do, where no patches meet `memory_budget`.
     """
-    return _compile(
-        lambda order: load_model(model, dims),
-        None,
+    compilation = _Compilation(
+        stop_after,
         threads=threads,
         target=target,
         dump=dump,
-        stop_after=stop_after,
         check=check,
         progress=progress,
         memory_budget=memory_budget,
     )
+    return compilation.run(lambda order: load_model(model, dims))
 
 
 @overload
@@ -180,17 +180,16 @@ def resume(
         read: Stage = parse(text, constants, source)
         return read
 
-    return _compile(
-        load,
-        None if after in START else after,
+    compilation = _Compilation(
+        stop_after,
         threads=threads,
         target=target,
         dump=dump,
-        stop_after=stop_after,
         check=check,
         progress=progress,
         memory_budget=memory_budget,
     )
+    return compilation.run(load, None if after in START else after)
 
 
 def _level_after(order: list[Pass], number: int) -> type:
@@ -198,84 +197,94 @@ def _level_after(order: list[Pass], number: int) -> type:
     return Planned if Plan.name in done else Module if Fuse.name in done else Graph
 
 
-def _compile(
-    load: Callable[[list[Pass]], Stage],
-    start_after: str | None,
-    *,
-    threads: int | None,
-    target: str | Target | None,
-    dump: str | os.PathLike[str] | None,
-    stop_after: str | None,
-    check: int | None,
-    progress: Progress | None,
-    memory_budget: int | str | None,
-) -> CompiledModel | Stage:
-    machine = Target.from_name(config.get("AICC_TARGET") if target is None else target)
-    many = config.thread_count(threads) or machine.cores
-    check = config.check_level(check)
-    budget = None if memory_budget is None else parse_bytes(memory_budget)
-    workers = Workers(machine)
-    order = passes(machine, budget, workers.schedule)
-    seconds: dict[str, float] = {}
+class _Compilation:
+    """One call of `compile` or `resume`."""
 
-    def note(stage: str, time_taken: float) -> None:
-        seconds[stage] = seconds.get(stage, 0.0) + time_taken
-        if progress is not None:
-            progress(stage, time_taken)
+    def __init__(self, stop_after: str | None, **options: Unpack[Options]) -> None:
+        target, dump = options.get("target"), options.get("dump")
+        budget = options.get("memory_budget")
+        self.target = Target.from_name(config.get("AICC_TARGET") if target is None else target)
+        self.threads = config.thread_count(options.get("threads")) or self.target.cores
+        self.check = config.check_level(options.get("check"))
+        self.budget = None if budget is None else parse_bytes(budget)
+        self.dump = config.get("AICC_DUMP") if dump is None else dump
+        self.stop_after = stop_after
+        self.progress = options.get("progress")
+        self.workers = Workers(self.target)
+        self.order = passes(self.target, self.budget, self.workers.schedule)
+        self.seconds: dict[str, float] = {}
 
-    dump = config.get("AICC_DUMP") if dump is None else dump
-    # Who looks at passes wants them to run.
-    kept = model_cache() if dump is None and stop_after is None and check < 2 else None
-    entry: Entry | None = None
+    def run(
+        self, load: Callable[[list[Pass]], Stage], start_after: str | None = None
+    ) -> CompiledModel | Stage:
+        """What is made of what `load` reads, which is what the pass `start_after` returned."""
+        kept = self._cache() if start_after is None else None
+        entry: Entry | None = None
+        with rarely_looked_for(), self.workers, collect() as decisions:
+            read = [self._read(load)]
+            if kept is not None and isinstance(read[0], Graph):
+                found = self._find(kept, read[0])
+                if isinstance(found, CompiledModel):
+                    return found
+                entry = found
+            if self.stop_after is None:
+                self.workers.start(_processes(read[0]))  # while the passes run
+            outcome = run_passes(
+                read.pop(),  # no name here keeps its weights from going
+                self.order,
+                LEVELS,
+                start_after=start_after,
+                stop_after=self.stop_after,
+                dump=self.dump,
+                check=self.check,
+                on_time=self._note,
+            )
+            if outcome.stopped:
+                result: Stage = outcome.result
+                return result
+            model = self._build(outcome.result, summary(decisions))
+        if kept is not None and entry is not None:
+            kept.put(entry, model)
+        return model
 
-    def begin() -> Stage | CompiledModel:
-        nonlocal entry
+    def _read(self, load: Callable[[list[Pass]], Stage]) -> Stage:
         began = time.perf_counter()
-        found = load(order)
-        note("import", time.perf_counter() - began)
-        if kept is not None and isinstance(found, Graph) and start_after is None:
-            began = time.perf_counter()
-            known = kept.find(found, machine, many, f"memory_budget={budget}")
-            if isinstance(known, CompiledModel):
-                note("load", time.perf_counter() - began)
-                return known
-            entry = known
-        if stop_after is None:
-            workers.start(_processes(found))  # while the passes run
+        read = load(self.order)
+        self._note("import", time.perf_counter() - began)
+        return read
+
+    def _cache(self) -> ModelCache | None:
+        """Where whole models are kept; who looks at passes wants them to run."""
+        looks = self.dump is not None or self.stop_after is not None or self.check >= 2
+        return None if looks else model_cache()
+
+    def _find(self, kept: ModelCache, graph: Graph) -> CompiledModel | Entry | None:
+        """The model that a graph was compiled to, or its entry; see `ModelCache.find`."""
+        began = time.perf_counter()
+        options = f"memory_budget={self.budget}"
+        found = kept.find(graph, self.target, self.threads, options)
+        if isinstance(found, CompiledModel):
+            self._note("load", time.perf_counter() - began)
+            found.seconds = self.seconds
         return found
 
-    with workers, collect() as decisions:
-        first = [begin()]
-        if isinstance(first[0], CompiledModel):
-            first[0].seconds = seconds
-            return first[0]
-        outcome = run_passes(
-            first.pop(),  # no name here keeps its weights from going
-            order,
-            LEVELS,
-            start_after=start_after,
-            stop_after=stop_after,
-            dump=dump,
-            check=check,
-            on_time=note,
-        )
-        if outcome.stopped:
-            result: Stage = outcome.result
-            return result
-        model = build(
-            outcome.result,
-            machine,
-            many,
-            workers=workers,
+    def _build(self, planned: Planned, decisions: Sequence[str]) -> CompiledModel:
+        return build(
+            planned,
+            self.target,
+            self.threads,
+            workers=self.workers,
             cache=object_cache(),
             release=True,
-            seconds=seconds,
-            note=progress,
-            decisions=summary(decisions),
+            seconds=self.seconds,
+            note=self.progress,
+            decisions=decisions,
         )
-    if kept is not None and entry is not None:
-        kept.put(entry, model)
-    return model
+
+    def _note(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        if self.progress is not None:
+            self.progress(stage, seconds)
 
 
 def _processes(found: Stage) -> int:

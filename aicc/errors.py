@@ -61,7 +61,17 @@ class IRError(AiccError, ValueError):
 
 
 class ScheduleError(AiccError, ValueError):
-    """A schedule step's precondition does not hold; shows the kernel with the loop marked."""
+    """A schedule step's precondition does not hold. `kernel`: what it was to rewrite, whose text is
+    below the reason. Recipes try many steps and read few of the reasons: the text is made when
+    somebody asks for it."""
+
+    def __init__(self, why: str, kernel: object = None) -> None:
+        super().__init__(why)
+        self.kernel = kernel
+
+    def __str__(self) -> str:
+        why = super().__str__()
+        return why if self.kernel is None else f"{why}\n{self.kernel}"
 
 
 class TargetError(AiccError, ValueError):

@@ -28,6 +28,7 @@ COMMON = {
     "pages",
     "uniform",
     "digest",
+    "garbage",
     "target",
 }
 
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pages": set(),
     "uniform": set(),
     "digest": set(),
+    "garbage": set(),
     "child": set(),
     "host": {"child", "config", "digest"},
     "target": {"errors", "host"},

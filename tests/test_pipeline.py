@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from small_models import MODELS, feeds
+from small_models import MODELS, feeds, with_host_operators
 
 import aicc
 from aicc import driver
@@ -265,3 +265,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(aicc.AiccError, match="cannot dump to"):
         compiled("mlp", dump=tmp_path / "file")
+
+
+def test_the_warning_of_host_operators_names_who_compiles():
+    with pytest.warns(aicc.AiccWarning, match="run in Python") as caught:
+        aicc.compile(with_host_operators(), threads=1).close()
+    assert caught[0].filename == __file__

@@ -23,12 +23,10 @@ from aicc.codegen.frames import (
 )
 from aicc.codegen.jit import compile_object
 from aicc.codegen.kernel import lower_kernel
+from aicc.garbage import look_rarely
 from aicc.target import Target
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.transfer import from_bytes, to_bytes
-
-GARBAGE = 10_000
-"""Objects after which a process looks for garbage: nearly all of what it makes it still needs."""
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
@@ -61,5 +59,5 @@ def main() -> None:
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints does not write into the answers
     gc.freeze()  # modules stay
-    gc.set_threshold(GARBAGE, 10, 10)
+    look_rarely()
     serve(sys.stdin.buffer, sink)

@@ -54,7 +54,7 @@ class Step:
         raise NotImplementedError
 
     def fail(self, kernel: Kernel, why: str) -> ScheduleError:
-        return ScheduleError(f"{self}: {why}\n{kernel}")
+        return ScheduleError(f"{self}: {why}", kernel)
 
     def __str__(self) -> str:
         from aicc.tensor_ir.schedule_text import print_step

@@ -109,13 +109,13 @@ def blocks(plan: Plan) -> None:
             plan.do(Inline(stage.buffer))
     *chain, final = plan.stages()
     if len(plan.stages()) != len(plan.kernel.body) or not chain:
-        raise ScheduleError(f"not one chain of maps\n{plan.kernel}")
+        raise ScheduleError("not one chain of maps", plan.kernel)
     if any(s.op is not None for s in (*chain, final)):
-        raise ScheduleError(f"not all nests are maps\n{plan.kernel}")
+        raise ScheduleError("not all nests are maps", plan.kernel)
     last = chain[-1]
     loads = loads_from(final.value, last.buffer)
     if len(loads) != 1 or plan.kernel.buffer(final.buffer).scope != "out":
-        raise ScheduleError(f"{last.buffer} is not read once\n{plan.kernel}")
+        raise ScheduleError(f"{last.buffer} is not read once", plan.kernel)
     lanes = lanes_of(plan, final)
     for stage in chain:
         check_lanes(plan, stage)
@@ -141,7 +141,7 @@ def check_lanes(plan: Plan, stage: Stage) -> None:
     v = stage.axes[-1][0]
     for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
         if v is not None and stride_in(plan.kernel, load, v) not in (0, 1):
-            raise ScheduleError(f"{load} is not contiguous\n{plan.kernel}")
+            raise ScheduleError(f"{load} is not contiguous", plan.kernel)
 
 
 def _addressing(chain: list[Stage]) -> list[bool]:
@@ -213,7 +213,7 @@ def tiled(
     load = loads_from(final.value, chain[-1].buffer)[0]
     lane = lane_of(final, load)
     if lane is None:
-        raise ScheduleError(f"the last axis has no lanes\n{plan.kernel}")
+        raise ScheduleError("the last axis has no lanes", plan.kernel)
     outer, inner = _axes(final, lane, load, _addressing(chain))
     order = [loops[v] for v, _ in final.axes if v is not None and v in loops]
     parts = {n: [n] for n in order}
@@ -250,7 +250,7 @@ def compute_block(plan: Plan, buffer: str, at: str) -> None:
     for d in plan.kernel.buffer(name).shape[:-1]:
         count *= as_number(d) or 1
     if count > REGISTER_VALUES:
-        raise ScheduleError(f"{count} values of {buffer} per block\n{plan.kernel}")
+        raise ScheduleError(f"{count} values of {buffer} per block", plan.kernel)
     loops = [f"{name}.{n}" for n in range(len(plan.kernel.buffer(name).shape))]
     loops = [n for n in loops if plan.has_loop(n)]
     read: set[str] = set()

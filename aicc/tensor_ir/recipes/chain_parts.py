@@ -56,7 +56,7 @@ def parts_of(plan: Plan) -> Parts:
     first, second = reductions[0], reductions[-1]
     found = roles(plan.stage(second))
     if found is None or found.row is None:
-        raise ScheduleError(f"{second} is not a matrix product\n{plan.kernel}")
+        raise ScheduleError(f"{second} is not a matrix product", plan.kernel)
     second, out = with_epilogue(plan, second)
     found = roles(plan.stage(second))
     assert found is not None
@@ -66,9 +66,9 @@ def parts_of(plan: Plan) -> Parts:
     _inline_maps(plan, left, lambda s: s.buffer != scores and not is_costly(s.value))
     names = [s.buffer for s in plan.stages()]
     if len(names) != len(plan.kernel.body) or names[0] != first or names[-2:] != [second, out]:
-        raise ScheduleError(f"not a product, rows and a product\n{plan.kernel}")
+        raise ScheduleError("not a product, rows and a product", plan.kernel)
     if left not in names[1:-2]:
-        raise ScheduleError(f"{second} is no product of rows\n{plan.kernel}")
+        raise ScheduleError(f"{second} is no product of rows", plan.kernel)
     names = [n for n in names[1:-2] if n not in (left, scores)]
     return Parts(first, scores, (*names, left), second, out)
 
@@ -116,10 +116,10 @@ def check_rows(plan: Plan, parts: Parts) -> None:
         own = [value_of(v) for v, _ in stage.axes[:-1]]
         shape = plan.kernel.buffer(parts.first).shape
         if plan.kernel.buffer(name).shape[:-1] != shape[:-1]:
-            raise ScheduleError(f"{name} has other rows\n{plan.kernel}")
+            raise ScheduleError(f"{name} has other rows", plan.kernel)
         for load in (x for x in walk_expr(stage.value) if isinstance(x, Load)):
             if load.buffer in local and list(load.indices[:-1]) != own:
-                raise ScheduleError(f"{name} reads another row: {load}\n{plan.kernel}")
+                raise ScheduleError(f"{name} reads another row: {load}", plan.kernel)
 
 
 def check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
@@ -130,21 +130,21 @@ def check_products(plan: Plan, parts: Parts) -> tuple[Roles, Roles]:
         stage = plan.stage(name)
         found = roles(stage)
         if found is None or found.row is None or len(stage.reduce) != 1:
-            raise ScheduleError(f"{name} is not a product of matrices\n{plan.kernel}")
+            raise ScheduleError(f"{name} is not a product of matrices", plan.kernel)
         if found.column != len(stage.axes) - 1:
-            raise ScheduleError(f"{name} has its columns apart\n{plan.kernel}")
+            raise ScheduleError(f"{name} has its columns apart", plan.kernel)
         made.append(found)
     one, two = made
     if one.row != len(plan.stage(parts.first).axes) - 2 or two.row is None:
-        raise ScheduleError(f"{parts.first} has its rows apart\n{plan.kernel}")
+        raise ScheduleError(f"{parts.first} has its rows apart", plan.kernel)
     second = plan.stage(parts.second)
     own = [value_of(v) for n, (v, _) in enumerate(second.axes[:-1]) if n != two.row]
     *batch, row, depth = two.left.indices
     last = [value_of(second.axes[two.row][0]), value_of(second.reduce[0][0])]
     if sorted(map(str, batch)) != sorted(map(str, own)) or [row, depth] != last:
-        raise ScheduleError(f"{parts.left} is not read row by row\n{plan.kernel}")
+        raise ScheduleError(f"{parts.left} is not read row by row", plan.kernel)
     operands = [one.left.buffer, one.right.buffer, two.right.buffer]
     # Weights are packed, and read once for all rows: their products have a recipe of their own.
     if any(plan.kernel.buffer(n).scope != "in" for n in operands):
-        raise ScheduleError(f"the operands are not inputs\n{plan.kernel}")
+        raise ScheduleError("the operands are not inputs", plan.kernel)
     return one, two

@@ -311,7 +311,7 @@ class _Chain:
         column, row = names.pop(), names.pop(self.two.row)
         outer = [n for n in names if n]
         if not row or not column:
-            raise ScheduleError(f"{self.parts.out} is one row\n{plan.kernel}")
+            raise ScheduleError(f"{self.parts.out} is one row", plan.kernel)
         extent = plan.loop(column).extent
         plan.do(Reorder((*outer, row, column)))
         exact = isinstance(extent, int) and divides(block.second.columns, extent)

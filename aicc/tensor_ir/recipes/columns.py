@@ -40,7 +40,7 @@ def columns(plan: Plan) -> None:
     column = column_axis(plan, stages[0])
     outs = [s.buffer for s in stages if plan.kernel.buffer(s.buffer).scope == "out"]
     if column is None or len(outs) != 1 or outs != [stages[-1].buffer]:
-        raise ScheduleError(f"not one result, or no columns\n{plan.kernel}")
+        raise ScheduleError("not one result, or no columns", plan.kernel)
     (out,) = outs
     plan.do(CacheWrite(out))
     made = [s for s in plan.stages() if s.buffer != out]

@@ -80,7 +80,7 @@ def with_epilogue(plan: Plan, buffer: str, whole: bool = False) -> tuple[str, st
             plan.do(Inline(s.buffer))
     after = [s for s in plan.stages() if s.position > plan.stage(buffer).position]
     if len(after) != 1:
-        raise ScheduleError(f"{buffer} has {len(after)} stages after it\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has {len(after)} stages after it", plan.kernel)
     out = after[0].buffer
     while True:
         found = _split_index(plan, out, buffer, whole)
@@ -97,7 +97,7 @@ def accumulator_load(plan: Plan, out: str, buffer: str) -> Load:
     value = plan.stage(out).value
     loads = [x for x in walk_expr(value) if isinstance(x, Load) and x.buffer == buffer]
     if len(loads) != 1:
-        raise ScheduleError(f"{buffer} is read at {len(loads)} indices\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} is read at {len(loads)} indices", plan.kernel)
     return loads[0]
 
 
@@ -131,10 +131,10 @@ def own_axes(plan: Plan, out: str, buffer: str) -> list[Sym | None]:
         mine = symbols(index)
         v = next(iter(mine)) if len(mine) == 1 else None
         if v is None or index != from_atom(v) or axes.pop(v, None) is None:
-            raise ScheduleError(f"{buffer} is not read at the element written\n{plan.kernel}")
+            raise ScheduleError(f"{buffer} is not read at the element written", plan.kernel)
         found.append(v)
     if axes:
-        raise ScheduleError(f"{buffer} is read for several results\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} is read for several results", plan.kernel)
     return found
 
 
@@ -370,7 +370,7 @@ def parallelise(plan: Plan, *fusable: str) -> None:
             break
         name = f"{name}.{inner}"
         if not plan.has_loop(name):
-            raise ScheduleError(f"fusing made no loop {name}\n{plan.kernel}")
+            raise ScheduleError(f"fusing made no loop {name}", plan.kernel)
     plan.attempt(Parallel(name))
 
 

@@ -74,7 +74,7 @@ def contraction(plan: Plan, buffer: str) -> None:
     stage = plan.stage(buffer)
     found = roles(stage)
     if found is None:
-        raise ScheduleError(f"{buffer} is not a matrix product\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} is not a matrix product", plan.kernel)
     order_copy(plan, found.left)
     stage = plan.stage(buffer)
     found = roles(stage)
@@ -455,7 +455,7 @@ class Tiling:
                 rows = [n for n in leading if n in self.row_axes]
                 found = rows[-1:] or [n for n in leading if plan.has_loop(n)]
                 if not found:
-                    raise ScheduleError(f"no loop to compute {stage.buffer} in\n{plan.kernel}")
+                    raise ScheduleError(f"no loop to compute {stage.buffer} in", plan.kernel)
                 at = found[0]
                 if self._often(stage, leading[: leading.index(at)]):
                     copy_whole(plan, stage, self.tile.lanes)

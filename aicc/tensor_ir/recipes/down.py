@@ -44,11 +44,11 @@ def down(plan: Plan, buffer: str) -> None:
     column = column_axis(plan, stage)
     theirs = [v for v, _ in plan.stage(out).axes]
     if column is None or own_axes(plan, out, buffer) != theirs:
-        raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has no contiguous column", plan.kernel)
     extent = as_number(stage.axes[column][1])
     lanes = lanes_of(plan, stage)
     if extent is None or extent < 2 * lanes or not _apart(plan.kernel, stage):
-        raise ScheduleError(f"{buffer} has few columns, or windows that overlap\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has few columns, or windows that overlap", plan.kernel)
     c, *rows = [theirs[column], *(v for n, v in enumerate(theirs) if n != column)]
     assert c is not None
     name, others = c.name, [v.name for v in rows if v is not None]

@@ -73,11 +73,11 @@ def interleaved(plan: Plan, buffer: str) -> None:
     stage = plan.stage(buffer)
     found = roles(stage)
     if stride is None or found is None or found.column != len(stage.axes) - 1:
-        raise ScheduleError(f"{buffer} has no phases that alternate\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has no phases that alternate", plan.kernel)
     column = stage.axes[-1][0]
     assert column is not None and lane is not None
     if stride_in(plan.kernel, found.right, column) != 1:
-        raise ScheduleError(f"{found.right.buffer} is not contiguous\n{plan.kernel}")
+        raise ScheduleError(f"{found.right.buffer} is not contiguous", plan.kernel)
     Interleaving(plan, buffer, out, stride, load).run(stage, found)
 
 
@@ -183,7 +183,7 @@ class Interleaving:
         lanes = plan.target.lanes(plan.kernel.buffer(self.buffer).dtype)
         choice = choose_block(plan.target, lanes, problem_of(stage, found, self.stride))
         if choice is None:
-            raise ScheduleError(f"{self.stride} phases fit no registers\n{plan.kernel}")
+            raise ScheduleError(f"{self.stride} phases fit no registers", plan.kernel)
         block = choice[1]
         several = block.vectors > 1 and not isinstance(extent, int)
         width = lanes if several else block.vectors * lanes

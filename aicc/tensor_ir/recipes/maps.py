@@ -66,7 +66,7 @@ def maps(plan: Plan) -> None:
     finals = plan.stages()
     others = len(plan.kernel.body) - len(finals)
     if not finals or others != sum(1 for s in plan.kernel.body if _only_checks(s)):
-        raise ScheduleError(f"not all nests are maps\n{plan.kernel}")
+        raise ScheduleError("not all nests are maps", plan.kernel)
     for stage in finals:
         _one(plan, stage.buffer)
     for nest in [s for s in plan.kernel.body if isinstance(s, For) and _only_checks(s)]:

@@ -48,7 +48,7 @@ class Plan:
     def stage(self, buffer: str) -> Stage:
         found = stage_of(self.kernel, buffer)
         if found is None:
-            raise ScheduleError(f"{buffer} is not computed by one stage\n{self.kernel}")
+            raise ScheduleError(f"{buffer} is not computed by one stage", self.kernel)
         return found
 
     def stages(self) -> list[Stage]:
@@ -57,7 +57,7 @@ class Plan:
     def loop(self, name: str) -> For:
         found = find_loop(self.kernel, name)
         if found is None:
-            raise ScheduleError(f"there is no loop over {name}\n{self.kernel}")
+            raise ScheduleError(f"there is no loop over {name}", self.kernel)
         return found
 
     def has_loop(self, name: str) -> bool:

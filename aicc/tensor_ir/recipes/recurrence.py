@@ -63,7 +63,7 @@ def recurrence(plan: Plan) -> None:
     """Schedules a kernel with products inside serial loops."""
     loops = [f.var.name for f in serial_loops(plan.kernel)]
     if not loops:
-        raise ScheduleError(f"no loop has a product inside\n{plan.kernel}")
+        raise ScheduleError("no loop has a product inside", plan.kernel)
     shared: list[str] = []
     for name in loops:
         inner = Plan(focus(plan.kernel, plan.loop(name)), plan.target)
@@ -278,7 +278,7 @@ class _Cell:
         body = self.plan.kernel.body
         found = [s for s in body if self.p.buffer in reads(s)]
         if len(found) != 1 or not isinstance(found[0], For):
-            raise ScheduleError(f"{len(found)} nests read {self.p.buffer}\n{self.plan.kernel}")
+            raise ScheduleError(f"{len(found)} nests read {self.p.buffer}", self.plan.kernel)
         return found[0]
 
     def _loops(self, nest: For) -> tuple[str, str]:
@@ -294,7 +294,7 @@ class _Cell:
             names.append([f for f in chain if f.var in at])
         rows, columns = names
         if len(columns) != 1 or len(rows) > 1 or len(chain) != len(rows) + 1:
-            raise ScheduleError(f"{p.buffer} is not read column by column\n{self.plan.kernel}")
+            raise ScheduleError(f"{p.buffer} is not read column by column", self.plan.kernel)
         return rows[0].var.name if rows else "", columns[0].var.name
 
     def _compute(self, staged: str, at: str, row: str, column: str, rows: int) -> None:

@@ -168,10 +168,10 @@ def _run(plan: Plan, sharing: bool) -> None:
     tables, shared = _kept(plan, sharing)
     final = plan.stages()[-1]
     if len(plan.stages()) != len(plan.kernel.body) or not (tables or shared):
-        raise ScheduleError(f"no tables, and nothing shared\n{plan.kernel}")
+        raise ScheduleError("no tables, and nothing shared", plan.kernel)
     others = [s.buffer for s in plan.stages() if s.buffer not in (*tables, *shared)]
     if others != [final.buffer] or plan.kernel.buffer(final.buffer).scope != "out":
-        raise ScheduleError(f"not one result\n{plan.kernel}")
+        raise ScheduleError("not one result", plan.kernel)
     lanes = lanes_of(plan, final)
     before = len(plan.kernel.body) - 1
     _cut(plan, [v.name for v in final.variables[:-1]])
@@ -254,7 +254,7 @@ def _share(plan: Plan, buffer: str, chain: list[str], inside: str) -> list[str]:
     moving = {v.name for x in loads for i in x.indices for v in symbols(i) if i != from_atom(v)}
     first = next((n for n, name in enumerate(chain) if name in moving), None)
     if first is None:
-        raise ScheduleError(f"{buffer} is read at the element written\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} is read at the element written", plan.kernel)
     outer = chain[:first] or ([inside] if inside else [])
     count = as_number(product([plan.loop(n).extent for n in outer])) if outer else 1
     row, whole = chain[first], plan.loop(chain[first]).extent
@@ -272,7 +272,7 @@ def _share(plan: Plan, buffer: str, chain: list[str], inside: str) -> list[str]:
         else:
             return outer
     if not outer:
-        raise ScheduleError(f"no loop to compute {buffer} in\n{plan.kernel}")
+        raise ScheduleError(f"no loop to compute {buffer} in", plan.kernel)
     plan.do(_at(buffer, outer[-1]))
     return outer
 
@@ -310,7 +310,7 @@ def _group(plan: Plan, chain: list[str], tables: list[str], fixed: bool) -> list
         first = next(n for n, name in enumerate(chain) if name in along)
         chain = chain[:first]
         if not chain:
-            raise ScheduleError(f"no loop to compute tables in\n{plan.kernel}")
+            raise ScheduleError("no loop to compute tables in", plan.kernel)
     room = TABLED
     while len(chain) > 1:
         extent = plan.loop(chain[-1]).extent

@@ -38,7 +38,7 @@ def rows(plan: Plan) -> None:
     _inline_cheap(plan)
     finals = [s for s in plan.stages() if plan.kernel.buffer(s.buffer).scope == "out"]
     if len(plan.stages()) != len(plan.kernel.body) or len(finals) != 1:
-        raise ScheduleError(f"not one chain of stages\n{plan.kernel}")
+        raise ScheduleError("not one chain of stages", plan.kernel)
     (final,) = finals
     at = _row_loop(plan, final)
     if at is None:

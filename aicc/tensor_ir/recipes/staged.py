@@ -96,7 +96,7 @@ def _parts(plan: Plan) -> Parts:
     product = next(s for s in plan.stages() if s.op is not None).buffer
     operands = roles(plan.stage(product))
     if operands is None or operands.row is None:
-        raise ScheduleError(f"{product} is not a matrix product\n{plan.kernel}")
+        raise ScheduleError(f"{product} is not a matrix product", plan.kernel)
     left = operands.left.buffer
     for stage in reversed(plan.stages()):
         local = plan.kernel.buffer(stage.buffer).scope == "temp"
@@ -104,17 +104,17 @@ def _parts(plan: Plan) -> Parts:
             plan.do(Inline(stage.buffer))
     names = [s.buffer for s in plan.stages()]
     if len(names) != len([s for s in plan.kernel.body if writes(s)]):
-        raise ScheduleError(f"not all nests are stages\n{plan.kernel}")
+        raise ScheduleError("not all nests are stages", plan.kernel)
     n = names.index(product)
     found = Parts(
         tuple(names[: names.index(left)]), left, product, tuple(names[n + 1 : -1]), names[-1]
     )
     whole = [*found.before, left, product, *found.after, found.out]
     if names != whole or not found.before or not found.after:
-        raise ScheduleError(f"not maps, a product and maps\n{plan.kernel}")
+        raise ScheduleError("not maps, a product and maps", plan.kernel)
     last = loads_from(plan.stage(found.out).value, found.after[-1])
     if len(last) != 1 or plan.kernel.buffer(found.out).scope != "out":
-        raise ScheduleError(f"{found.out} is not the result\n{plan.kernel}")
+        raise ScheduleError(f"{found.out} is not the result", plan.kernel)
     for name in (*found.before, left, *found.after):
         check_lanes(plan, plan.stage(name))
     return found
@@ -145,12 +145,12 @@ def _band(plan: Plan, parts: Parts) -> Band:
         rows = min(room, MOST) // LEAST * LEAST
         return Band(0, rows, max(1, nominal(total) // rows))
     if not extents or extents[0] is None or not isinstance(total, int):
-        raise ScheduleError(f"rows of {product.buffer} are no number of blocks\n{plan.kernel}")
+        raise ScheduleError(f"rows of {product.buffer} are no number of blocks", plan.kernel)
     each = total // extents[0]
     most = max(1, min(room // each, extents[0] // BANDS))
     blocks = max(d for d in range(1, most + 1) if extents[0] % d == 0)
     if blocks * each < 2:
-        raise ScheduleError(f"a band of {product.buffer} has one row\n{plan.kernel}")
+        raise ScheduleError(f"a band of {product.buffer} has one row", plan.kernel)
     return Band(blocks, blocks * each, extents[0] // blocks)
 
 
@@ -187,9 +187,7 @@ class _Bands:
         problem = Problem(self.band.rows, as_number(columns), depth, stride)
         self.tile = choose_tile(plan.target, operands.left.dtype, problem)
         if right_operand(plan, stage, operands, self.tile) is not None:
-            raise ScheduleError(
-                f"the right operand of {self.product} is no constant\n{plan.kernel}"
-            )
+            raise ScheduleError(f"the right operand of {self.product} is no constant", plan.kernel)
         self._pad(operands.column, row)
         loops = {v: v.name for v in final.variables}
         chain = [plan.stage(b) for b in self.after]
@@ -253,7 +251,7 @@ class _Bands:
                 inside |= {v.name for v in symbols(load.indices[row])}
         found = [n for n in nest.over[:-1] if n in inside]
         if not found:
-            raise ScheduleError(f"{self.product} has one row\n{plan.kernel}")
+            raise ScheduleError(f"{self.product} has one row", plan.kernel)
         return found
 
     def _product(self, band: str, row: int) -> None:

@@ -86,7 +86,7 @@ def window(plan: Plan, buffer: str) -> None:
         column = column_axis(plan, stage)
     theirs = [v for v, _ in plan.stage(out).axes]
     if column is None or own_axes(plan, out, buffer) != theirs:
-        raise ScheduleError(f"{buffer} has no contiguous column\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has no contiguous column", plan.kernel)
     extent = stage.axes[column][1]
     lanes = lanes_of(plan, stage)
     if isinstance(extent, int) and extent < lanes and extent & (extent - 1) == 0:
