@@ -4,10 +4,10 @@ import gc
 import threading
 
 import pytest
+from small_models import mlp
 
 import aicc
 from aicc.garbage import OBJECTS, rarely_looked_for
-from small_models import mlp
 
 
 @pytest.fixture(autouse=True)

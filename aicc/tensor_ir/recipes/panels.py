@@ -77,14 +77,14 @@ def panels(plan: Plan, buffer: str) -> None:
     column = column_axis(plan, stage)
     theirs = [v for v, _ in plan.stage(out).axes]
     if column is None or own_axes(plan, out, buffer) != theirs or not has_far_rows(plan, stage):
-        raise ScheduleError(f"{buffer} has no far rows\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has no far rows", plan.kernel)
     found = roles(stage)
     row = found.row if found is not None else None
     rows = as_number(stage.axes[row][1]) if row is not None else 1
     extent = as_number(stage.axes[column][1])
     lanes = lanes_of(plan, stage)
     if extent is None or extent < lanes or rows is None or rows > FEW:
-        raise ScheduleError(f"{buffer} has many rows, or few columns\n{plan.kernel}")
+        raise ScheduleError(f"{buffer} has many rows, or few columns", plan.kernel)
     c, *others = [theirs[column], *(v for n, v in enumerate(theirs) if n not in (column, row))]
     assert c is not None
     name, around = c.name, [v.name for v in others if v is not None]
