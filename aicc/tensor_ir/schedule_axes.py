@@ -51,6 +51,8 @@ def stage_nest(stage: Stage) -> Stmt:
     for v, extent in reversed(stage.axes):
         if v is not None:
             body = (For(v, 0, extent, "for", body),)
+    if len(body) > 1:  # what has no axes has a loop that runs once
+        body = (For(Sym(f"{stage.buffer}.i", 0, 0), 0, 1, "for", body),)
     return body[0]
 
 

@@ -2,18 +2,21 @@
 normalisations, means. Every stage is computed for one row, while the row is in L1.
 
     parallel row: s = reduce(x[row]);  t = map(x[row], s);  ...;  y[row] = map(...)
+
+Of few long rows, or one, the parts are shared out: s = reduce(p), p[i] = reduce(x[row, part i]).
 """
 
 from __future__ import annotations
 
 from aicc.errors import ScheduleError
-from aicc.symbolic import Size
+from aicc.symbolic import Size, product, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of
-from aicc.tensor_ir.ir import Kernel, Reduce
+from aicc.tensor_ir.ir import For, Kernel, Reduce
 from aicc.tensor_ir.recipes.common import (
     all_linear,
     inline_movements,
     is_costly,
+    nominal,
     one_of_a_row,
     parallelise,
     stride_in,
@@ -22,8 +25,16 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.operands import roles
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Split, Unroll, Vectorize
+from aicc.tensor_ir.schedule_parts import Parts
 from aicc.tensor_ir.schedule_stages import CacheWrite, ComputeAt, Inline, Rfactor
+from aicc.tensor_ir.walk import walk_stmts
 
+PART = 8192
+"""Elements of a part of a long row, about."""
+LONG = 8 * PART
+"""Elements of a row, from which on its reductions are worth sharing out."""
+FEW = 8
+"""Rows that threads can share in about equal parts, at least, unless they are even in number."""
 UNROLL = 4
 """Vectors of partial results: enough independent chains to hide the latency of an addition."""
 
@@ -41,9 +52,13 @@ def rows(plan: Plan) -> None:
         raise ScheduleError("not one chain of stages", plan.kernel)
     (final,) = finals
     at = _row_loop(plan, final)
+    few = _few(final, at)
+    if few:
+        _in_parts(plan)
     if at is None:
-        _whole(plan, final)
+        _whole(plan)
         return
+    final = plan.stage(final.buffer)
     order = [s.buffer for s in plan.stages() if s.buffer != final.buffer]
     made: list[tuple[str, Stage]] = []
     for buffer in reversed(order):
@@ -57,6 +72,17 @@ def rows(plan: Plan) -> None:
     if inner:
         vector_loop(plan, inner[-1], _lanes(plan, final.buffer), 1 if is_costly(final.value) else 2)
     parallelise(plan, *names[: names.index(at) + 1])
+    if few and isinstance(final.axes[names.index(at)][1], int):
+        _share_row(plan)
+
+
+def _share_row(plan: Plan) -> None:
+    """Shares out what is done for each row, too."""
+    for f in walk_stmts(plan.kernel.body):
+        if isinstance(f, For) and f.kind == "parallel":
+            for s in f.body:
+                if isinstance(s, For) and s.kind == "for":
+                    parallelise(plan, s.var.name)
 
 
 def dots(kernel: Kernel, stage: Stage) -> bool:
@@ -111,15 +137,60 @@ def _row_loop(plan: Plan, final: Stage) -> str | None:
     return names[-1] if names else None
 
 
-def _whole(plan: Plan, final: Stage) -> None:
-    """No axis is shared: each stage runs over its whole buffer, with vectors inside."""
+def _whole(plan: Plan) -> None:
+    """No axis is shared: each stage runs over its whole buffer, with vectors inside. Long ones that
+    two others read are computed twice, rather than written to memory and read again."""
+    for stage in reversed(plan.stages()):
+        local = plan.kernel.buffer(stage.buffer).scope == "temp"
+        if stage.op is None and local and nominal(product([e for _, e in stage.axes])) >= LONG:
+            if len(readers(plan.kernel, stage.buffer)) <= 2:
+                plan.do(Inline(stage.buffer))
     for stage in plan.stages():
-        if stage.op is not None and stage.reduce:
+        if stage.op is None:
+            _map(plan, stage)
+        elif stage.reduce:
             depth = [v.name for v, _ in stage.reduce]
             _vector_reduction(plan, _joined(plan, depth, stage.buffer), stage.buffer)
-    names = [v.name for v, _ in final.axes if v is not None]
+            parallelise(plan, *(v.name for v in stage.variables))
+
+
+def _in_parts(plan: Plan) -> None:
+    """Long reductions in parts, which threads share."""
+    for stage in plan.stages():
+        if stage.op is None or nominal(product([e for _, e in stage.reduce])) < LONG:
+            continue
+        _joined(plan, [v.name for v, _ in stage.reduce], stage.buffer)
+        (_, extent), *inner = plan.stage(stage.buffer).reduce
+        size = max(1, PART // nominal(product([e for _, e in inner])))
+        plan.attempt(Parts(stage.buffer, _divisor(extent, size)))
+
+
+def _divisor(extent: Size, size: int) -> int:
+    """About `size`: of a number, so that there is no shorter part, if that can be."""
+    if isinstance(extent, int):
+        for step in (64, 16, 1):  # whole vectors, where parts have as many
+            for n in range(size - size % step, size // 2, -step):
+                if extent % n == 0:
+                    return n
+    return size
+
+
+def _few(final: Stage, at: str | None) -> bool:
+    """True for rows that threads cannot share, or may not be able to where only a run counts
+    them."""
+    count: Size = 1
+    for v, extent in final.axes if at is not None else ():
+        count = count * substitute(extent, dict.fromkeys(symbols(extent), 1))
+        if v is not None and v.name == at:
+            break
+    return isinstance(count, int) and count < FEW and count % 2 == 1
+
+
+def _map(plan: Plan, stage: Stage) -> None:
+    """Vectors along the last axis of a map, shared out."""
+    names = [v.name for v in stage.variables]
     if names:
-        vector_loop(plan, names[-1], _lanes(plan, final.buffer))
+        vector_loop(plan, names[-1], _lanes(plan, stage.buffer))
         blocks = f"{names[-1]}.o"
         parallelise(plan, *names[:-1], *([blocks] if plan.has_loop(blocks) else ()))
 
