@@ -16,6 +16,7 @@ from aicc.graph_ir.passes.batchnorm import FoldBatchNorm
 from aicc.graph_ir.passes.branches import MergeBranches
 from aicc.graph_ir.passes.decompose import Decompose
 from aicc.graph_ir.passes.fold import Fold
+from aicc.graph_ir.passes.folds import Folds, with_folds
 from aicc.graph_ir.passes.join import Join
 from aicc.graph_ir.passes.layout import ChooseLayout
 from aicc.graph_ir.passes.patches import Arena, Patches
@@ -42,7 +43,7 @@ def passes(
     memory_budget: the most bytes that the arena may have; None for as many as it takes. many:
     schedules kernels for `target`, several at once.
     """
-    cost = Coster(target, Describer())
+    cost, fast = Coster(target, Describer()), memory_budget is None
     order: list[Pass] = [
         Fold(),  # shape arithmetic and weights that are computed become constants
         Simplify(),  # identities go, so that later passes see fewer forms
@@ -52,7 +53,9 @@ def passes(
         FoldBatchNorm(),  # scales into weights, shifts into one bias: before layout moves operands
         MergeBranches(),  # parallel convolutions that add up: while their weights lie as imported
         # Convolutions become matrix products over contiguous channels.
-        ChooseLayout(cost=cost, rows=memory_budget is not None),
+        ChooseLayout(cost=with_folds(cost) if fast else cost, rows=not fast),
+        # Fewer multiplications for transposed convolutions, where estimated to be faster.
+        *([Folds(cost)] if fast else []),
         Simplify(),  # transposes that met cancel or fold into constants
         FoldBatchNorm(),  # scales that stood behind transposes reach their weights
         Simplify(),
@@ -73,8 +76,8 @@ def passes(
             *order[at + 1 : -1],
             Plan(bound_seconds=0.0),
         ]
-        fast = [p for p in behind if p.name != Schedule.name]
-        patches = Patches(memory_budget, _arena(fast), _arena(behind))
+        rest = [p for p in behind if p.name != Schedule.name]
+        patches = Patches(memory_budget, _arena(rest), _arena(behind))
         order.insert(at, patches)
     return order
 

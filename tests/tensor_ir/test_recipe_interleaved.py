@@ -7,9 +7,10 @@ import pytest
 from recipe_check import TARGET, check
 
 from aicc.codegen.kernel import lower_kernel
+from aicc.ops.sizes import within
 from aicc.symbolic import ceildiv, sym
 from aicc.tensor_ir.builder import KernelBuilder
-from aicc.tensor_ir.ir import call
+from aicc.tensor_ir.ir import call, select
 from aicc.tensor_ir.recipes.interleaved import Problem, choose_block
 
 
@@ -75,3 +76,26 @@ def test_blocks_fit_the_registers_and_waste_no_vectors():
             assert all(n % r == 0 for n, r in zip(rows, block.rows, strict=True))
     assert choose_block(TARGET, 16, Problem((1,), 2, (28,), 2, 64))[1].vectors == 2
     assert choose_block(TARGET, 16, Problem((1,), 40, (28,), 2, 64)) is None
+
+
+def folded(width, kernel, stride):
+    """[kernel, W] -> [W * stride + kernel]: windows that overlap are added up."""
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (kernel, width))
+    steps = width + ceildiv(kernel, stride)
+
+    def term(o, phase, t, j):
+        inside = within((t - j, 0, width))
+        return select(inside, x[phase + j * stride, t - j], 0.0)
+
+    extents = lambda o, phase, t: (ceildiv(kernel - phase, stride),)  # noqa: E731
+    sums = b.reduce((2, stride, steps), extents, term)
+    b.mark_output(b.compute((2, steps * stride), lambda o, p: sums[o, p % stride, p // stride]))
+    return b.build()
+
+
+@pytest.mark.parametrize("kernel, stride", [(8, 1), (4, 2), (5, 2), (9, 4)])
+@pytest.mark.parametrize("width", [5, 33])
+def test_sums_without_weights_are_tiles_too(width, kernel, stride):
+    text, made = check(folded(width, kernel, stride))
+    assert tiled(made) and "vectorize" in text

@@ -26,7 +26,7 @@ from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.passes.simplify_shapes import permutation
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.symbolic import Size, proves_lt
+from aicc.symbolic import Size, product, proves_lt
 
 
 def is_pointwise(node: Node, weights: TensorType | None) -> bool:
@@ -179,7 +179,8 @@ def _may_be_first(node: Node, x: TensorType, y: TensorType) -> bool:
     if node.op != "Conv" or not isinstance(filters, int):
         return False
     if group == 1:
-        return filters <= FEW_FILTERS
+        # Windows over more zeros than data may become a product and a fold.
+        return filters <= FEW_FILTERS or proves_lt(product(x.shape[2:]), product(y.shape[2:]))
     # Of each channel with several filters, parts of vectors are taken several times.
     parts = filters > group and bool(filters % WHOLE)
     return channels == group and (filters <= FEW_CHANNELS or parts)

@@ -13,7 +13,7 @@ from aicc.tensor_ir.recipes.columns import columns, has_columns
 from aicc.tensor_ir.recipes.common import inline_movements, parallelise
 from aicc.tensor_ir.recipes.contraction import contraction
 from aicc.tensor_ir.recipes.down import down
-from aicc.tensor_ir.recipes.interleaved import interleaved
+from aicc.tensor_ir.recipes.interleaved import added, interleaved
 from aicc.tensor_ir.recipes.machine import Machine
 from aicc.tensor_ir.recipes.maps import maps
 from aicc.tensor_ir.recipes.operands import column_axis, roles
@@ -85,6 +85,8 @@ def _candidates(kernel: Kernel, machine: Machine) -> list[Callable[[Plan], None]
         if roles(stage) is not None:
             found.append(_applied(interleaved, buffer))
             found.append(_applied(contraction, buffer))
+        elif added(stage) is not None:
+            found.append(_applied(interleaved, buffer))
         if column_axis(plan, stage) is not None:
             found += [_applied(down, buffer), _applied(window, buffer)]
     if has_columns(plan):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -38,6 +40,8 @@ COSTLY = frozenset(
 
 NOMINAL = 64
 """What a symbol counts as."""
+MEANS = 64
+"""Values of symbols that a mean goes over, at most."""
 
 
 def is_movement(stage: Stage) -> bool:
@@ -317,6 +321,17 @@ def nominal(s: Size) -> int:
         return s
     values = {v.name: NOMINAL if v.hi is None else min(NOMINAL, v.hi) for v in symbols(s)}
     return evaluate(s, values)
+
+
+def expected(s: Size) -> float:
+    """As `nominal`, but the mean over all values of a few symbols whose range is short: taps of the
+    phases of a transposed convolution."""
+    ranges = [range(v.hi + 1) for v in symbols(s) if v.hi is not None and v.lo == 0]
+    values = math.prod(len(r) for r in ranges)
+    if isinstance(s, int) or len(ranges) != len(symbols(s)) or not 0 < values <= MEANS:
+        return nominal(s)
+    names = [v.name for v in symbols(s)]
+    return sum(evaluate(s, dict(zip(names, at))) for at in itertools.product(*ranges)) / values
 
 
 def vector_loop(plan: Plan, name: str, lanes: int, unroll: int = 1, tail: str = "mask") -> None:

@@ -25,6 +25,7 @@ from aicc.tensor_ir.recipes.common import (
     COSTLY,
     NOMINAL,
     divisors,
+    expected,
     is_costly,
     nominal,
     offset_of,
@@ -281,7 +282,7 @@ def _cycles(
     """Cycles of one lane, two instructions a cycle; those of `products` are known. loops: the
     variables of those around the statement."""
     if isinstance(s, For):
-        inner = times * max(0, nominal(s.extent))
+        inner = times * max(0.0, expected(s.extent))
         return sum(_cycles(kernel, c, inner, products, (*loops, s.var)) for c in s.body)
     if isinstance(s, If):
         return sum(_cycles(kernel, c, times, products, loops) for c in (*s.then, *s.orelse))

@@ -9,6 +9,9 @@ element of each in turn.
 
 Lanes are pixels, whose vectors all filters, phases and taps share: few filters, which would leave
 lanes empty that run along them, still use them all. The phases are interleaved in registers.
+
+Sums without weights, of what such products leave to be added up, are tiles of the same kind: each
+tap adds a run of pixels, without those that lie beyond a border.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from aicc.tensor_ir.recipes.common import (
     accumulator_load,
     as_number,
     divisors,
+    expected,
     parallelise,
     stride_in,
     with_epilogue,
@@ -37,6 +41,7 @@ from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import PadAxis
 from aicc.tensor_ir.schedule_stages import ComputeAt, Pack
+from aicc.tensor_ir.walk import walk_expr
 
 UNALIGNED = 1.5
 """Cycles of a load of a vector that is not where vectors begin."""
@@ -46,8 +51,8 @@ FINISH = 6.0
 """Cycles per vector of results for interleaving and writing them."""
 NOMINAL_PIXELS = (8, 16, 32, 64, 128, 256)
 """Pixels of a row that a block is judged by where only a run knows how many there are."""
-NOMINAL_TAPS = 2
-"""Steps of a reduction that has more of them for some phases than for others."""
+LEAST_TAPS = 0.25
+"""Steps of a reduction that has none for most phases, at least."""
 
 
 def alternates(load: Load, v: Sym | None) -> int | None:
@@ -63,6 +68,19 @@ def alternates(load: Load, v: Sym | None) -> int | None:
     return s if place == from_atom(v) // s and phase == from_atom(v) % s else None
 
 
+def added(stage: Stage) -> Roles | None:
+    """A sum over taps of one operand along the last axis, as roles: there is no left operand but
+    this one."""
+    loads = {x for x in walk_expr(stage.value) if isinstance(x, Load)}
+    v = stage.axes[-1][0]
+    if stage.op != "add" or len(loads) != 1 or v is None or len(stage.axes) < 2:
+        return None
+    (load,) = loads
+    inner = {k for k, _ in stage.reduce}
+    along = symbols(load.indices[-1])
+    return Roles(len(stage.axes) - 1, None, load, load) if v in along and along & inner else None
+
+
 def interleaved(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`, a sum of products."""
     buffer, out = with_epilogue(plan, buffer, whole=True)
@@ -71,7 +89,14 @@ def interleaved(plan: Plan, buffer: str) -> None:
     lane = final.axes[-1][0]
     stride = alternates(load, lane)
     stage = plan.stage(buffer)
-    found = roles(stage)
+    found = roles(stage) or added(stage)
+    if (
+        stride is None
+        and roles(stage) is None
+        and lane is not None
+        and load.indices[-2:] == (0, from_atom(lane))
+    ):
+        stride = 1
     if stride is None or found is None or found.column != len(stage.axes) - 1:
         raise ScheduleError(f"{buffer} has no phases that alternate", plan.kernel)
     column = stage.axes[-1][0]
@@ -90,8 +115,8 @@ class Problem:
     rows: tuple[int, ...]
     phases: int
     pixels: tuple[int, ...]
-    window: int
-    depth: int
+    window: float
+    depth: float
 
 
 @dataclass(frozen=True)
@@ -140,9 +165,9 @@ def _tile_cycles(problem: Problem, rows: int, vectors: int) -> float:
 def problem_of(stage: Stage, found: Roles, phases: int) -> Problem:
     """What a stage with phases that alternate is."""
     taps = taps_of(stage, found)
-    window = depth = 1
+    window = depth = 1.0
     for n, (_, extent) in enumerate(stage.reduce):
-        size = as_number(extent) or NOMINAL_TAPS
+        size = max(LEAST_TAPS, expected(extent))
         window, depth = (window * size, depth) if n in taps else (window, depth * size)
     rows = [stage.axes[n][1] for n in rows_of(stage, found)]
     pixels = as_number(stage.axes[found.column][1])
@@ -280,7 +305,8 @@ class Interleaving:
         inner = [f"{acc}.k{a}" for a in taps]
         outer = [n for n in depth if n not in inner]
         first = f"{acc}.{rank - 2}"
-        order = [*outer, first, *inner, *(n for n in loops if n != first)]
+        phase = [n for n in loops if n == first]
+        order = [*outer, *phase, *inner, *(n for n in loops if n != first)]
         plan.do(Reorder(tuple(order)))
         count = 1
         for name in order[len(outer) : -1]:
