@@ -13,9 +13,10 @@ from aicc.graph_ir.module import CALL, Module
 from aicc.graph_ir.passes.fuse import Fuser
 from aicc.graph_ir.places import Places, takes_no_kernel
 from aicc.graph_ir.types import TensorType
-from aicc.lower import Describer, in_place, lower_group
+from aicc.lower import Describer, in_place, lower_choice, lower_group
 from aicc.ops import registry
 from aicc.shared_layouts import share_layouts
+from aicc.tensor_ir.choice import choice_of
 from aicc.tensor_ir.ir import Kernel
 from aicc.tensor_ir.recipes import scheduled
 from aicc.tensor_ir.recipes.cost import constants_stay, estimate
@@ -97,7 +98,7 @@ class Fuse:
                 for o in node.outputs
                 if o and (o in graph.outputs or users.get(o, set()) - {g})
             ]
-            lowered = in_place(lower_group(graph, nodes, live, "k"), places)
+            lowered = in_place(lower_choice(graph, nodes, live, "k"), places)
             name = known.get(lowered.kernel)
             if name is None:
                 name = _name(nodes, kernels)
@@ -119,8 +120,10 @@ class Fuse:
 
 
 def _work_attribute(kernel: Kernel) -> TensorType:
-    """A kernel's work as an attribute can hold it: a type whose sizes are the counts."""
-    w = work(kernel)
+    """A kernel's work as an attribute can hold it: a type whose sizes are the counts. Of two bodies
+    that is the work of the second, for large sizes."""
+    choice = choice_of(kernel)
+    w = work(choice.orelse if choice is not None else kernel)
     return TensorType(w.dtype, (w.operations, w.instructions, w.constants, w.moved, w.again))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aicc.errors import AiccError
-from aicc.graph_ir.graph import Graph, Node
+from aicc.graph_ir.graph import Graph, Node, make_node
 from aicc.graph_ir.infer import context
 from aicc.graph_ir.passes.fuse import Access, Description, Kind
 from aicc.graph_ir.places import Places, takes_no_kernel
@@ -23,8 +23,8 @@ from aicc.symbolic import Dim, Size, Sym, from_atom, product, symbols
 from aicc.tensor_ir.analysis import Stage, stage_of, writes
 from aicc.tensor_ir.analysis import reads as buffers_read
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.choice import choose_between, fresh_name, renamed
 from aicc.tensor_ir.ir import (
-    PARAM_SCOPES,
     Buffer,
     Expr,
     For,
@@ -55,6 +55,12 @@ class Lowered:
     kernel: Kernel
     operands: tuple[str, ...]
     results: tuple[str, ...]
+
+    def values(self) -> dict[str, str]:
+        """The graph value of each parameter, by name."""
+        operands, results = iter(self.operands), iter(self.results)
+        params = self.kernel.params
+        return {b.name: next(results if b.scope == "out" else operands) for b in params}
 
 
 def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], name: str) -> Lowered:
@@ -123,6 +129,37 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
     )
 
 
+def lower_choice(graph: Graph, nodes: Sequence[Node], results: Sequence[str], name: str) -> Lowered:
+    """The same, but where an operator says what else computes its results faster for some sizes:
+    then a kernel that has both, and chooses between them by the sizes of a run."""
+    lowered = lower_group(graph, nodes, results, name)
+    for n, node in enumerate(nodes):
+        other = registry.get(node.op).instead(context(graph, node))
+        if other is not None:
+            inputs = (node.inputs[i] for i in other.operands)
+            made = make_node(other.op, inputs, node.outputs, other.attrs, (), node.origin)
+            few = lower_group(graph, [*nodes[:n], made, *nodes[n + 1 :]], results, name)
+            return _chosen(graph, other.cond, few, lowered)
+    return lowered
+
+
+def _chosen(graph: Graph, cond: Expr, few: Lowered, many: Lowered) -> Lowered:
+    """A kernel that takes one or another way to the same results. Each has its own constants: how
+    these are packed is up to its schedule."""
+    value_of, other = few.values(), many.values()
+    name_of = {v: name for name, v in value_of.items() if v not in graph.constants}
+    names = {name: name_of[v] for name, v in other.items() if v in name_of}
+    first = {b.name for b in few.kernel.buffers}
+    rest = [b.name for b in many.kernel.buffers if b.name not in names]
+    taken = first.union(rest)
+    names |= {name: fresh_name(name, taken) for name in rest if name in first}
+    kernel = choose_between(cond, few.kernel, renamed(many.kernel, names))
+    value_of |= {names.get(name, name): v for name, v in other.items()}
+    operands = (value_of[b.name] for b in kernel.params if b.scope != "out")
+    results = (value_of[b.name] for b in kernel.params if b.scope == "out")
+    return Lowered(kernel, tuple(operands), tuple(results))
+
+
 def _with_literals(kernel: Kernel, elements: Mapping[str, Expr]) -> Kernel:
     """With the elements of some parameters, which are all the same, written out where maps read
     them. Reductions read them as they read others: what their loops are like depends on that."""
@@ -143,12 +180,11 @@ def _with_literals(kernel: Kernel, elements: Mapping[str, Expr]) -> Kernel:
 def in_place(lowered: Lowered, places: Places) -> Lowered:
     """The same with parameters that have the strides of where their values lie."""
     kernel = lowered.kernel
-    operands, results = iter(lowered.operands), iter(lowered.results)
+    values = lowered.values()
     buffers: list[Buffer] = []
     for b in kernel.buffers:
-        if b.scope in PARAM_SCOPES:
-            value = next(results if b.scope == "out" else operands)
-            b = replace(b, pitch=places.place(value).pitch)
+        if b.name in values:
+            b = replace(b, pitch=places.place(values[b.name]).pitch)
         buffers.append(b)
     return replace(lowered, kernel=replace(kernel, buffers=tuple(buffers)))
 

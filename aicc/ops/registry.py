@@ -24,6 +24,7 @@ from aicc.errors import OperatorError
 from aicc.graph_ir.types import TensorType
 from aicc.symbolic import Size
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
+from aicc.tensor_ir.ir import Expr
 
 if TYPE_CHECKING:
     from aicc.graph_ir.graph import Graph
@@ -135,6 +136,17 @@ class GraphRewriter:
         return None
 
 
+@dataclass(frozen=True)
+class Instead:
+    """Another operator with the same results. cond: on sizes, where it is faster. op, attrs: the
+    operator. operands: its operands, by number of the operands of the one that it replaces."""
+
+    cond: Expr
+    op: str
+    operands: tuple[int, ...]
+    attrs: Mapping[str, Any]
+
+
 class Operator:
     """The rules of one operator. All are without state; `ctx` says what they are applied to."""
 
@@ -206,6 +218,11 @@ class Operator:
         """Where the result is its operands side by side: the element of the result at which each of
         them starts, to go on with the result's strides; else None. Then they can be written there
         at once."""
+        return None
+
+    def instead(self, ctx: OpContext) -> Instead | None:
+        """What else computes the results, where it is faster for some sizes that only a run knows;
+        else None. Kernels then have both, and each run takes one of them."""
         return None
 
     def cases(self) -> Iterable[Case]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from aicc.graph_ir.types import TensorType
-from aicc.ops.registry import REQUIRED, Array, Case, OpContext, Operator, operator
+from aicc.ops.registry import REQUIRED, Array, Case, Instead, OpContext, Operator, operator
 from aicc.ops.samples import sample
 from aicc.ops.sizes import agree, check_agree
 from aicc.ops.winograd_matrices import POINTS, WINDOW, as_array, choose, even_odd, matrices
@@ -35,9 +35,9 @@ from aicc.ops.winograd_tiles import (
     tiles_of,
 )
 from aicc.pages import loose_array
-from aicc.symbolic import Size, minimum
+from aicc.symbolic import Size, ceildiv, maximum, minimum
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
-from aicc.tensor_ir.ir import Expr
+from aicc.tensor_ir.ir import Expr, Index, call
 
 SLAB = 1 << 18
 """Elements of transformed filters that are computed at a time where they are constants."""
@@ -312,11 +312,33 @@ class WinogradOutput(Operator):
                 )
 
 
-@operator("WinogradConv", domain="aicc", inputs=2, attributes=ATTRIBUTES)
+@operator("WinogradConv", domain="aicc", inputs=(2, 3), attributes={**ATTRIBUTES, "worth": ()})
 class WinogradConv(Operator):
     """Data [N, H, W, C] and transformed filters [(m+2)^2, 1, 1, C, O] -> the convolution
     [N, H', W', O]: both transforms and the products in one, so that a block of tiles stays in the
-    cache from the first to the last."""
+    cache from the first to the last.
+
+    With the filters [O, C, 3, 3] themselves as operand 2, images are convolved directly where that
+    takes less time; worth: what a tile takes, what an output takes then, and of how many tiles a
+    multiple takes as long as those of an image.
+    """
+
+    def instead(self, ctx: OpContext) -> Instead | None:
+        if len(ctx.types) < 3 or not ctx.attrs["worth"]:
+            return None
+        each, direct, rows = (int(n) for n in ctx.attrs["worth"])
+        height, width = axes_of(ctx, ctx.input(0).shape)
+        # Rows of a window that meet nothing but padding are left out.
+        before, n = int(ctx.attrs["pads"][0]), ctx.input(0).shape[1]
+        places = [k * height.step - before for k in range(WINDOW)]
+        met: Size = 0
+        for p in places:
+            met = met + maximum(0, minimum(height.outputs, n - p) - max(0, -p))
+        sums = met * width.outputs * direct
+        tiles = ceildiv(height.most * width.most, rows) * rows
+        cond = call("lt", Index(sums), Index(tiles * each * WINDOW))
+        attrs = {name: ctx.attrs[name] for name in ("pads", "dilations")}
+        return Instead(cond, "Conv", (0, 2), {**attrs, "channels_last": 1})
 
     def infer(self, ctx: OpContext) -> list[TensorType]:
         x, u, m = ctx.input(0), ctx.input(1), tile_of(ctx)
@@ -326,14 +348,14 @@ class WinogradConv(Operator):
         return [TensorType(x.dtype, (x.shape[0], *outputs_of(ctx, x.shape), u.shape[4]))]
 
     def reference(self, ctx: OpContext, *inputs: Array | None) -> Sequence[Array]:
-        x, u = inputs
+        x, u = inputs[:2]
         assert x is not None and u is not None
         (v,) = WinogradInput().reference(ctx, x.astype(np.float64))
         (y,) = WinogradOutput().reference(ctx, np.matmul(v, u.astype(np.float64)), x)
         return [y.astype(x.dtype)]
 
     def lower(self, ctx: OpContext, b: KernelBuilder, *inputs: Tensor | None) -> Sequence[Tensor]:
-        x, u = inputs
+        x, u = inputs[:2]
         assert x is not None and u is not None
         a, (rows, width) = tile_of(ctx) + 2, (axis.most for axis in axes_of(ctx, x.shape))
         check_agree(ctx, b, x.shape[3], u.shape[3], "channels")

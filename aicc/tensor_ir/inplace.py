@@ -35,6 +35,7 @@ from aicc.symbolic import (
     value_range,
 )
 from aicc.tensor_ir.analysis import bounds
+from aicc.tensor_ir.choice import choice_of
 from aicc.tensor_ir.ir import Buffer, For, Index, Kernel, Load, Reduce, Stmt, Store
 from aicc.tensor_ir.walk import children, loads_of, stmt_exprs, walk_stmts
 
@@ -44,8 +45,12 @@ Loops = tuple[For, ...]
 def inplace_pairs(kernel: Kernel) -> frozenset[tuple[str, str]]:
     """All (in parameter, out parameter) whose memory may be the same.
 
-    The pairs hold one by one: an operand lends its memory to at most one result.
+    The pairs hold one by one: an operand lends its memory to at most one result. Where sizes choose
+    between two bodies, they hold for both.
     """
+    choice = choice_of(kernel)
+    if choice is not None:
+        return inplace_pairs(choice.then) & inplace_pairs(choice.orelse)
     found = set()
     stores, reduced = _stores(kernel)
     for out in kernel.buffers:

@@ -57,7 +57,7 @@ def compiled(made, monkeypatch, tile, threads=1, together=False, late=False):
     and else by three; tile 0 for direct sums. late: each run transforms the weights."""
 
     def cost(graph, nodes):
-        seconds = {"Conv": 3.0, "aicc::WinogradConv": 0.0 if together else 2.0}
+        seconds = {"Conv": 3.0, "aicc::WinogradConv": 0.3 if together else 2.0}
         return seconds.get(nodes[0].op, 0.1)
 
     def passes(target, memory_budget=None, many=None):
@@ -188,6 +188,27 @@ def test_windows_with_gaps_against_onnxruntime(
         results.append(native.run(None, {"x": x})[0])
     np.testing.assert_allclose(results[0], want, rtol=2e-4, atol=2e-4)
     assert results[0].tobytes() == results[1].tobytes()
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+@pytest.mark.parametrize("residual", [False, True])
+def test_only_a_run_knows_which_images_are_large(residual, gap, monkeypatch):
+    """Small images are convolved directly: a kernel has both, and chooses by the sizes of a run."""
+    ort = pytest.importorskip("onnxruntime")
+    made = chain(11, (20, 20, 20), residual=residual, gaps=(gap, gap), free=True)
+    direct = compiled(made, monkeypatch, 0)
+    natives = [compiled(made, monkeypatch, 4, threads=t, together=True) for t in (1, 2)]
+    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    alike = []
+    for shape in ((1, 1, 1), (3, 2, 3), (1, 5, 1), (2, 6, 5), (2, 11, 14), (3, 25, 24)):
+        x = np.random.default_rng(6).standard_normal((shape[0], 20, *shape[1:])).astype(np.float32)
+        (want,) = session.run(None, {"x": x})
+        one, two = (m.run(None, {"x": x})[0] for m in natives)
+        np.testing.assert_allclose(one, want, rtol=2e-4, atol=2e-4)
+        assert one.tobytes() == two.tobytes()
+        # Winograd's convolution rounds otherwise than the sum does.
+        alike.append(np.abs(one - direct.run(None, {"x": x})[0]).max() < 2e-6)
+    assert alike[:3] == [True] * 3 and alike[-2:] == [False] * 2
 
 
 def test_one_filter_is_summed_directly(monkeypatch):

@@ -43,6 +43,14 @@ SMALLER = 1.05
 """How many times the time of three kernels one may take: it needs no memory for what is between."""
 FEW = 4
 """Channels. Vectors of fewer are mostly empty."""
+SUMS = 384
+"""Sums of products that registers hold, about: those of a tile are all computed, needed or not."""
+EAGER = 1.25
+"""How many times as long as large images convolving small ones directly takes, per output."""
+VECTOR = 16
+"""Filters of which there is one vector, on many machines."""
+SCALE = 1000
+"""For a ratio of times as whole numbers."""
 ROOM = 22 << 20
 """Bytes that transformed weights may take beyond the original ones. With the 32 MiB that a process
 holds without any model, running one stays within its weights, its arena and 60 MB."""
@@ -86,20 +94,23 @@ def within(layers: Sequence[Sequence[Form]], most: int) -> list[int]:
 class _Layer:
     """The convolutions with the same weights: their nodes, and the estimated seconds of each and
     whether it is one kernel, by tile; those where the weights are transformed in each run. held:
-    the bytes that the weights take now."""
+    the bytes that the weights take now. worth: by node and tile, where only a run knows how large
+    images are: what tells it which ones are convolved directly."""
 
     bytes: int
     held: int
     nodes: list[Node] = field(default_factory=list)
     tiles: list[dict[int, tuple[float, bool]]] = field(default_factory=list)
     late: list[dict[int, float]] = field(default_factory=list)
+    worth: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
 
     def form(self, tile: int) -> Form:
         seconds = sum(tiles[tile][0] for tiles in self.tiles)
         if not tile:
             return Form(0, seconds, self.held)
         forms = {tiles[tile][1] for tiles in self.tiles}
-        return Form(tile, seconds, len(forms) * self.bytes * (tile + 2) ** 2 // 9)
+        direct = self.held if self.worth and True in forms else 0
+        return Form(tile, seconds, len(forms) * self.bytes * (tile + 2) ** 2 // 9 + direct)
 
     def forms(self, tiles: Sequence[int]) -> list[Form]:
         """The direct sum, and what is faster, each than what is before."""
@@ -137,11 +148,15 @@ class Winograd:
             %m = MatMul(%v, @u)
             %y = aicc::WinogradOutput(%m, %x) {tile=4, pads=[1,1,1,1], rows=196}
     or:     %y = aicc::WinogradConv(%x, @u) {tile=4, pads=[1,1,1,1]}
+    or:     %y = aicc::WinogradConv(%x, @u, @w) {tile=4, pads=[1,1,1,1], worth=[2104, 1000, 6]}
     or:     %t = aicc::WinogradFilters(@w.1) {tile=4, more=1}      for each `PANEL` filters
             %u = aicc::Section(%t) {axis=1, begin=0, extent=64}
             %m.1 = MatMul(%v, %u)
             ..
             %m = Concat(%m.1, %m.2, ..) {axis=2}                   between the transforms
+
+    Images of sizes that only a run knows may be so small that most of a tile, or of the rows of
+    products that are computed at once, lies outside of them: those are convolved directly.
 
     A window with gaps goes over tiles of outputs as far apart.
 
@@ -179,7 +194,7 @@ class Winograd:
         constants = sum(held_bytes(data) for data in graph.constants.values())
         direct = sum(layer.held for layer in layers.values())
         most = min(max(direct + direct // 3, ROOM - constants), ROOM)
-        chosen: dict[str, tuple[Form, bool]] = {}
+        chosen: dict[str, tuple[Form, bool, tuple[int, ...]]] = {}
         for layer, forms, number in zip(layers.values(), every, within(every, most)):
             for n, form in enumerate(forms[1:], start=1):
                 why = f", weights of {form.bytes >> 10} KiB for {layer.bytes >> 10}"
@@ -188,7 +203,8 @@ class Winograd:
             if number:
                 form = forms[number]
                 for node, tiles in zip(layer.nodes, layer.tiles):
-                    chosen[node.outputs[0]] = form, tiles[form.tile][1]
+                    worth = layer.worth.get((node.outputs[0], form.tile), ())
+                    chosen[node.outputs[0]] = form, tiles[form.tile][1], worth
 
         def rule(ed: Editor, node: Node) -> list[str] | None:
             form = chosen.get(node.outputs[0]) if node.op == "Conv" else None
@@ -206,6 +222,7 @@ class Winograd:
         x, y = types[node.inputs[0]], types[node.outputs[0]]
         tiles = {0: (self.cost(direct, [node]) * _inside(x, y, window), False)}
         late: dict[int, float] = {}
+        worth: dict[tuple[str, int], tuple[int, ...]] = {}
         for tile in self.tiles:
             attrs = {"tile": tile, **window}
             parts, whole, anew = self._seconds(ed, (x, data.shape, y), attrs)
@@ -216,7 +233,10 @@ class Winograd:
                 whole = math.inf  # its bands fit the typical sizes, but not all that may come
             together = whole <= SMALLER * parts
             tiles[tile] = whole if together else parts, together
+            if together and free[0].shape[1:3] != x.shape[1:3]:
+                worth[node.outputs[0], tile] = _worth(x, y, attrs, tiles[0][0], whole)
         layer = layers.setdefault(node.inputs[1], _Layer(data.nbytes, held_bytes(data)))
+        layer.worth |= worth
         layer.nodes.append(node)
         layer.tiles.append(tiles)
         layer.late.append(late)
@@ -262,7 +282,9 @@ class Winograd:
         late = into + each * filters / PANEL + out
         return into + product + out, self.cost(one, [whole]), late
 
-    def _transformed(self, ed: Editor, node: Node, form: Form, together: bool) -> list[str]:
+    def _transformed(
+        self, ed: Editor, node: Node, form: Form, together: bool, worth: tuple[int, ...]
+    ) -> list[str]:
         """The new nodes, and the transformed weights as a constant, or the weights as constants of
         a few filters each."""
         tile = form.tile
@@ -272,6 +294,8 @@ class Winograd:
         rows = _rows(ed.type_of(x), ed.type_of(node.outputs[0]), attrs)
         if together and not form.late:
             u = self._weights(ed, w, tile, False)
+            if worth:
+                return [ed.op("aicc::WinogradConv", x, u, w, worth=worth, **attrs)]
             return [ed.op("aicc::WinogradConv", x, u, **attrs)]
         v = ed.op("aicc::WinogradInput", x, rows=rows, **attrs)
         if form.late:
@@ -357,6 +381,18 @@ def _window(node: Node) -> Window | None:
     return {"pads": pads[mode]} | ({} if steps == (1, 1) else {"dilations": steps})
 
 
+def _worth(
+    x: TensorType, y: TensorType, window: Window, direct: float, whole: float
+) -> tuple[int, ...]:
+    """The attribute `worth` for a convolution of which images of typical sizes, data of type x to
+    results of type y, are estimated to take `whole` seconds in tiles, and `direct` seconds else."""
+    filters = int(y.shape[3])
+    tiles, outputs = int(product(_tiles(x, window).shape[2:4])), int(product(y.shape[1:3]))
+    ratio = whole / tiles / (direct / outputs * EAGER)
+    columns = min(PANEL, -(-filters // VECTOR) * VECTOR)
+    return max(1, round(SCALE * ratio)), SCALE, max(1, SUMS // columns)
+
+
 def _inside(x: TensorType, y: TensorType, window: Window) -> float:
     """The share of a window's elements that fall into data of type x, on average over the results
     of type y. The direct sum leaves out the others, which a window with large gaps has many of."""
@@ -391,9 +427,7 @@ def _rows(x: TensorType, result: TensorType, attributes: Window) -> int:
     A tile is written to all matrices at one place, and read from all of them. A few rows more keep
     these places from falling into one set of the cache.
     """
-    operator = registry.get("aicc::WinogradInput")
-    attrs = {"rows": 0, "dilations": (1, 1), **attributes}
-    (matrices,) = operator.infer(OpContext("aicc::WinogradInput", attrs, [x]))
+    matrices = _tiles(x, attributes)
     square, least = (int(attributes["tile"]) + 2) ** 2, product(matrices.shape[1:4])
     sizes = (x.shape[3], result.shape[3])
     if not isinstance(least, int):
@@ -404,3 +438,11 @@ def _rows(x: TensorType, result: TensorType, attributes: Window) -> int:
         return max(square * math.gcd(n, SETS) // SETS for n in apart)
 
     return min(range(least, least + 4), key=lambda n: (max(crowd(n), CROWD), n))
+
+
+def _tiles(x: TensorType, attributes: Window) -> TensorType:
+    """The type of transformed data: [(m+2)^2, N, tiles, tiles, C]."""
+    operator = registry.get("aicc::WinogradInput")
+    attrs = {"rows": 0, "dilations": (1, 1), **attributes}
+    (matrices,) = operator.infer(OpContext("aicc::WinogradInput", attrs, [x]))
+    return matrices

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from aicc.errors import ScheduleError
+from aicc.tensor_ir.choice import choice_of, choose_between
 from aicc.tensor_ir.ir import For, Kernel
 from aicc.tensor_ir.recipes.blocks import blocks, has_blocks, lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import chained, has_chain
@@ -31,6 +32,8 @@ from aicc.tensor_ir.recipes.sharing import share_inside
 from aicc.tensor_ir.recipes.staged import has_staged, staged
 from aicc.tensor_ir.recipes.window import window
 from aicc.tensor_ir.schedule import Step
+from aicc.tensor_ir.schedule_sides import Sides
+from aicc.tensor_ir.schedule_text import print_steps
 from aicc.tensor_ir.walk import walk_stmts
 
 log = logging.getLogger("aicc")
@@ -43,7 +46,13 @@ def choose(kernel: Kernel, machine: Machine) -> tuple[Step, ...]:
 
 def scheduled(kernel: Kernel, machine: Machine) -> tuple[Kernel, tuple[Step, ...]]:
     """The scheduled kernel and its steps. Each recipe is tried where the structure suggests it; one
-    whose precondition fails leaves the kernel to the next."""
+    whose precondition fails leaves the kernel to the next. Where sizes choose between two bodies,
+    each is scheduled by itself."""
+    choice = choice_of(kernel)
+    if choice is not None:
+        then, orelse = scheduled(choice.then, machine), scheduled(choice.orelse, machine)
+        step = Sides(print_steps(then[1]), print_steps(orelse[1]))
+        return choose_between(choice.cond, then[0], orelse[0]), (step,)
     for recipe in _candidates(kernel, machine):
         plan = Plan(kernel, machine)
         try:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from aicc.dtypes import nbytes
 from aicc.symbolic import Dim, Mod, Size, Sym, atoms, from_atom, opaques, substitute, symbols
 from aicc.tensor_ir.analysis import Stage, readers, stage_of, stages
+from aicc.tensor_ir.choice import choice_of
 from aicc.tensor_ir.ir import Expr, For, If, Index, Kernel, Load, Op, Reduce, Stmt, Store, While
 from aicc.tensor_ir.recipes.blocks import lanes_in_blocks
 from aicc.tensor_ir.recipes.chained import block_of, has_chain
@@ -96,8 +97,11 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     be written and read twice, is not handed from kernel to kernel: estimates of those take all of
     that as hidden, so that the part which is not is taken off here. Maps that no recipe computes by
     blocks are computed again wherever they are read. Infinite where no recipe takes
-    several products, or a product between maps, and where an expression would be too long.
+    several products, or a product between maps, and where an expression would be too long. Of two
+    bodies between which sizes choose, the second counts, for large sizes.
     """
+    if (choice := choice_of(kernel)) is not None:
+        kernel = choice.orelse
     in_bands = has_staged(kernel)
     band = band_of(kernel, machine) if in_bands else None
     several = sum(product_of(s) is not None for s in stages(kernel)) > 1

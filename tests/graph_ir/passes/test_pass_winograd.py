@@ -8,6 +8,7 @@ from aicc.graph_ir.passes import winograd
 from aicc.graph_ir.passes.winograd import Form, Winograd, within
 from aicc.kernels import Coster
 from aicc.lower import Describer
+from aicc.symbolic import sym
 from aicc.target import Target
 
 THREE = ["aicc::WinogradInput", "MatMul", "aicc::WinogradOutput"]
@@ -62,6 +63,21 @@ def test_one_kernel_where_that_is_faster(tile):
     after = applied(b.done(b("Relu", y)), Winograd(by_tile(tile, whole=True)))
     assert ops(after) == [*ONE, "Relu"]
     assert after.nodes[0].attr("tile") == tile
+
+
+@pytest.mark.parametrize(("size", "free"), [(sym("n", 3), True), (14, False)])
+def test_weights_stay_beside_transformed_ones_where_a_run_chooses(size, free):
+    b, y = convolution(height=size, width=size)
+    after = applied(b.done(y), Winograd(by_tile(4, whole=True)))
+    assert ops(after) == ONE
+    (node,) = after.nodes
+    assert len(node.inputs) == (3 if free else 2) and bool(node.attr("worth", ())) == free
+    if free:
+        assert after.constants[node.inputs[2]].shape == (7, 5, 3, 3)
+        # A tile takes a sixth of the seconds of all outputs, and is of 1/56 of a row.
+        each, direct, rows = node.attr("worth")
+        assert each / direct == pytest.approx(0.5 / 3 * 224**2 / 56**2 / 1.25, rel=1e-3)
+        assert rows == 24
 
 
 @pytest.mark.parametrize("whole", [False, True])

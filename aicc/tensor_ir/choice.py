@@ -1,0 +1,109 @@
+"""Kernels with two bodies, of which the sizes choose one: what is fast for many elements wastes
+most of its time on few.
+
+    kernel @k(n):                      in x, const w1, w2, out y
+        if index(n) < 8:               a condition on nothing but sizes
+            one way to compute y       from x and w1
+        else:
+            another one                from x and w2
+
+Both are kernels of their own with the same operands and results; each has its own constants, which
+it may pack, and its own local buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from aicc.tensor_ir.ir import Buffer, Expr, If, Kernel, Load, Reduce, Stmt, Store
+from aicc.tensor_ir.walk import loads_of, map_body, map_expr, map_exprs, walk_stmts
+
+
+@dataclass(frozen=True)
+class Choice:
+    """cond: which of two kernels runs, `then` where it holds."""
+
+    cond: Expr
+    then: Kernel
+    orelse: Kernel
+
+
+def choice_of(kernel: Kernel) -> Choice | None:
+    """The two kernels between which a kernel chooses; None for any other one."""
+    if len(kernel.body) != 1:
+        return None
+    (s,) = kernel.body
+    if not isinstance(s, If) or not s.then or not s.orelse or loads_of(s.cond):
+        return None
+    then, orelse = (_used(body) for body in (s.then, s.orelse))
+    if any(kernel.buffer(name).scope not in ("in", "out") for name in then & orelse):
+        return None
+    return Choice(s.cond, _side(kernel, s.then, then), _side(kernel, s.orelse, orelse))
+
+
+def choose_between(cond: Expr, then: Kernel, orelse: Kernel) -> Kernel:
+    """The kernel that chooses between two, whose operands and results of the same name are the
+    same. What else of the second one has a name of the first one gets a new one; its constants
+    follow those of the first."""
+    mine = {b.name: b for b in then.buffers}
+    taken = {*mine, *(b.name for b in orelse.buffers)}
+    names: dict[str, str] = {}
+    for b in orelse.buffers:
+        if b.scope not in ("in", "out") and b.name in mine:
+            names[b.name] = fresh_name(b.name, taken)
+    other = renamed(orelse, names)
+    params = {b.name: b for k in (then, other) for b in k.params}
+    ordered = sorted(params.values(), key=lambda b: b.scope == "out")  # operands, then results
+    local = [b for k in (then, other) for b in k.buffers if b.name not in params]
+    sizes = {s.name: s for s in (*then.sizes, *orelse.sizes, *cond.size_symbols())}
+    return Kernel(
+        then.name,
+        tuple(sizes[name] for name in sorted(sizes)),
+        (*ordered, *local),
+        (If(cond, then.body, other.body),),
+    )
+
+
+def renamed(kernel: Kernel, names: dict[str, str]) -> Kernel:
+    """The kernel with other names for some buffers."""
+    if not names:
+        return kernel
+
+    def load(e: Expr) -> Expr | None:
+        if not isinstance(e, Load) or e.buffer not in names:
+            return None
+        inner = map_expr(e, lambda x: None if x is e else load(x), lambda size: size)
+        assert isinstance(inner, Load)
+        return Load(names[e.buffer], inner.indices, e.dtype)
+
+    def target(s: Stmt) -> tuple[Stmt, ...]:
+        if isinstance(s, Store | Reduce) and s.buffer in names:
+            return (replace(s, buffer=names[s.buffer]),)
+        return (s,)
+
+    body = map_body(map_exprs(kernel.body, load), target)
+    buffers = tuple(replace(b, name=names.get(b.name, b.name)) for b in kernel.buffers)
+    return replace(kernel, buffers=buffers, body=body)
+
+
+def _used(body: tuple[Stmt, ...]) -> set[str]:
+    """Names of the buffers that statements read or write."""
+    found = {x.buffer for s in body for x in loads_of(s)}
+    return found | {s.buffer for s in walk_stmts(body) if isinstance(s, Store | Reduce)}
+
+
+def _side(kernel: Kernel, body: tuple[Stmt, ...], used: Collection[str]) -> Kernel:
+    def belongs(b: Buffer) -> bool:
+        return b.name in used or b.scope == "out"
+
+    return replace(kernel, buffers=tuple(filter(belongs, kernel.buffers)), body=body)
+
+
+def fresh_name(name: str, taken: set[str]) -> str:
+    """A name like `name` that is not taken; it is then."""
+    n = 2
+    while f"{name}_{n}" in taken:
+        n += 1
+    taken.add(f"{name}_{n}")
+    return f"{name}_{n}"
