@@ -63,6 +63,37 @@ class Lowered:
         return {b.name: next(results if b.scope == "out" else operands) for b in params}
 
 
+class _Operands:
+    """The operands of a group, as its nodes ask for them: parameters of its kernel, numbered by
+    kind, but for constants of one element, which are literals."""
+
+    def __init__(self, graph: Graph, builder: KernelBuilder) -> None:
+        self._graph = graph
+        self._builder = builder
+        self._counts = {"x": 0, "w": 0}
+        self.tensors: dict[str, Tensor] = {}
+        """Of the values that are known: operands, and results of nodes before."""
+        self.names: list[str] = []
+        """The values that are parameters."""
+
+    def __call__(self, value: str) -> Tensor | None:
+        if not value:
+            return None
+        if value not in self.tensors:
+            t = self._graph.types[value]
+            data = self._graph.constants.get(value)
+            literal = None if data is None else _literal(data)
+            if literal is not None:
+                self.tensors[value] = Tensor("", t.dtype, t.shape, literal)
+            else:
+                kind = "x" if data is None else "w"
+                make = self._builder.input if data is None else self._builder.constant
+                self.tensors[value] = make(f"{kind}{self._counts[kind]}", t.dtype, t.shape)
+                self._counts[kind] += 1
+                self.names.append(value)
+        return self.tensors[value]
+
+
 def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], name: str) -> Lowered:
     """The unscheduled kernel that computes `results` by `nodes`, which are in order.
 
@@ -70,32 +101,13 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
     Raises AiccError, naming the node, where an operator's lowering fails.
     """
     b = KernelBuilder(name)
-    tensors: dict[str, Tensor] = {}
-    operands: list[str] = []
-    counts = {"x": 0, "w": 0}
-
-    def operand(value: str) -> Tensor | None:
-        if not value:
-            return None
-        if value not in tensors:
-            t = graph.types[value]
-            data = graph.constants.get(value)
-            literal = None if data is None else _literal(data)
-            if literal is not None:
-                tensors[value] = Tensor("", t.dtype, t.shape, literal)
-            else:
-                kind = "x" if data is None else "w"
-                make = b.input if data is None else b.constant
-                tensors[value] = make(f"{kind}{counts[kind]}", t.dtype, t.shape)
-                counts[kind] += 1
-                operands.append(value)
-        return tensors[value]
-
+    operands = _Operands(graph, b)
+    tensors = operands.tensors
     for node in nodes:
         op = registry.get(node.op)
         ctx = context(graph, node)
         try:
-            made = op.lower(ctx, b, *(operand(v) for v in node.inputs))
+            made = op.lower(ctx, b, *(operands(v) for v in node.inputs))
         except AiccError:
             raise
         except Exception as error:
@@ -104,7 +116,7 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
             if value:
                 tensors[value] = tensor
     outs: set[str] = set()
-    inputs = {tensors[v].name for v in operands}
+    inputs = {tensors[v].name for v in operands.names}
     for value in results:
         tensor = tensors[value]
         if tensor.name in outs or tensor.name in inputs or tensor.literal is not None:
@@ -114,12 +126,12 @@ def lower_group(graph: Graph, nodes: Sequence[Node], results: Sequence[str], nam
         tensors[value] = tensor
     uniform = {
         tensors[v].name: const(literal, graph.types[v].dtype)
-        for v in operands
+        for v in operands.names
         if is_uniform(data := graph.constants.get(v, _NOTHING))
         and (literal := _literal(element(data))) is not None
     }
     kernel = _without_unread(_with_literals(b.build(), uniform))
-    by_name = {tensors[v].name: v for v in operands}
+    by_name = {tensors[v].name: v for v in operands.names}
     produced = {tensors[v].name: v for v in results}
     order = [p.name for p in kernel.params]
     return Lowered(

@@ -248,8 +248,10 @@ unlock:
 
 def create_text(sig_setmask: int, faults: tuple[int, ...]) -> str:
     """Starts the threads with all signals blocked but `faults`, on stacks of `STACK_BYTES`."""
-    allowed = "\n  ".join(f"call i32 @sigdelset(ptr %signals, i32 {fault})" for fault in faults)
-    return f"""
+    return f"{_ALLOCATED}{_started(sig_setmask, faults)}"
+
+
+_ALLOCATED = f"""
 ; null if there is no memory; fewer threads than asked for if the system gives no more
 define ptr @aicc_pool_create(i32 %wanted) nounwind {{
 entry:
@@ -280,6 +282,13 @@ fill:
   %pid = call i32 @getpid()
   %pid.at = getelementptr i8, ptr %pool, i64 {PID}
   store i32 %pid, ptr %pid.at
+"""
+
+
+def _started(sig_setmask: int, faults: tuple[int, ...]) -> str:
+    """The rest of `aicc_pool_create`, whose memory is there: threads, one after the other."""
+    allowed = "\n  ".join(f"call i32 @sigdelset(ptr %signals, i32 {fault})" for fault in faults)
+    return f"""\
   %mutex = getelementptr i8, ptr %pool, i64 {MUTEX}
   call i32 @pthread_mutex_init(ptr %mutex, ptr null)
   call i32 @pthread_attr_init(ptr %attributes)

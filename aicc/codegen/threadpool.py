@@ -93,6 +93,19 @@ define internal void @set_fpcr(ptr %from) nounwind alwaysinline {
   ret void
 }"""
     return f"""
+{_DECLARATIONS}{declarations}
+{_HELPERS.format(clock=clock_monotonic)}
+{_work_text()}
+{worker_text(pause, set_mode, not darwin)}
+{wake_text(not darwin)}
+{_parallel_for_text(pause, get_mode)}
+{_parallel_nest_text()}
+{create_text(sig_setmask, (sigill, sigfpe, sigsegv, sigbus))}
+{destroy_text()}
+"""
+
+
+_DECLARATIONS = """\
 declare i32 @posix_memalign(ptr, i64, i64)
 declare void @free(ptr)
 declare i32 @getpid()
@@ -115,17 +128,7 @@ declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_signal(ptr)
 declare i32 @pthread_cond_destroy(ptr)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
-{declarations}
-{_HELPERS.format(clock=clock_monotonic)}
-{_work_text()}
-{worker_text(pause, set_mode, not darwin)}
-{wake_text(not darwin)}
-{_parallel_for_text(pause, get_mode)}
-{_parallel_nest_text()}
-{create_text(sig_setmask, (sigill, sigfpe, sigsegv, sigbus))}
-{destroy_text()}
 """
-
 
 _HELPERS = """
 define internal i64 @now() nounwind {{

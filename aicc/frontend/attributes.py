@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import AttributeProto
 
 from aicc.errors import OperatorError
 from aicc.frontend.tensors import TensorReader, text
-from aicc.ops.registry import REQUIRED
+from aicc.ops.registry import REQUIRED, Operator
 
 GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _FIELD_KINDS = {
@@ -123,3 +124,39 @@ def _kind_of_default(default: Any) -> int:
     else:
         kind = _PYTHON_KINDS.get(type(default))
     return AttributeProto.UNDEFINED if kind is None else int(kind)
+
+
+def chosen(
+    op: Operator, values: Mapping[str, Any], regions: Mapping[str, onnx.GraphProto]
+) -> dict[str, Any]:
+    """The attributes of a node: those that the file gives, and the operator's defaults."""
+    table = op.attributes
+    unknown = [a for a in (*values, *regions) if a not in table]
+    if unknown:
+        raise OperatorError(f"unknown attribute {unknown[0]!r}")
+    missing = [a for a, d in table.items() if d is REQUIRED and a not in {**values, **regions}]
+    if missing:
+        raise OperatorError(f"the attribute {missing[0]!r} is missing")
+    defaults = {a: d for a, d in table.items() if d is not None and d is not REQUIRED}
+    return {a: _frozen(a, v) for a, v in {**defaults, **values}.items() if v is not None}
+
+
+def check_count(op: Operator, count: int) -> None:
+    """Raises where an operator does not take so many operands."""
+    most = op.max_inputs
+    if count < op.min_inputs or (most is not None and count > most):
+        span = f"{op.min_inputs}" if most == op.min_inputs else f"{op.min_inputs}..{most or ''}"
+        raise OperatorError(f"{count} operands, not {span}")
+
+
+def _frozen(name: str, value: Any) -> Any:
+    """An attribute's value as a node holds it."""
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(name, v) for v in value)
+    if isinstance(value, bytes):
+        return text(value)
+    if isinstance(value, np.ndarray):
+        raise OperatorError(f"attribute {name!r}: a tensor of {value.dtype} is not supported here")
+    if isinstance(value, np.generic):
+        return value.item()
+    return value

@@ -36,12 +36,12 @@ from aicc.frontend.interface import InputSizes, check_tensor, warn_of_difference
 from aicc.frontend.order import node_name, ordered
 from aicc.frontend.reader import ModelFile, read_model
 from aicc.frontend.scope import Names, Scope, regions_of
-from aicc.frontend.tensors import TensorReader, text
+from aicc.frontend.tensors import TensorReader
 from aicc.graph_ir.graph import Graph, make_node
 from aicc.graph_ir.infer import context, enclosing, few_numbers, result_types
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.ops.registry import REQUIRED, Operator
+from aicc.ops.registry import Operator
 
 NEWEST_OPSET = 28
 """The newest version of ONNX's own operators that the operators here are written for."""
@@ -277,19 +277,9 @@ class _Importer:
         regions: Mapping[str, onnx.GraphProto] | None = None,
     ) -> None:
         """Adds a node and infers its results' types. regions: its subgraphs by attribute name."""
-        table, regions = op.attributes, regions or {}
-        unknown = [a for a in (*values, *regions) if a not in table]
-        if unknown:
-            raise OperatorError(f"unknown attribute {unknown[0]!r}")
-        missing = [a for a, d in table.items() if d is REQUIRED and a not in {**values, **regions}]
-        if missing:
-            raise OperatorError(f"the attribute {missing[0]!r} is missing")
-        defaults = {a: d for a, d in table.items() if d is not None and d is not REQUIRED}
-        chosen = {a: _frozen(a, v) for a, v in {**defaults, **values}.items() if v is not None}
-        most = op.max_inputs
-        if len(inputs) < op.min_inputs or (most is not None and len(inputs) > most):
-            span = f"{op.min_inputs}" if most == op.min_inputs else f"{op.min_inputs}..{most or ''}"
-            raise OperatorError(f"{len(inputs)} operands, not {span}")
+        regions = regions or {}
+        chosen = attr.chosen(op, values, regions)
+        attr.check_count(op, len(inputs))
         if op.name == "Cast" and chosen["to"] in INTEGERS:
             inputs = [self._integers(scope, inputs[0], name) or inputs[0]]
         protos = [regions[a] for a in regions_of(scope, op, inputs, regions)]
@@ -475,16 +465,3 @@ class _Importer:
             if value and value != result:  # an input passed through, or one output twice
                 if scope.type_of(value) is not None:
                     self._emit(scope, registry.get("Identity"), {}, [value], [result], name)
-
-
-def _frozen(name: str, value: Any) -> Any:
-    """An attribute's value as a node holds it."""
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(name, v) for v in value)
-    if isinstance(value, bytes):
-        return text(value)
-    if isinstance(value, np.ndarray):
-        raise OperatorError(f"attribute {name!r}: a tensor of {value.dtype} is not supported here")
-    if isinstance(value, np.generic):
-        return value.item()
-    return value

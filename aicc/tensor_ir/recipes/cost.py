@@ -114,14 +114,7 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     by_parts = in_bands or block is not None or blocks is not None or resamples
     if not by_parts and inlined_terms(kernel) > MOST_TERMS:
         return math.inf
-    for stage in reversed(stages(kernel)):
-        if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
-            value = stage_of(kernel, stage.buffer)
-            stays = keeps and value is not None and _kept(kernel, value)
-            if resamples and value is not None:
-                stays = is_table(kernel, value) or is_shared(kernel, value)
-            if value is not None and not stays:
-                kernel = Inline(stage.buffer).apply(kernel)
+    kernel = _inlined(kernel, keeps, resamples)
     lanes = machine.lanes("f32")
     products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
     each = [_cycles(kernel, s, 1.0, products) / lanes for s in kernel.body]
@@ -151,6 +144,20 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
         return CYCLE * (uneven * (cycles - each[at] + stream + transfer) + CALL)
     both = math.hypot(cycles, transfer) if cold else max(cycles, transfer)
     return CYCLE * (both + CALL)
+
+
+def _inlined(kernel: Kernel, keeps: bool, resamples: bool) -> Kernel:
+    """The kernel with maps computed where they are read, as recipes do it. keeps: but for those
+    that are kept. resamples: but for tables, and what several results share."""
+    for stage in reversed(stages(kernel)):
+        if stage.op is None and kernel.buffer(stage.buffer).scope == "temp":
+            value = stage_of(kernel, stage.buffer)
+            stays = keeps and value is not None and _kept(kernel, value)
+            if resamples and value is not None:
+                stays = is_table(kernel, value) or is_shared(kernel, value)
+            if value is not None and not stays:
+                kernel = Inline(stage.buffer).apply(kernel)
+    return kernel
 
 
 def _rate(moved: float, machine: Machine) -> float:
