@@ -67,14 +67,15 @@ class FloatSizes:
         found = self._ratio(name)
         return None if found is None else self._floor(found, 0)
 
-    def _producer(self, name: str) -> Node | None:
+    def producer(self, name: str) -> Node | None:
         """The node that computes a value; None for one that the graph is given, or too far back."""
         self.steps += 1
         if self.steps > MOST:
             return None
         return self.scope.makers.get(name)
 
-    def _constant(self, name: str) -> np.ndarray[Any, Any] | None:
+    def constant(self, name: str) -> np.ndarray[Any, Any] | None:
+        """The numbers of a constant of the graph or around it; None for another value."""
         found = self.scope.graph.constants.get(name)
         if found is None and self.scope.outer is not None:
             return self.scope.outer.constants.get(name)
@@ -88,10 +89,10 @@ class FloatSizes:
         return self.ratios[name]
 
     def _ratio_of(self, name: str) -> Ratio | None:
-        data = self._constant(name)
+        data = self.constant(name)
         if data is not None:
             return self._of_numbers(data)
-        node = self._producer(name)
+        node = self.producer(name)
         if node is None or self.scope.graph.types[name].dtype not in _EXACT:
             return None
         if node.op == "Cast":
@@ -158,7 +159,7 @@ class FloatSizes:
 
     def _number_of(self, name: str) -> Fraction | None:
         """A constant of one number, whatever its shape."""
-        data = self._constant(name)
+        data = self.constant(name)
         if data is None or data.size != 1 or not np.isfinite(data).all():
             return None
         return Fraction(float(data.item()))
@@ -194,6 +195,10 @@ class FloatSizes:
         t = self.scope.type_of(name)
         assert t is not None
         return tuple(d for d in t.shape if isinstance(d, int))
+
+    def vector(self, numbers: Sequence[int]) -> str:
+        """A constant of integers."""
+        return self.scope.add_constant("numbers", np.array(numbers, np.int64))
 
     def _number(self, n: int) -> str:
         return self.scope.add_constant("number", np.array(n, np.int64))

@@ -35,6 +35,7 @@ from aicc.frontend.functions import (
 from aicc.frontend.interface import InputSizes, check_tensor, warn_of_differences
 from aicc.frontend.order import node_name, ordered
 from aicc.frontend.reader import ModelFile, read_model
+from aicc.frontend.resampling import FACTORS, by_sizes
 from aicc.frontend.scope import Names, Scope, regions_of
 from aicc.frontend.tensors import TensorReader
 from aicc.graph_ir.graph import Graph, make_node
@@ -277,11 +278,17 @@ class _Importer:
         regions: Mapping[str, onnx.GraphProto] | None = None,
     ) -> None:
         """Adds a node and infers its results' types. regions: its subgraphs by attribute name."""
+        if op.name in FACTORS:
+            floats = self._float_sizes(scope, next(filter(None, results), name), name)
+            sized = by_sizes(floats, op.name, values, inputs)
+            if sized is not None:
+                op, (values, inputs) = registry.get("Resize"), sized
         regions = regions or {}
         chosen = attr.chosen(op, values, regions)
         attr.check_count(op, len(inputs))
         if op.name == "Cast" and chosen["to"] in INTEGERS:
-            inputs = [self._integers(scope, inputs[0], name) or inputs[0]]
+            whole = self._float_sizes(scope, inputs[0], name).truncated(inputs[0])
+            inputs = [whole or inputs[0]]
         protos = [regions[a] for a in regions_of(scope, op, inputs, regions)]
         done: list[Graph | None] = [None] * len(protos)
         around = enclosing(scope.graph, scope.outer) if protos else None
@@ -322,15 +329,16 @@ class _Importer:
         bodies = tuple(region for region in done if region is not None)
         scope.add_node(replace(node, regions=bodies), types)
 
-    def _integers(self, scope: Scope, value: str, name: str) -> str | None:
-        """The integers that a value of floating-point sizes is, cut to whole numbers."""
+    def _float_sizes(self, scope: Scope, base: str, name: str) -> FloatSizes:
+        """Finds integers behind floating-point values: for the node `name`, by operators whose
+        results are named after `base`."""
 
         def emit(op: str, inputs: Sequence[str], values: Mapping[str, Any]) -> str:
-            result = self.names.fresh(f"{scope.prefix}{value}.whole")
+            result = self.names.fresh(f"{scope.prefix}{base}.whole")
             self._emit(scope, registry.get(op), dict(values), inputs, [result], name)
             return result
 
-        return FloatSizes(scope, emit).truncated(value)
+        return FloatSizes(scope, emit)
 
     # regions
 

@@ -311,6 +311,9 @@ class Sampler:
         return self._weights(o)
 
     def _rounded(self, x: Expr) -> Expr:
+        if self.rounding == "simple" and self.s.factor is None:
+            shrinks = call("lt", *(as_expr(v, "i64") for v in (self.s.result, self.s.size)))
+            return select(shrinks, call("ceil", x), call("floor", x))
         rounding = self._rounding()
         if rounding == "round_prefer_floor":
             return call("ceil", x - 0.5)

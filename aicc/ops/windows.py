@@ -160,7 +160,7 @@ def windows(ctx: OpContext, sizes: Sequence[Size], kernel: Sequence[int]) -> Win
                 ctx.fail(f"a window of {span} does not fit {n} elements with pads {begin}, {end}")
             if ctx.attrs.get("ceil_mode", 0):
                 # the last window starts inside the data or the padding before them
-                outputs.append(minimum(ceildiv(room, s), (n + begin - 1) // s) + 1)
+                outputs.append(minimum(room + s - 1, n + begin - 1) // s + 1)
             else:
                 outputs.append(room // s + 1)
     overhang = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
 from aicc.errors import ScheduleError
@@ -315,12 +315,34 @@ def as_number(s: Size) -> int | None:
     return s if isinstance(s, int) else None
 
 
-def nominal(s: Size) -> int:
-    """A size where symbols count as `NOMINAL`, or as many as they are at most."""
+def nominal(s: Size, small: Sym | None = None) -> int:
+    """A size where symbols count as `NOMINAL`, or as many as they are at most, and `small` as few
+    as it can be; where nothing is left then of what windows take from the borders, or no run has
+    such sizes, they count as twice and four times as many."""
     if isinstance(s, int):
         return s
-    values = {v.name: NOMINAL if v.hi is None else min(NOMINAL, v.hi) for v in symbols(s)}
-    return evaluate(s, values)
+    found = 0
+    for usual in (NOMINAL, 2 * NOMINAL, 4 * NOMINAL):
+        values = {v: usual if v.hi is None else min(usual, v.hi) for v in symbols(s)}
+        for chosen in _smallest_first(values, small):
+            try:
+                found = evaluate(s, {v.name: n for v, n in chosen.items()})
+            except ZeroDivisionError:  # sizes that are too small for this kernel: no run has them
+                continue
+            break
+        if found > 0:
+            break
+    return max(0, found)
+
+
+def _smallest_first(values: Mapping[Sym, int], small: Sym | None) -> Iterator[Mapping[Sym, int]]:
+    """Values of symbols with ever larger ones of `small`, up to its own."""
+    if small is not None and small in values:
+        least = small.lo or 0
+        while least < values[small]:
+            yield {**values, small: least}
+            least = 2 * least or 1
+    yield values
 
 
 def expected(s: Size) -> float:

@@ -202,7 +202,7 @@ def _stores(s: Stmt, times: int) -> Iterator[tuple[int, Expr]]:
     if isinstance(s, Store | Reduce):
         yield times, s.value
     if isinstance(s, For):
-        times *= max(0, nominal(s.extent))
+        times *= nominal(s.extent)
     for c in children(s):
         yield from _stores(c, times)
 
@@ -210,7 +210,7 @@ def _stores(s: Stmt, times: int) -> Iterator[tuple[int, Expr]]:
 def _count(shape: tuple[Size, ...]) -> int:
     total = 1
     for d in shape:
-        total *= max(0, nominal(d))
+        total *= nominal(d)
     return total
 
 

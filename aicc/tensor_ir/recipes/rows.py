@@ -161,7 +161,7 @@ def _in_parts(plan: Plan) -> None:
             continue
         _joined(plan, [v.name for v, _ in stage.reduce], stage.buffer)
         (_, extent), *inner = plan.stage(stage.buffer).reduce
-        size = max(1, PART // nominal(product([e for _, e in inner])))
+        size = max(1, PART // max(1, nominal(product([e for _, e in inner]))))
         plan.attempt(Parts(stage.buffer, _divisor(extent, size)))
 
 

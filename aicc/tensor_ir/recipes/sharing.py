@@ -6,9 +6,9 @@ share what is done for it.
 
 from __future__ import annotations
 
-from aicc.symbolic import Size, Sym, evaluate, opaques, symbols
+from aicc.symbolic import Size, Sym, opaques, symbols
 from aicc.tensor_ir.ir import For
-from aicc.tensor_ir.recipes.common import NOMINAL
+from aicc.tensor_ir.recipes.common import NOMINAL, nominal
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.schedule import Fuse, Parallel
 from aicc.tensor_ir.walk import walk_stmts
@@ -39,14 +39,7 @@ def _count(size: Size, small: Sym) -> int:
         return size
     if opaques(size):
         return NOMINAL
-    values = {v: NOMINAL if v.hi is None else min(NOMINAL, v.hi) for v in symbols(size)}
-    least = small.lo or 0
-    while small in values and least < values[small]:
-        try:
-            return evaluate(size, {v.name: n for v, n in {**values, small: least}.items()})
-        except ZeroDivisionError:  # a size that is too small for this kernel: no run has it
-            least = 2 * least or 1
-    return evaluate(size, {v.name: n for v, n in values.items()})
+    return nominal(size, small)
 
 
 def _share_body(plan: Plan, name: str, small: Sym) -> bool:

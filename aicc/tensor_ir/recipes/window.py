@@ -221,7 +221,7 @@ def _bands(plan: Plan, rows: list[str], column: str, most: int | None) -> list[s
     *outer, last = rows
     extent = plan.loop(last).extent
     count = nominal(product([plan.loop(n).extent for n in outer]))
-    room = BAND * plan.target.l2 * nominal(extent) * count / nominal(_moved(plan.kernel))
+    room = BAND * plan.target.l2 * nominal(extent) * count / max(1, nominal(_moved(plan.kernel)))
     if not isinstance(extent, int):
         band = min(MOST, int(room))
         if band < 2:
