@@ -44,7 +44,7 @@ Indices are `Size`s; an index that comes from data is an opaque `Size` around an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, dataclass_transform
 
 from aicc.symbolic import Dim, Size, Sym, opaque, substitute, symbols
@@ -57,8 +57,7 @@ T = TypeVar("T")
 def node(cls: type[T]) -> type[T]:
     """A frozen dataclass whose hash is computed once.
 
-    Nodes are made and compared by the hundred thousand. What a dataclass does when it is made takes
-    three times as long as writing its attributes, and nodes of different hashes are different."""
+    Nodes are compared by the hundred thousand, and those of different hashes are different."""
     made: Any = dataclass(frozen=True)(cls)
     structural, equal = made.__hash__, made.__eq__
 
@@ -77,13 +76,6 @@ def node(cls: type[T]) -> type[T]:
 
     made._hash = None
     made.__hash__, made.__eq__ = cached, compared
-    names = [f.name for f in fields(made)]
-    defaults = {f.name: f.default for f in fields(made) if f.default is not MISSING}
-    parameters = ", ".join(f"{n}=defaults[{n!r}]" if n in defaults else n for n in names)
-    written = "; ".join(f"own[{n!r}] = {n}" for n in names)
-    space: dict[str, Any] = {"defaults": defaults}
-    exec(f"def __init__(self, {parameters}):\n own = self.__dict__; {written}", space)
-    made.__init__ = space["__init__"]
     return made  # type: ignore[no-any-return]
 
 
