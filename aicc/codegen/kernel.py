@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aicc.codegen.addressing import Value
+from aicc.codegen.block_copies import BlockCopies
 from aicc.codegen.llvm_types import memory_type
 from aicc.codegen.once import Turns
-from aicc.codegen.reductions import Reductions
 from aicc.codegen.stretches import Stretch, conditions, stretches
 from aicc.codegen.unrolling import may_be_cut
 from aicc.codegen.uses import stands_apart, used
@@ -92,7 +92,7 @@ def _has_parallel(body: tuple[Stmt, ...]) -> bool:
     return any(isinstance(s, For) and s.kind == "parallel" for s in walk_stmts(body))
 
 
-class KernelFunction(Reductions):
+class KernelFunction(BlockCopies):
     """One LLVM function: the kernel's entry point, or the body of a parallel loop."""
 
     def __init__(
@@ -272,7 +272,7 @@ class KernelFunction(Reductions):
             self._vector(s)
         elif self.is_unrolled(s):
             self._copies(s)
-        else:
+        elif not self.copies_block(s):
             self._parts(s)
 
     def _parts(self, s: For) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import add, ceildiv, from_atom, minimum, mul, symbols
+from aicc.symbolic import add, ceildiv, from_atom, minimum, mul, opaques, symbols
 from aicc.tensor_ir.analysis import stage_of
 from aicc.tensor_ir.builder import identity
 from aicc.tensor_ir.ir import Buffer, Kernel, Load
@@ -23,8 +23,8 @@ class Parts(Step):
     computes P get the suffix ".p", its last axis is `k.o.p` and k is `k.i.p`; the reduction over P
     is `k.p`.
     The order of the reduction changes, in a way that is fixed by the schedule.
-    Precondition: B is computed by one canonical stage, a reduction, of which the extents of no
-    other loop depend on k.
+    Precondition: B is computed by one canonical stage, a reduction; the extent of k is known before
+    the kernel runs, and that of no other loop depends on k.
     """
 
     buffer: str
@@ -40,6 +40,8 @@ class Parts(Step):
         (k, extent), *others = stage.reduce
         if any(k in symbols(e) for _, e in others):
             raise self.fail(kernel, f"extents depend on {k}")
+        if opaques(extent) or symbols(extent) & set(stage.variables):
+            raise self.fail(kernel, f"the extent of {k} is not the same for all results")
         old, taken = kernel.buffer(self.buffer), unused_names(kernel)
         count = ceildiv(extent, self.size)
         p, start = fresh_variable(f"{k.name}.o", 0, count, taken)

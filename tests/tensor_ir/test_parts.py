@@ -41,11 +41,15 @@ kernel @k()
   in x: f32[8, 20]
   out y: f32[8]
   out z: f32[8]
+  out v: f32[8]
   for a in 0..8: y[a] = x[a, 0]
   for b in 0..8:
     z[b] = 0.0
     for c in 0..4:
       for d in 0..c + 1: z[b] += x[b, d]
+  for e in 0..8:
+    v[e] = 0.0
+    for f in 0..e + 1: v[e] += x[e, f]
 """
 
 
@@ -68,6 +72,7 @@ def test_parts(size, parts):
         ("parts(x, 2)", "x is not computed by one reduction"),
         ("parts(z, 0)", "a part has no 0 elements"),
         ("parts(z, 2)", "extents depend on c"),
+        ("parts(v, 2)", "the extent of f is not the same for all results"),
     ],
 )
 def test_preconditions(step, reason):

@@ -207,3 +207,17 @@ def test_transposes_of_sizes_that_a_run_knows_go_by_blocks(to_channels, height, 
     _, made = check(b.build(), {"n": 2, "h": height, "w": width})
     unrolled = [s for s in walk_stmts(made.body) if isinstance(s, For) and s.kind == "unroll"]
     assert [s.extent for s in unrolled] == [min(channels // 4 * 4, 16)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "block"),
+    [(100, 5000, True), (sym("n", 1), 5000, True), (10, 5000, False), (2000, 500, False)],
+)
+def test_long_rows_of_large_results_are_copied_as_blocks(rows, columns, block):
+    b = KernelBuilder("k")
+    x = b.input("x", "f32", (rows, columns + 3))
+    b.mark_output(b.compute((rows, columns), lambda i, j: x[i, j + 3]))
+    made, _ = scheduled(b.build(), TARGET)
+    kinds = {s.kind for s in walk_stmts(made.body) if isinstance(s, For)}
+    assert ("vector" not in kinds) == block
+    assert "parallel" in kinds

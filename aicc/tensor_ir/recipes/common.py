@@ -318,7 +318,7 @@ def as_number(s: Size) -> int | None:
 def nominal(s: Size, small: Sym | None = None) -> int:
     """A size where symbols count as `NOMINAL`, or as many as they are at most, and `small` as few
     as it can be; where nothing is left then of what windows take from the borders, or no run has
-    such sizes, they count as twice and four times as many."""
+    such sizes, they count as twice and four times as many. What data say counts as `NOMINAL`."""
     if isinstance(s, int):
         return s
     found = 0
@@ -326,7 +326,7 @@ def nominal(s: Size, small: Sym | None = None) -> int:
         values = {v: usual if v.hi is None else min(usual, v.hi) for v in symbols(s)}
         for chosen in _smallest_first(values, small):
             try:
-                found = evaluate(s, {v.name: n for v, n in chosen.items()})
+                found = evaluate(s, {v.name: n for v, n in chosen.items()}, lambda _: NOMINAL)
             except ZeroDivisionError:  # sizes that are too small for this kernel: no run has them
                 continue
             break

@@ -17,6 +17,7 @@ from aicc.symbolic import (
     atoms,
     coefficient,
     divides,
+    product,
     proves_le,
     symbols,
 )
@@ -27,6 +28,7 @@ from aicc.tensor_ir.recipes.common import (
     is_costly,
     lanes_of,
     linear_in,
+    nominal,
     parallelise,
     stride_in,
     vector_loop,
@@ -54,6 +56,8 @@ FEW_SETS = 4
 """Sets that the rows of a block are in, where those are few."""
 PANEL = 8
 """Blocks side by side in a panel."""
+BLOCK = 8192
+"""Bytes of a row that is copied as a block, at least: below, vectors are as fast."""
 TURNS = 8
 """Vectors at most after which what they read is at the same places again."""
 
@@ -268,11 +272,31 @@ def _vectors(plan: Plan, top: str, lanes: int) -> None:
 
 def _innermost(plan: Plan, loop: For, lanes: int) -> None:
     """Vectorises an innermost loop, in turns where that makes places known."""
+    if _is_block(plan, loop):
+        return
     turns = _turns(loop, lanes)
     if turns > 1 and proves_le(turns * lanes, loop.extent):
         _in_turns(plan, loop.var.name, lanes, turns)
     else:
         vector_loop(plan, loop.var.name, lanes, _unroll(plan, loop))
+
+
+def _is_block(plan: Plan, loop: For) -> bool:
+    """True for a loop that copies elements side by side into a result that is larger than the
+    caches near the core: a block, that needs no vectors."""
+    (store,) = loop.body[:1]
+    if len(loop.body) > 1 or not isinstance(store, Store) or not isinstance(store.value, Load):
+        return False
+    b = plan.kernel.buffer(store.buffer)
+    size = nbytes(b.dtype)
+    written = Load(store.buffer, store.indices, b.dtype)
+    if b.scope != "out" or any(
+        stride_in(plan.kernel, x, loop.var) != 1 for x in (written, store.value)
+    ):
+        return False
+    return nominal(product(b.shape)) * size > plan.target.l2 // 2 and (
+        nominal(loop.extent) * size >= BLOCK
+    )
 
 
 def _turns(loop: For, lanes: int) -> int:
