@@ -200,8 +200,10 @@ def test_the_files_of_a_dump(tmp_path):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_going_on_from_every_text(name, tmp_path):
-    """A resumed model is the same model, bit for bit."""
+def test_going_on_from_every_text(name, tmp_path, monkeypatch):
+    """A resumed model is the same model, bit for bit. Equal kernels are compiled once."""
+    monkeypatch.setenv("AICC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("AICC_CACHE", "64")
     expected = results(compiled(name, dump=tmp_path), name)
     program = (tmp_path / f"{NAMES[-1]}.txt").read_text()
     for after in ["graph", *NAMES]:
