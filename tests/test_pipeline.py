@@ -10,7 +10,7 @@ import pytest
 from small_models import MODELS, feeds, with_host_operators
 
 import aicc
-from aicc import driver
+from aicc import driver, errors
 from aicc.codegen.parallel import Workers
 from aicc.graph_ir.graph import Graph
 from aicc.graph_ir.module import Module
@@ -59,6 +59,8 @@ def test_public_names():
     for name in aicc.__all__:
         assert getattr(aicc, name) is not None
     assert set(aicc.__all__) <= set(dir(aicc))
+    types = [n for n, x in vars(errors).items() if isinstance(x, type)]
+    assert set(types) <= set(aicc.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = aicc.nothing
 
