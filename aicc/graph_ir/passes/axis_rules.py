@@ -175,15 +175,18 @@ def _may_be_first(node: Node, x: TensorType, y: TensorType) -> bool:
     the better ones for some shapes: estimates tell."""
     if node.op == "ConvTranspose":
         return True
-    channels, filters, group = x.shape[1], y.shape[1], node.attr("group", 1)
+    channels, filters, group = x.shape[1], y.shape[1], int(node.attr("group", 1))
     if node.op != "Conv" or not isinstance(filters, int):
         return False
     if group == 1:
         # Windows over more zeros than data may become a product and a fold.
         return filters <= FEW_FILTERS or proves_lt(product(x.shape[2:]), product(y.shape[2:]))
+    each = filters // group
+    if channels != group:
+        return each < WHOLE
     # Of each channel with several filters, parts of vectors are taken several times.
-    parts = filters > group and bool(filters % WHOLE)
-    return channels == group and (filters <= FEW_CHANNELS or parts)
+    parts = each > 1 and bool(filters % WHOLE or (each % WHOLE and WHOLE % each))
+    return filters <= FEW_CHANNELS or parts
 
 
 def freedom(ed: Editor, node: Node, last: bool = False) -> Freedom:
