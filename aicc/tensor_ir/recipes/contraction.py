@@ -17,7 +17,7 @@ from aicc.dtypes import INTEGERS, nbytes
 from aicc.errors import ScheduleError
 from aicc.symbolic import Size, Sym, divides, product, symbols, value_range
 from aicc.tensor_ir.analysis import Stage, stage_of
-from aicc.tensor_ir.ir import Load
+from aicc.tensor_ir.ir import Load, Op
 from aicc.tensor_ir.recipes.common import (
     BANDS,
     all_linear,
@@ -46,6 +46,7 @@ from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, row_sizes
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
+from aicc.tensor_ir.walk import walk_expr
 
 UNROLLED = 128
 """Multiply-add instructions in the innermost unrolled block, about."""
@@ -115,7 +116,7 @@ def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
         place = _adjacent(plan, buffer, out, axis)
         joined = (
             place is not None
-            and not _halo(plan, stage, found.left, pair[0][0])
+            and not any(_halo(plan, stage, x, pair[0][0]) for x in (found.left, found.right))
             and all((is_column if last else is_row)(v) for v, _ in pair)
             and plan.attempt_if(
                 lambda k: all_linear(k, {buffer, out}), FuseAxes(out, place), FuseAxes(buffer, axis)
@@ -151,14 +152,19 @@ def _best_row(plan: Plan, stage: Stage, found: Roles) -> Roles:
     return replace(found, row=best) if better else found
 
 
-def _halo(plan: Plan, stage: Stage, left: Load, v: Sym | None) -> bool:
-    """True where a copy (padded data) is read in windows along `v`: for a tile that goes on from
-    one value of `v` to the next, whole planes around both would be copied."""
-    made = stage_of(plan.kernel, left.buffer)
+def _halo(plan: Plan, stage: Stage, load: Load, v: Sym | None) -> bool:
+    """True where a copy (padded data) is read in windows along `v`, or padded there: for a tile
+    that goes on from one value of `v` to the next, planes around both would be copied whole."""
+    made = stage_of(plan.kernel, load.buffer)
     if made is None or is_movement(made):
         return False
     inner = {w for w, extent in stage.reduce if extent != 1}
-    return any(v in symbols(i) and symbols(i) & inner for i in left.indices)
+    selects = [x for x in walk_expr(made.value) if isinstance(x, Op) and x.name == "select"]
+    padded = {w for x in selects for w in x.args[0].size_symbols()}
+    return any(
+        v in symbols(i) and (w in padded or symbols(i) & inner)
+        for (w, _), i in zip(made.axes, load.indices)
+    )
 
 
 def _adjacent(plan: Plan, buffer: str, out: str, axis: int) -> int | None:
