@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aicc.ops.registry import OpContext
-from aicc.symbolic import Min, Size, hi_of, lo_of, maximum, minimum, proves_lt
+from aicc.symbolic import FloorDiv, Min, Size, hi_of, lo_of, maximum, minimum, proves_le, proves_lt
 from aicc.tensor_ir.builder import KernelBuilder, Tensor
 from aicc.tensor_ir.ir import Expr, Index, call
 
@@ -26,7 +26,9 @@ def never_one(a: Size) -> bool:
 def broadcast_size(a: Size, b: Size) -> Size | None:
     """The common size of two axes; None where they can never agree.
 
-    Where symbols leave open which of the two is 1, it is their maximum, or 0 if one is 0.
+    Where symbols leave open which of the two is 1, it is the one that is never less: the other one
+    is equal then or 1, or a run ends where it is 0 beside a 1, as of images that windows do not
+    fit. Where that is not known, it is their maximum, or 0 if one is 0.
     """
     if a == b or b == 1:
         return a
@@ -36,7 +38,7 @@ def broadcast_size(a: Size, b: Size) -> Size | None:
         if never_one(known):
             return None if never_equal(known, other) and never_one(other) else known
     for short, full in ((a, b), (b, a)):
-        if _is_clipped(short, full):
+        if _is_clipped(short, full) or _is_least(short, full):
             return full
     return maximum(a, b) * minimum(1, minimum(a, b))
 
@@ -50,6 +52,27 @@ def _is_clipped(short: Size, full: Size) -> bool:
         return False
     parts = [monomial[0].a, monomial[0].b]
     return full in parts and any(never_one(p) for p in parts if p != full)
+
+
+def _is_least(short: Size, full: Size) -> bool:
+    """True for quotients by the same number of which the first is never more than the other one:
+    what strided convolutions and poolings make of the same data, (n + 1)//2 and n//2."""
+    (a, by), (b, other) = _quotient(short), _quotient(full)
+    return by == other > 1 and proves_le(a, b)
+
+
+def _quotient(size: Size) -> tuple[Size, int]:
+    """A size as dividend and divisor: (n//p + q)//r is (n + q*p)//(p*r)."""
+    dividend, divisor = size, 1
+    while not isinstance(dividend, int) and len(dividend.terms) == 1:
+        monomial, factor = dividend.terms[0]
+        atom = monomial[0]
+        if factor != 1 or len(monomial) != 1 or not isinstance(atom, FloorDiv):
+            break
+        if not isinstance(atom.den, int):
+            break
+        dividend, divisor = atom.num + dividend.const * atom.den, divisor * atom.den
+    return dividend, divisor
 
 
 def broadcast_shape(ctx: OpContext, *shapes: Sequence[Size]) -> Shape:

@@ -11,7 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 import aicc
 from aicc.errors import OperatorError
 from aicc.frontend import load_model
+from aicc.ops.broadcast import broadcast_size
+from aicc.symbolic import Size, evaluate, maximum, minimum, sym
 from zoo.builder import GraphBuilder
+
+N, M = sym("n", 1), sym("m", 1)
 
 
 def images(name: str = "images", channels: int = 3) -> tuple[GraphBuilder, str]:
@@ -58,6 +62,44 @@ def test_pools_that_round_up_have_plain_sizes() -> None:
     graph = load_model(model)
     assert all("min" not in str(t.shape) for t in graph.types.values())
     agree(model, (1, 16, 33, 34), (2, 16, 35, 40), (1, 16, 9, 64))
+
+
+def test_sums_of_what_strides_and_pools_leave() -> None:
+    """(n + 1)//2 and n//2 are one size where they are added: the larger one, whatever stands
+    around it, so that sizes stay short from stage to stage."""
+    g, x = images(channels=8)
+    for i in range(4):
+        y = g.conv(x, f"c{i}", 8, 8, 3, 2)
+        x = g.op("Add", y, g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]))
+    g.output(x, "y", (None, 8, None, None))
+    model = g.build()
+    graph = load_model(model)
+    shape = graph.types[graph.outputs[0]].shape
+    assert all("max" not in str(d) and "min" not in str(d) for d in shape)
+    agree(model, (1, 8, 32, 48), (2, 8, 16, 64))
+    with pytest.raises(aicc.AiccError, match="cannot be broadcast"):
+        aicc.compile(model, threads=1).run(None, feed(1, 8, 37, 48))
+
+
+@pytest.mark.parametrize(
+    "a, b, common",
+    [
+        ((N + 1) // 4, ((N + 1) // 2 + 1) // 2, ((N + 1) // 2 + 1) // 2),
+        (((N + 1) // 2 + 1) // 2, (N + 1) // 4, ((N + 1) // 2 + 1) // 2),
+        (N // 3, (N + 2) // 3, (N + 2) // 3),
+        (N // 2, N // 3, None),
+        (N // 2, (M + 1) // 2, None),
+    ],
+)
+def test_the_larger_of_two_quotients(a: Size, b: Size, common: Size | None) -> None:
+    found = broadcast_size(a, b)
+    assert found == (maximum(a, b) * minimum(1, minimum(a, b)) if common is None else common)
+    for n in range(2, 40):
+        values = {"n": n, "m": n + 1}
+        x, y = (evaluate(v, values) for v in (a, b))
+        assert found is not None
+        if min(x, y) > 0 and (x == y or 1 in (x, y)):
+            assert evaluate(found, values) == max(x, y)
 
 
 def resampled(
