@@ -72,10 +72,11 @@ def added(stage: Stage) -> Roles | None:
     """A sum over taps of one operand along the last axis, as roles: there is no left operand but
     this one."""
     loads = {x for x in walk_expr(stage.value) if isinstance(x, Load)}
-    v = stage.axes[-1][0]
-    if stage.op != "add" or len(loads) != 1 or v is None or len(stage.axes) < 2:
+    if stage.op != "add" or len(loads) != 1 or len(stage.axes) < 2:
         return None
-    (load,) = loads
+    (load,), v = loads, stage.axes[-1][0]
+    if v is None:
+        return None
     inner = {k for k, _ in stage.reduce}
     along = symbols(load.indices[-1])
     return Roles(len(stage.axes) - 1, None, load, load) if v in along and along & inner else None
