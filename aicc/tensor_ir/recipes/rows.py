@@ -52,13 +52,26 @@ def rows(plan: Plan) -> None:
         raise ScheduleError("not one chain of stages", plan.kernel)
     (final,) = finals
     at = _row_loop(plan, final)
-    few = _few(final, at)
-    if few:
-        _in_parts(plan)
+    # Of several rows, a row's map that two stages read stays near the core.
+    if _few(final, at) and (at is None or not _long_maps(plan)):
+        kernel, done = plan.kernel, len(plan.steps)
+        try:
+            _in_parts(plan)
+            _chain(plan, final.buffer, at, True)
+            return
+        except ScheduleError:
+            plan.kernel = kernel
+            del plan.steps[done:]
+    _chain(plan, final.buffer, at, False)
+
+
+def _chain(plan: Plan, out: str, at: str | None, few: bool) -> None:
+    """Schedules stages that share the axes down to the loop `at`, if any, of the last one, that of
+    `out`; of few rows, what is done for one is shared out as well."""
     if at is None:
         _whole(plan)
         return
-    final = plan.stage(final.buffer)
+    final = plan.stage(out)
     order = [s.buffer for s in plan.stages() if s.buffer != final.buffer]
     made: list[tuple[str, Stage]] = []
     for buffer in reversed(order):
@@ -138,13 +151,7 @@ def _row_loop(plan: Plan, final: Stage) -> str | None:
 
 
 def _whole(plan: Plan) -> None:
-    """No axis is shared: each stage runs over its whole buffer, with vectors inside. Long ones that
-    two others read are computed twice, rather than written to memory and read again."""
-    for stage in reversed(plan.stages()):
-        local = plan.kernel.buffer(stage.buffer).scope == "temp"
-        if stage.op is None and local and nominal(product([e for _, e in stage.axes])) >= LONG:
-            if len(readers(plan.kernel, stage.buffer)) <= 2:
-                plan.do(Inline(stage.buffer))
+    """No axis is shared: each stage runs over its whole buffer, with vectors inside."""
     for stage in plan.stages():
         if stage.op is None:
             _map(plan, stage)
@@ -155,7 +162,11 @@ def _whole(plan: Plan) -> None:
 
 
 def _in_parts(plan: Plan) -> None:
-    """Long reductions in parts, which threads share."""
+    """Long reductions in parts, which threads share. Maps of as many elements that two others read
+    are computed twice, rather than written to memory and read again."""
+    for buffer in reversed(_long_maps(plan)):
+        if len(readers(plan.kernel, buffer)) <= 2:
+            plan.do(Inline(buffer))
     for stage in plan.stages():
         if stage.op is None or nominal(product([e for _, e in stage.reduce])) < LONG:
             continue
@@ -163,6 +174,17 @@ def _in_parts(plan: Plan) -> None:
         (_, extent), *inner = plan.stage(stage.buffer).reduce
         size = max(1, PART // max(1, nominal(product([e for _, e in inner]))))
         plan.attempt(Parts(stage.buffer, _divisor(extent, size)))
+
+
+def _long_maps(plan: Plan) -> list[str]:
+    """Local maps of as many elements as a long row."""
+    return [
+        s.buffer
+        for s in plan.stages()
+        if s.op is None
+        and plan.kernel.buffer(s.buffer).scope == "temp"
+        and nominal(product([e for _, e in s.axes])) >= LONG
+    ]
 
 
 def _divisor(extent: Size, size: int) -> int:
