@@ -47,6 +47,17 @@ _LEVELS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 # the last ten years.
 _FALLBACK_CACHES = (32 * 1024, 256 * 1024, 8 * 1024 * 1024)
 
+# Bytes per cycle that one core reads from the last cache, about, by how LLVM's name of the CPU
+# begins: the caches of Zen's core complexes run at the cores' clock, with 32 bytes per core (AMD,
+# Software Optimization Guides for the families 17h to 1Ah); those of Intel's servers are reached
+# through a mesh with a clock of its own.
+_LAST_CACHE = (
+    ("znver", 28),
+    ("skylake-avx512", 10), ("cascadelake", 10), ("cooperlake", 10), ("icelake-server", 10),
+    ("sapphirerapids", 10), ("emeraldrapids", 10), ("graniterapids", 10),
+)  # fmt: skip
+_ANY_LAST_CACHE = 16
+
 
 @dataclass(frozen=True)
 class Target:
@@ -84,6 +95,12 @@ class Target:
     def feature_set(self) -> frozenset[str]:
         """The names of the features that are switched on."""
         return frozenset(f[1:] for f in self.features.split(",") if f.startswith("+"))
+
+    @property
+    def l3_rate(self) -> int:
+        """Bytes per cycle that one core reads from the last cache, about: by the name of the CPU,
+        not by measurement, so that equal targets get equal code."""
+        return next((r for name, r in _LAST_CACHE if self.cpu.startswith(name)), _ANY_LAST_CACHE)
 
     def lanes(self, dtype: str) -> int:
         """How many elements of `dtype` (f64 f32 f16 bf16 i8..i64 u8..u64 bool) one vector register

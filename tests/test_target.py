@@ -38,6 +38,15 @@ def test_levels(name, bits, registers, fma, f16c):
     assert not target.has_bf16
 
 
+@pytest.mark.parametrize(
+    ("cpu", "rate"), [("znver5", 28), ("znver3", 28), ("icelake-server", 10), ("generic", 16)]
+)
+def test_the_last_cache_is_as_fast_as_the_name_of_the_cpu_tells(cpu, rate):
+    target = dataclasses.replace(Target.from_name("x86-64-v3"), cpu=cpu)
+    assert target.l3_rate == rate
+    assert Target.parse(target.text()).l3_rate == rate
+
+
 def test_lanes():
     target = Target.from_name("x86-64-v4")
     assert {d: target.lanes(d) for d in ("f64", "f32", "f16", "bf16", "i8", "u64", "bool")} == {

@@ -131,7 +131,8 @@ class KernelFunction(BlockCopies):
         if isinstance(count, int):
             count = self.room(b) or 1
             size = count * nbytes(b.dtype)
-            if self.stack_bytes + size <= STACK_LIMIT:
+            # A tile in registers is on the stack even where no room is left, or it is in memory.
+            if b.scope == "register" or self.stack_bytes + size <= STACK_LIMIT:
                 self.stack_bytes += size
                 t = memory_type(b.dtype)
                 return self.fn.at_entry(f"alloca [{count} x {t}], align 64")

@@ -45,6 +45,24 @@ def test_buffers_of_threads_on_stack_and_heap(threads: int, target: Target) -> N
         check(scratch("stack", extent), target, {"n": 5, "m": 33}, threads=threads)
 
 
+def test_a_tile_stays_in_registers_beside_buffers_that_fill_the_stack() -> None:
+    text = f"""
+kernel @k()
+  in x: f32[64, 16]
+  out y: f32[16]
+  stack t: f32[{STACK_LIMIT // 4}]
+  register sum: f32[16]
+  for i in 0..1024: t[i] = x[i // 16, i % 16]
+  for j_1 in 0..16: sum[j_1] = 0.0
+  for k in 0..64:
+    vector j_2 in 0..16: sum[j_2] += t[k*16 + j_2]
+  for j_3 in 0..16: y[j_3] = sum[j_3]
+"""
+    made = lower_kernel(parse_kernel(text), HOST)
+    assert "call ptr @malloc" not in made
+    assert "alloca [16 x float]" in made
+
+
 def test_a_parallel_loop_is_told_of_the_buffers_that_it_uses() -> None:
     """Sums of another loop whose address went elsewhere would stay in memory."""
     text = """

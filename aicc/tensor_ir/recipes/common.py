@@ -186,18 +186,22 @@ def linear_in(kernel: Kernel, names: set[str], variables: set[Sym] | None) -> bo
 
 def flatten_inputs(plan: Plan) -> None:
     """Joins axes of inputs that are read at the quotient and the remainder of one index, which is
-    what joining a result's axes leaves: the joined index is plain and stays so when loops split."""
-    for b in plan.kernel.params:
+    what joining a result's axes leaves: the joined index is plain and stays so when loops split. An
+    axis that is summed along (channels ahead of pixels) joins others only where nothing else helps:
+    tiles of columns then end within a row."""
+    summed = {v for s in plan.stages() for v, _ in s.reduce}
+    for b, apart in ((b, apart) for b in plan.kernel.params for apart in (True, False)):
         if b.scope == "out" or b.pack:
             continue
         axis = 0
         while (rest := len(plan.kernel.buffer(b.name).shape) - 1 - axis) > 0:
-            divided = any(
-                _divided(plan.kernel, i)
-                for s in plan.kernel.body
-                for x in loads_of(s)
-                if x.buffer == b.name
-                for i in x.indices[axis : axis + 2]
+            loads = [x for s in plan.kernel.body for x in loads_of(s) if x.buffer == b.name]
+            plain = apart and any(
+                symbols(i) & summed and not _divided(plan.kernel, i)
+                for i in (x.indices[axis] for x in loads)
+            )
+            divided = not plain and any(
+                _divided(plan.kernel, i) for x in loads for i in x.indices[axis : axis + 2]
             )
             join = FuseAxes(b.name, axis)
             # The quotient of a quotient is plain only when all the axes in between have joined.

@@ -39,10 +39,10 @@ from aicc.tensor_ir.recipes.common import (
 from aicc.tensor_ir.recipes.copies import compute_rows, copy_loops, copy_whole
 from aicc.tensor_ir.recipes.depth import order_depth, words_of
 from aicc.tensor_ir.recipes.joined import joined_columns
-from aicc.tensor_ir.recipes.operands import Roles, roles
+from aicc.tensor_ir.recipes.operands import Roles, is_far, right_stride, roles
 from aicc.tensor_ir.recipes.partial_sums import add_parts, split_parts
 from aicc.tensor_ir.recipes.plan import Plan
-from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, row_sizes
+from aicc.tensor_ir.recipes.tiles import Problem, Tile, choose_tile, copies, row_sizes
 from aicc.tensor_ir.schedule import DecomposeReduction, Reorder, Split, Unroll, Vectorize
 from aicc.tensor_ir.schedule_axes import FuseAxes, PadAxis
 from aicc.tensor_ir.schedule_stages import CacheRead, ComputeAt, Pack
@@ -81,8 +81,9 @@ def contraction(plan: Plan, buffer: str) -> None:
     found = roles(stage)
     assert found is not None
     found = _best_row(plan, stage, found)
-    tile = _tile(plan, stage, found)
-    copy = right_operand(plan, stage, found, tile)
+    tile, problem = _tile(plan, stage, found)
+    copied = copies(plan.target, tile, problem)
+    copy = right_operand(plan, stage, found, tile, copied)
     kernel, steps = plan.kernel, len(plan.steps)
     long = PART if _of_a_batch(plan, stage, found) else LONG
     try:
@@ -178,7 +179,7 @@ def _adjacent(plan: Plan, buffer: str, out: str, axis: int) -> int | None:
     return place if theirs[place + 1 : place + 2] == [mine[axis + 1]] else None
 
 
-def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
+def _tile(plan: Plan, stage: Stage, found: Roles) -> tuple[Tile, Problem]:
     rows: int | None = 1
     stride, least = None, None
     if found.row is not None:
@@ -198,19 +199,22 @@ def _tile(plan: Plan, stage: Stage, found: Roles) -> Tile:
         lanes = plan.target.lanes(found.right.dtype)
         multiple = columns if columns % lanes == 0 else None
     dtype = plan.kernel.buffer(stage.buffer).dtype
+    apart = 0 if mixed else right_stride(plan, stage, found)
     problem = Problem(
         rows,
         as_number(columns),
         depth,
         stride,
         multiple,
-        far=_far(plan, stage, found),
+        right_stride=apart,
+        copyable=apart > 0,
+        far=is_far(plan, stage, found),
         least=max(1, least or 1),
         alone=all(
             e == 1 for n, (_, e) in enumerate(stage.axes) if n not in (found.row, found.column)
         ),
     )
-    return choose_tile(plan.target, dtype, problem)
+    return choose_tile(plan.target, dtype, problem), problem
 
 
 def _of_a_batch(plan: Plan, stage: Stage, found: Roles) -> bool:
@@ -219,18 +223,11 @@ def _of_a_batch(plan: Plan, stage: Stage, found: Roles) -> bool:
     return plan.kernel.buffer(found.right.buffer).scope == "const" and len(own) > 1
 
 
-def _far(plan: Plan, stage: Stage, found: Roles) -> bool:
-    """True for a constant that is larger than the caches near the core, and not read again for
-    other axes of rows: what the first tile of a panel waits for comes from memory."""
-    b = plan.kernel.buffer(found.right.buffer)
-    size = as_number(product(b.shape) * nbytes(b.dtype))
-    right = found.right.size_symbols()
-    rows = [v for v, _ in stage.axes if v is not None and v not in right]
-    return b.scope == "const" and size is not None and size > plan.target.l2 and len(rows) < 2
-
-
-def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | None:
-    """Lays out the right operand: the name of the stage to copy panels with, or None."""
+def right_operand(
+    plan: Plan, stage: Stage, found: Roles, tile: Tile, copied: bool = False
+) -> str | None:
+    """Lays out the right operand: the name of the stage to copy panels with, or None. copied: also
+    where the panels could be read in place."""
     v, extent = stage.axes[found.column]
     assert v is not None
     right = plan.kernel.buffer(found.right.buffer)
@@ -259,7 +256,7 @@ def right_operand(plan: Plan, stage: Stage, found: Roles, tile: Tile) -> str | N
         )
         plan.do(Pack(right.name, " ".join(layout)))
         return None
-    if stride_in(plan.kernel, found.right, v) == 1:
+    if stride_in(plan.kernel, found.right, v) == 1 and not copied:
         return None
     if (copy := joined_columns(plan, stage, found, tile.columns)) is not None:
         return copy

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Machine(Protocol):
-    """Vector registers, cache sizes in bytes, and usable cores."""
+    """Vector registers, cache sizes in bytes, and bytes per cycle from the last cache."""
 
     @property
     def vector_registers(self) -> int: ...
@@ -23,6 +23,9 @@ class Machine(Protocol):
 
     @property
     def l3(self) -> int: ...
+
+    @property
+    def l3_rate(self) -> int: ...
 
     def lanes(self, dtype: str) -> int:
         """Elements of a dtype in one vector register."""

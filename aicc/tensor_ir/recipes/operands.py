@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aicc.symbolic import Dim, FloorDiv, Size, Sym, coefficient, symbols
+from aicc.dtypes import nbytes
+from aicc.symbolic import Dim, FloorDiv, Size, Sym, coefficient, product, symbols
 from aicc.tensor_ir.analysis import Stage
 from aicc.tensor_ir.ir import Load, Op
-from aicc.tensor_ir.recipes.common import offset_of, stride_in
+from aicc.tensor_ir.recipes.common import as_number, offset_of, stride_in
 from aicc.tensor_ir.recipes.plan import Plan
 from aicc.tensor_ir.walk import walk_expr
 
@@ -52,6 +53,30 @@ def roles(stage: Stage) -> Roles | None:
             if w in a.size_symbols() and w not in b.size_symbols():
                 row = n
     return Roles(column, row, a, b)
+
+
+def is_far(plan: Plan, stage: Stage, found: Roles) -> bool:
+    """True for a right operand of which the first tile of a panel waits for memory, and that is not
+    read again for other axes of rows: a constant that is larger than the caches near the core, or
+    what has been computed and is larger than the last cache holds."""
+    b = plan.kernel.buffer(found.right.buffer)
+    size = as_number(product(b.shape) * nbytes(b.dtype))
+    right = found.right.size_symbols()
+    rows = [v for v, _ in stage.axes if v is not None and v not in right]
+    holds = plan.target.l2 if b.scope == "const" else plan.target.l3 // 2
+    return size is not None and size > holds and len(rows) < 2
+
+
+def right_stride(plan: Plan, stage: Stage, found: Roles) -> int:
+    """Bytes between the rows of a right operand that is read in place; 0 for one that is packed."""
+    right, column = found.right, stage.axes[found.column][0]
+    assert column is not None
+    if plan.kernel.buffer(right.buffer).scope == "const":
+        return 0
+    if stride_in(plan.kernel, right, column) != 1:
+        return 0
+    steps = (stride_in(plan.kernel, right, v) for v, extent in stage.reduce if extent != 1)
+    return max((s for s in steps if isinstance(s, int)), default=0) * nbytes(right.dtype)
 
 
 def column_axis(plan: Plan, stage: Stage) -> int | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import gcd
 
 from aicc.symbolic import Size, sym, value_range
 from aicc.tensor_ir.recipes.machine import Machine
@@ -26,8 +27,6 @@ STEP = 0.15
 """Cycles of a step for counting and addresses."""
 VECTOR_BYTES = 64
 """Bytes that a vector counts as: narrower registers come with narrower paths to the caches."""
-FAR = 16.0
-"""Bytes per cycle of a panel that is read anew from the last cache for each tile."""
 NEAR = 32.0
 """Bytes per cycle of a panel from the second cache."""
 SPARE = 4
@@ -37,6 +36,23 @@ FIRST = 8.0
 NO_LONGER = range(9, int(2 * VECTOR_BYTES / FIRST) + 1)
 """Rows whose arithmetic takes no longer than memory, which is the limit then whatever the tile; but
 where the last cache holds the panels, the arithmetic is. Up to eight rows go in one tile."""
+PAIR = 128
+"""Bytes that memory gives at a time: two lines."""
+VISIT = 30.0
+"""Cycles more for each run of bytes that comes from memory by itself."""
+WAYS = 16
+"""Lines of a set of the second cache."""
+IN_PLACE = 0.4
+"""The share of the second cache that a panel may fill whose rows are on pages of their own."""
+REFETCHED = 2.0
+"""Cycles more of a step, for each vector of a row that the second cache has lost meanwhile."""
+REFETCHED_FAR = 4.0
+"""As many where the last cache may have lost it as well."""
+COPIED = 4.0
+"""Cycles for copying a row of a panel, and of each of its vectors `COPIED_VECTOR`."""
+COPIED_VECTOR = 2.0
+COPIED_PAGE = 15.0
+"""Cycles more where each row is on a page of its own, which no arithmetic hides."""
 PAGES = 64
 """Pages whose addresses a core has at hand; of more, each visit costs `PAGE` cycles."""
 PAGE = 2.0
@@ -77,9 +93,10 @@ class Problem:
 
     row_stride: bytes between rows of the left operand. column_multiple: the tile's columns have to
     divide it (groups that must not be mixed). right_stride: bytes between rows of the right operand
-    where it is read in place; 0: it is packed. far: the right operand is too large to be in a cache
-    near the core when the product starts. least: rows that there are at least, where only a run
-    knows how many. alone: there is one such product, of which threads take tiles.
+    where it is read in place; 0: it is packed. copyable: its panels may be copied instead. far: the
+    right operand is too large to be in a cache near the core when the product starts. least: rows
+    that there are at least, where only a run knows how many. alone: there is one such product, of
+    which threads take tiles.
     """
 
     rows: int | None
@@ -88,6 +105,7 @@ class Problem:
     row_stride: int | None = None
     column_multiple: int | None = None
     right_stride: int = 0
+    copyable: bool = False
     far: bool = False
     least: int = 1
     alone: bool = False
@@ -105,12 +123,15 @@ def choose_tile(machine: Machine, dtype: str, problem: Problem) -> Tile:
     """The tile of least estimated time.
 
     Rows at multiples of 4096 bytes fall into one set of the first cache, which holds as many of
-    them as it has ways; where strides are not known, each row needs an address register of its own.
+    them as it has ways, fewer where rows of a right operand in place fall anywhere; where strides
+    are not known, each row needs an address register of its own.
     """
     lanes = machine.lanes(dtype)
     most = 28
     if problem.row_stride is not None and problem.row_stride % 4096 == 0:
         most = max(1, machine.l1d // 4096)
+        if problem.right_stride:
+            most = max(1, most * 3 // 4)
     if problem.row_stride is None:
         most = min(most, 8)
     best: tuple[float, Tile] | None = None
@@ -212,28 +233,56 @@ def fits(machine: Machine, rows: int, vectors: int, masked: bool) -> bool:
 
 def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
     """Estimated cycles per row of the product, tails and padding included."""
+    cost = _cost(machine, tile, problem, copied=False)
+    return min(cost, _cost(machine, tile, problem, copied=True)) if problem.copyable else cost
+
+
+def copies(machine: Machine, tile: Tile, problem: Problem) -> bool:
+    """True where the panels of a right operand that could be read in place are better copied: rows
+    far apart fall into few sets of the caches, which lose them until the next tile."""
+    if not problem.copyable:
+        return False
+    costs = [_cost(machine, tile, problem, copied) for copied in (False, True)]
+    return costs[1] < costs[0]
+
+
+def _cost(machine: Machine, tile: Tile, problem: Problem, copied: bool) -> float:
     depth = problem.depth or 256
     columns = problem.columns or 16 * tile.columns
     panels: float = -(-columns // tile.columns)
     panel_bytes = depth * tile.vectors * VECTOR_BYTES
-    stream = next(
-        (rate for share, size, rate in _levels(machine) if panel_bytes <= share * size), FAR
-    )
+    in_place = problem.copyable and not copied
+    stream = _stream(machine, panel_bytes)
+    source = _stream(machine, depth * columns * VECTOR_BYTES // tile.lanes)
+    again = _refetched(machine, tile, problem, depth) if in_place else 0.0
+    walks = problem.right_stride * min(depth, PAGES + 1) > PAGES * 4096
+    once = 0.0
+    if copied:
+        copying = COPIED + COPIED_VECTOR * tile.vectors + (COPIED_PAGE if walks else 0.0)
+        once = depth * (copying + max(_visit(tile, problem), tile.vectors * VECTOR_BYTES / source))
+    # Pages that are visited again and again for tiles of many rows do not show.
+    walking = PAGE if walks and not problem.copyable else 0.0
 
-    walks = PAGE if problem.right_stride * min(depth, PAGES + 1) > PAGES * 4096 else 0.0
+    def step(rows: int) -> float:
+        return step_cycles(rows, tile.vectors, stream) + walking
 
     def group(rows: int) -> float:
         overhead = TILE_OVERHEAD + rows * tile.vectors * 1.5
-        return (step_cycles(rows, tile.vectors, stream) + walks) * depth + overhead
+        return (step(rows) + again) * depth + overhead
 
-    def arrival(rows: int) -> float:
-        """What it takes longer that the first tile waits for the panel."""
+    def first(rows: int, all_rows: int) -> float:
+        """What the first tile takes longer, or less long, than others."""
+        if in_place:
+            slow = step_cycles(rows, tile.vectors, min(stream, source))
+            slow = max(slow + (PAGE if walks else 0.0), _visit(tile, problem))
+            return (slow - step(rows) - again) * depth
+        if not problem.far or copied or all_rows in NO_LONGER:
+            return 0.0
         slow = step_cycles(rows, tile.vectors, min(stream, FIRST))
         return (slow - step_cycles(rows, tile.vectors, stream)) * depth
 
     def each(count: int, sizes: tuple[tuple[int, str], ...]) -> float:
-        waits = problem.far and count not in NO_LONGER
-        cycles, left = arrival(min(count, tile.rows)) if waits else 0.0, count
+        cycles, left = once + first(min(count, tile.rows), count), count
         for rows, tail in sizes:
             tiles = whole_tiles(rows, left) if tail == "even" else left // rows
             cycles += tiles * group(rows)
@@ -255,12 +304,33 @@ def tile_cost(machine: Machine, tile: Tile, problem: Problem) -> float:
     return panels * sum(each(n, sizes) for n in counts) / len(counts)
 
 
+def _stream(machine: Machine, size: int) -> float:
+    """Bytes per cycle of so many that are read again and again."""
+    levels = ((0.5, machine.l1d, 128.0), (0.75, machine.l2, NEAR))
+    near = (rate for share, room, rate in levels if size <= share * room)
+    return next(near, float(machine.l3_rate))
+
+
+def _visit(tile: Tile, problem: Problem) -> float:
+    """Cycles for a row of a panel that comes from memory, where other columns are in between."""
+    if not problem.far:
+        return 0.0
+    size = tile.vectors * VECTOR_BYTES
+    return VISIT + (size if size % PAIR == 0 else size // PAIR * PAIR + 2 * PAIR) / FIRST
+
+
+def _refetched(machine: Machine, tile: Tile, problem: Problem, depth: int) -> float:
+    """Cycles more per step of tiles after the first: of a panel whose rows are `right_stride` bytes
+    apart, the second cache keeps as many as its sets for them have room for."""
+    apart = gcd(problem.right_stride, max(1, machine.l2 // WAYS))
+    row = tile.vectors * VECTOR_BYTES
+    share = IN_PLACE if problem.right_stride >= 4096 else 1.0
+    room, kept = machine.l2 / row, min(machine.l2 / apart, share * machine.l2 / row)
+    lost = min(1.0, room / depth) - min(1.0, kept / depth)
+    return lost * tile.vectors * (REFETCHED_FAR if problem.far else REFETCHED)
+
+
 def _idle(parts: int) -> float:
     """The time that threads wait for the last of so many equal parts, over that of their work."""
     waits = [threads * -(-parts // threads) / parts - 1 for threads in THREADS]
     return sum(waits) / len(waits)
-
-
-def _levels(machine: Machine) -> tuple[tuple[float, int, float], ...]:
-    """(share that a panel may fill, bytes, bytes per cycle) of the caches near the core."""
-    return ((0.5, machine.l1d, 128.0), (0.75, machine.l2, NEAR))
