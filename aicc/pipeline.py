@@ -31,6 +31,7 @@ from aicc.plan import Plan
 from aicc.planned import Planned
 from aicc.target import Target
 from aicc.tensor_ir.ir import Kernel
+from aicc.zeros import FindZeros
 
 
 def passes(
@@ -63,6 +64,7 @@ def passes(
         # What is joined is computed in its place: before fusion, which would join by kernels.
         Join(cost.describer, cost, Fuse(cost), target.l3 // 2),
         Fuse(cost),  # groups of nodes become kernels; from here on a Module
+        FindZeros(target),  # what comes out of a ReLU: products with it may leave out terms
         Schedule(target, many),  # loops become tiles, vectors, threads
         Reorder(),  # the order of calls that needs the least memory
         Plan(memory_budget),  # buffers get their places, calls become steps: a Program

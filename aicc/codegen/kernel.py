@@ -26,7 +26,7 @@ from aicc.symbolic import Size, Sym, from_atom, maximum, minimum, opaques, produ
 from aicc.target import Target
 from aicc.tensor_ir.dependence import used_across
 from aicc.tensor_ir.ir import Buffer, Check, Expr, For, If, Kernel, Reduce, Stmt, Store, While
-from aicc.tensor_ir.walk import walk_stmts
+from aicc.tensor_ir.walk import walk_stmts, word_of
 from aicc.tensor_ir.work import SHARED_CYCLES, loop_cycles
 
 STACK_LIMIT = 1 << 19
@@ -271,6 +271,8 @@ class KernelFunction(BlockCopies):
             self._parallel(s)
         elif s.kind == "vector":
             self._vector(s)
+        elif s.kind == "bits":
+            self._bits(s)
         elif self.is_unrolled(s):
             self._copies(s)
         elif not self.copies_block(s):
@@ -359,6 +361,41 @@ class KernelFunction(BlockCopies):
         wraps = "nsw" if var.lo is None or var.lo < 0 else "nuw nsw"
         self.fn.emit(f"%{n}.next = add {wraps} i64 %{n}.i, 1")
         again = self.fn.value(f"icmp slt i64 %{n}.next, {hi}")
+        self.fn.emit(f"br i1 {again}, label %{n}.body, label %{n}.end")
+        self.fn.label(f"{n}.end")
+
+    def _bits(self, s: For) -> None:
+        """Goes from each bit of a word that is set to the next one."""
+        source, branch = word_of(s), s.body[0]
+        assert source is not None and isinstance(branch, If)
+        word = self._condition(source)
+        t = self.type_of(word)
+        n = self.fn.fresh("bits")
+        before = self.fn.block
+        some = self.fn.value(f"icmp ne {t} {word.text}, 0")
+        self.fn.emit(f"br i1 {some}, label %{n}.body, label %{n}.end")
+        ahead = self.fn.head()
+        self.fn.label(f"{n}.body")
+        self.fn.emit(f"%{n}.rest = phi {t} [ {word.text}, %{before} ], [ %{n}.next, %{n}.latch ]")
+        place = self.fn.call(t, f"llvm.cttz.{t}", [(t, f"%{n}.rest"), ("i1", "true")])
+        if t == "i64":
+            self.fn.emit(f"%{n}.i = add nuw nsw i64 {place}, 0")
+        else:
+            self.fn.emit(f"%{n}.i = zext {t} {place} to i64")
+        # The variable skips values: no step is added to anything from turn to turn.
+        turns = Turns(n, before, "0", ahead, self.fn.head(), [], inner=False)
+        self.enter_loop(s.var, turns)
+        self.scopes.append({})
+        self.known.enter()
+        self.statements(branch.then)
+        self.known.leave()
+        self.scopes.pop()
+        self.leave_loop(s.var)
+        self.fn.emit(f"br label %{n}.latch")
+        self.fn.label(f"{n}.latch")
+        less = self.fn.value(f"add {t} %{n}.rest, -1")
+        self.fn.emit(f"%{n}.next = and {t} %{n}.rest, {less}")
+        again = self.fn.value(f"icmp ne {t} %{n}.next, 0")
         self.fn.emit(f"br i1 {again}, label %{n}.body, label %{n}.end")
         self.fn.label(f"{n}.end")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from aicc.codegen.addressing import Value
 from aicc.codegen.llvm_types import llvm_type, suffix
 from aicc.codegen.streams import Streams
-from aicc.dtypes import is_float, is_signed
+from aicc.dtypes import is_float, is_signed, nbytes
+from aicc.symbolic import from_atom
 from aicc.tensor_ir.builder import identity
-from aicc.tensor_ir.ir import Op, Reduce
+from aicc.tensor_ir.ir import Expr, Index, Op, Reduce, call, cast, const
 
 
 class Reductions(Streams):
@@ -22,8 +23,11 @@ class Reductions(Streams):
         product_ = s.value if isinstance(s.value, Op) and s.value.name == "mul" else None
         sum_ = s.op == "add" and product_ is not None and is_float(buffer.dtype) and not across
         terms = product_.args if sum_ and product_ is not None else (s.value,)
-        values = [self.expression(x) for x in terms]
-        if across:
+        asked = self._asked(s) if across else None
+        values = [] if asked is not None else [self.expression(x) for x in terms]
+        if asked is not None:
+            values = [self._answers(self.expression(asked), buffer.dtype)]
+        elif across:
             values = [self._across(s.op, self.broadcast(values[0], self.lanes))]
         # Lanes of a register that take no part keep what they have: nobody else sees it.
         own = buffer.scope == "register" and self.all_lanes(buffer, offset)
@@ -43,6 +47,27 @@ class Reductions(Streams):
             new = self.fn.value(f"select {flag} {took}, {t} {new}, {t} {args[-1].text}")
         self.store(buffer, s.indices, Value(new, buffer.dtype, lanes))
         self.mask = outer
+
+    def _asked(self, s: Reduce) -> Expr | None:
+        """What is asked in each lane where lanes add up to the word of the answers."""
+        e = s.value
+        if s.op != "add" or not isinstance(e, Op) or e.name != "select" or self.mask is not None:
+            return None
+        assert self.vector is not None
+        lane = cast(Index(from_atom(self.vector)), e.dtype)
+        if e.dtype not in ("u32", "u64") or self.lanes > 8 * nbytes(e.dtype):
+            return None
+        bit = call("shl", const(1, e.dtype), lane)
+        return e.args[0] if e.args[1:] == (bit, const(0, e.dtype)) else None
+
+    def _answers(self, flags: Value, dtype: str) -> Value:
+        """The word of a bool for each lane."""
+        flags = self.broadcast(flags, self.lanes)
+        bits, word = f"i{flags.lanes}", llvm_type(dtype)
+        text = self.fn.value(f"bitcast {llvm_type('bool', flags.lanes)} {flags.text} to {bits}")
+        if bits != word:
+            text = self.fn.value(f"zext {bits} {text} to {word}")
+        return Value(text, dtype)
 
     def _across(self, op: str, v: Value) -> Value:
         """The reduction of a vector's lanes; lanes outside the mask do not take part."""

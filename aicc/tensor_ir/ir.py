@@ -2,10 +2,11 @@
 
     kernel ::= "kernel @" name "(" sizes ")" buffers body
     buffer ::= scope name ":" dtype "[" sizes "]" ("pack" layout)? ("pitch" "[" sizes "]")?
+               "sparse"?
     scope  ::= "in" | "out" | "const"            parameters, in memory owned by the caller
              | "stack" | "register"              per thread; "register": in vector registers
              | "temp"                            whole intermediate tensors of an unscheduled kernel
-    stmt   ::= kind var "in" lo ".." hi ":" stmts       kind: for | parallel | vector | unroll
+    stmt   ::= kind var "in" lo ".." hi ":" stmts       for | parallel | vector | unroll | bits
              | name "[" sizes "]" "=" expr              store
              | name "[" sizes "]" op "=" expr           reduce with + * max min and or
              | "if" expr ":" stmts ("else:" stmts)?  |  "while" expr ":" stmts
@@ -19,6 +20,8 @@ Invariants, held by `verify`:
 - Only `in` and `out` buffers have a pitch: they are parts of larger arrays, whose other elements
   the kernel neither reads nor writes. A pitch has a stride for each axis, none of them negative,
   and no two elements in one place.
+- Only an `in` buffer is sparse: many of its elements are expected to be zero, and what they are
+  multiplied with is finite. That is advice to schedules and changes nothing of what is computed.
 - A loop variable hides no size and no variable of a loop around; it is used only inside its loop,
   always with the same range, and its range covers the loop's.
 - `parallel` loops have only `for` and `parallel` loops around them: of loops inside each other the
@@ -28,6 +31,9 @@ Invariants, held by `verify`:
   iteration begins. Of parallel loops inside each other that is the innermost one around a use; but
   for a stack buffer that a loop around uses outside of parallel loops inside it, or that one of
   those reads before it stores to it: an iteration of the loop around has that.
+- A `bits` loop has the form `bits k in 0..n: if C: stmts`, where n is a number and C says that bit
+  k of a word of at least n bits is set (`walk.word_of`); the statements do not change the word. It
+  goes from each bit that is set to the next one.
 - A load or store has as many indices as its buffer has dimensions, and none that is known to lie
   outside the shape whenever the kernel runs. (Whether a *conditional* access is inside depends on
   its condition; the interpreter finds those that are not.) `in` and `const` buffers are not
@@ -241,7 +247,7 @@ def select(cond: Expr, a: ExprLike, b: ExprLike) -> Expr:
 
 # --- statements ---------------------------------------------------------------------------------
 
-KINDS = ("for", "parallel", "vector", "unroll")
+KINDS = ("for", "parallel", "vector", "unroll", "bits")
 REDUCTIONS = ("add", "mul", "max", "min", "and", "or")
 
 
@@ -324,7 +330,8 @@ class Buffer:
     """A row-major array: dense, or a part of a larger one.
 
     pack: the layout of a constant, see `schedule.pack`. pitch: of a part, the elements from one
-    index to the next along each axis; () where the array is dense. See `with_pitch`.
+    index to the next along each axis; () where the array is dense. See `with_pitch`. sparse: many
+    elements of an operand are expected to be zero.
     """
 
     name: str
@@ -333,6 +340,7 @@ class Buffer:
     scope: str
     pack: str = ""
     pitch: tuple[Size, ...] = ()
+    sparse: bool = False
 
     def strides(self) -> tuple[Size, ...]:
         """Elements from one index to the next along each axis."""

@@ -98,8 +98,9 @@ class KernelReader:
         if r.accept("pitch"):
             r.expect("=")
             pitch = r.sizes(self._scope.get)
+        sparse = r.accept("sparse")
         r.newline()
-        self._buffers[name] = Buffer(name, dtype, shape, scope, pack, pitch)
+        self._buffers[name] = Buffer(name, dtype, shape, scope, pack, pitch, bool(sparse))
 
     def _dtype(self, t: Token) -> str:
         if t.text not in _DTYPES:

@@ -165,7 +165,8 @@ def print_buffer(b: Buffer) -> str:
     """The buffer's declaration on one line."""
     pack = f" pack={json.dumps(b.pack, ensure_ascii=False)}" if b.pack else ""
     pitch = f" pitch={_indices(b.pitch)}" if b.pitch else ""
-    return f"{b.scope} {print_name(b.name)}: {b.dtype}{_indices(b.shape)}{pack}{pitch}"
+    sparse = " sparse" if b.sparse else ""
+    return f"{b.scope} {print_name(b.name)}: {b.dtype}{_indices(b.shape)}{pack}{pitch}{sparse}"
 
 
 def print_size_param(s: Sym) -> str:

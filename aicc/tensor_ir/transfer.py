@@ -135,7 +135,7 @@ class _Writer:
 
     def buffer(self, b: Buffer) -> int:
         sizes = self.all(self.size, b.shape), self.all(self.size, b.pitch)
-        return self._row(["buffer", b.name, b.dtype, b.scope, b.pack, *sizes])
+        return self._row(["buffer", b.name, b.dtype, b.scope, b.pack, *sizes, b.sparse])
 
 
 def from_bytes(data: bytes) -> Kernel:
@@ -172,8 +172,8 @@ def from_bytes(data: bytes) -> Kernel:
         "if": lambda cond, then, orelse: If(made[cond], some(then), some(orelse)),
         "while": lambda cond, *body: While(made[cond], some(body)),
         "check": lambda cond, message: Check(made[cond], message),
-        "buffer": lambda name, dtype, scope, pack, shape, pitch: Buffer(
-            name, dtype, some(shape), scope, pack, some(pitch)
+        "buffer": lambda name, dtype, scope, pack, shape, pitch, sparse: Buffer(
+            name, dtype, some(shape), scope, pack, some(pitch), sparse
         ),
         "kernel": lambda name, sizes, buffers, body: Kernel(
             name, some(sizes), some(buffers), some(body)

@@ -30,6 +30,7 @@ from aicc.tensor_ir.ir import (
 from aicc.tensor_ir.scalar import COMPARISONS, OPS, result_type
 from aicc.tensor_ir.strides import normal_pitch
 from aicc.tensor_ir.text import print_buffer, print_expr, print_kernel
+from aicc.tensor_ir.walk import loads_of, walk_stmts, word_of
 
 _BOOL = ("bool",)
 _ANY = (*NUMERIC, "bool")
@@ -41,6 +42,10 @@ _OPERANDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("and", "or", "xor", "not"), _BOOL),
     **dict.fromkeys(("max", "min", *COMPARISONS, "select"), _ANY),
 }
+
+
+def _written(body: tuple[Stmt, ...]) -> set[str]:
+    return {s.buffer for s in walk_stmts(body) if isinstance(s, Store | Reduce)}
 
 
 def verify(kernel: Kernel) -> None:
@@ -86,6 +91,8 @@ class _Verifier:
             self._fail(f"{text}: no scope is called {b.scope!r}")
         if b.dtype not in _ANY:
             self._fail(f"{text}: no element type is called {b.dtype!r}")
+        if b.sparse and b.scope != "in":
+            self._fail(f"{text}: only an operand is sparse")
         if b.pack and b.scope != "const":
             self._fail(f"{text}: only a constant is packed")
         for d in b.shape:
@@ -149,6 +156,12 @@ class _Verifier:
             self._fail("a parallel loop inside a loop that is not serial")
         if s.kind == "vector" and not isinstance(s.extent, int):
             self._fail(f"the vector loop has the extent {s.extent}, which is no constant")
+        if s.kind == "bits":
+            word = word_of(s)
+            if word is None:
+                self._fail(f"the loop over {s.var} is not over the bits of a word")
+            if {x.buffer for x in loads_of(word)} & _written(s.body):
+                self._fail(f"the loop over {s.var} changes the word whose bits it goes through")
         self._size(s.lo, sure)
         self._size(s.hi, sure)
         if s.var.name in self._names:

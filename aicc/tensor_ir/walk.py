@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from aicc.symbolic import Size, Sym, map_opaque, opaques, substitute
+from aicc.dtypes import nbytes
+from aicc.symbolic import Size, Sym, from_atom, map_opaque, opaques, substitute
 from aicc.tensor_ir.ir import (
     Check,
     Const,
@@ -25,6 +26,8 @@ from aicc.tensor_ir.ir import (
     Store,
     While,
     as_index,
+    call,
+    cast,
 )
 
 T = TypeVar("T")
@@ -242,3 +245,26 @@ def remembered(x: Any, name: str, compute: Callable[[Any], T]) -> T:
         found = compute(x)
         object.__setattr__(x, name, found)
     return found
+
+
+def bit_of(word: Expr, place: Size) -> Expr:
+    """Whether a bit of an unsigned integer is set."""
+    shifted = call("shr", word, cast(Index(place), word.dtype))
+    return call("ne", call("bitand", shifted, 1), 0)
+
+
+def word_of(loop: For) -> Expr | None:
+    """The word whose set bits a `bits` loop goes through; None where it has not that form."""
+    branch = loop.body[0] if len(loop.body) == 1 else None
+    if not isinstance(branch, If) or branch.orelse or loop.lo != 0 or not isinstance(loop.hi, int):
+        return None
+    word: Expr = branch.cond
+    for name in ("ne", "bitand", "shr"):
+        if not isinstance(word, Op) or word.name != name:
+            return None
+        word = word.args[0]
+    if word.dtype not in ("u32", "u64") or loop.hi > 8 * nbytes(word.dtype):
+        return None
+    if loop.var in word.size_symbols() or branch.cond != bit_of(word, from_atom(loop.var)):
+        return None
+    return word

@@ -29,6 +29,7 @@ from aicc.tensor_ir.recipes.recurrence import (
 from aicc.tensor_ir.recipes.resampled import has_resampled, resampled
 from aicc.tensor_ir.recipes.rows import dots, rows
 from aicc.tensor_ir.recipes.sharing import share_inside
+from aicc.tensor_ir.recipes.skipping import with_skipping
 from aicc.tensor_ir.recipes.staged import has_staged, staged
 from aicc.tensor_ir.recipes.window import window
 from aicc.tensor_ir.schedule import Step
@@ -61,7 +62,7 @@ def scheduled(kernel: Kernel, machine: Machine) -> tuple[Kernel, tuple[Step, ...
             log.debug("%s: no schedule by %s: %s", kernel.name, recipe.__name__, error)
             continue
         share_inside(plan)
-        return plan.kernel, tuple(plan.steps)
+        return with_skipping(kernel, plan)
     log.debug("%s: left as it is", kernel.name)
     return kernel, ()
 

@@ -68,7 +68,7 @@ MAX_REDUCTIONS = 16
 def contraction(plan: Plan, buffer: str) -> None:
     """Schedules a kernel whose one reduction is the stage of `buffer`, a sum of products."""
     buffer, out = with_epilogue(plan, buffer)
-    _flatten_rows(plan, buffer, out)
+    flatten_rows(plan, buffer, out)
     flatten_inputs(plan)
     split_depth(plan, buffer)
     order_depth(plan, buffer)
@@ -94,7 +94,7 @@ def contraction(plan: Plan, buffer: str) -> None:
         Tiling(plan, buffer, out, found, tile, copy, long, even=False).run()
 
 
-def _flatten_rows(plan: Plan, buffer: str, out: str) -> None:
+def flatten_rows(plan: Plan, buffer: str, out: str) -> None:
     """Joins row axes that address the left operand evenly, or column axes that address the right
     one so: pixels of a 1x1 convolution."""
     axis = 0
