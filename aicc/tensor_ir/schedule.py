@@ -199,7 +199,7 @@ class Split(Step):
             raise self.fail(kernel, f"the tail is one of {', '.join(TAILS)}")
         if f.lo != 0 or k < 1:
             raise self.fail(kernel, "the loop starts at 0 and the factor is positive")
-        if f.kind in ("vector", "unroll"):
+        if f.kind in ("vector", "unroll", "bits"):
             raise self.fail(kernel, f"the kind of the loop is {f.kind} already")
         require_steady(self, kernel, f, (n,))
         taken = unused_names(kernel)

@@ -27,8 +27,9 @@ from aicc.tensor_ir.walk import map_body, map_exprs
 
 LANES = 16
 """Counts side by side."""
-SAMPLES = 64
-"""Rows along each axis that are looked at, at most: evenly spread ones of more."""
+SAMPLES = (64, 12)
+"""Rows that are looked at, at most, evenly spread: along the only axis of rows, along each of
+several."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ class Choose(Step):
     """S  ->  n = how many of the elements looked at in x are not zero;
     if 100*n <= percent*(how many are looked at): { S by the steps `few` } else: { by `many` }
 
-    Both are schedules in their text form. Of the rows of x along each axis but the last, at most
-    64 are looked at: what is chosen depends on x alone, so that results are the same for any number
-    of threads.
+    Both are schedules in their text form. Of many rows of x, some are looked at. What is chosen
+    depends on x alone, so that results are the same for any number of threads.
     Precondition: x is an operand of numbers with a constant last dimension, a multiple of 16, no
     stage of the kernel is scheduled yet, and both schedules leave the parameters in one layout.
     """
@@ -105,8 +105,9 @@ def _count(kernel: Kernel, x: Buffer) -> tuple[Kernel, Load, tuple[Stmt, ...], S
     lane, at = fresh_variable("count.i", 0, LANES, taken)
     index: list[Size] = []
     loops: list[For] = []
+    most = SAMPLES[len(x.shape) > 2]
     for n, extent in enumerate(x.shape[:-1]):
-        rows = minimum(extent, SAMPLES)
+        rows = minimum(extent, most)
         var, place = fresh_variable(f"count.{n}", 0, rows, taken)
         index.append(place if rows == extent else place * extent // rows)
         loops.append(For(var, 0, rows, "for", ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from aicc.symbolic import Size, Sym, from_atom, substitute, symbols
+from aicc.symbolic import Size, Sym, from_atom, substitute, symbols, value_range
 from aicc.tensor_ir.analysis import upper_bounds
 from aicc.tensor_ir.ir import (
     Buffer,
@@ -74,7 +74,8 @@ class SkipTerms(Step):
         sums = [s for s in walk_stmts(k.body) if isinstance(s, Reduce)]
         if len(sums) != 1 or any(k.var in symbols(i) for i in sums[0].indices):
             raise self.fail(kernel, f"what is in {self.loop} adds up to several elements")
-        bounds = [s for s in upper_bounds(m.hi) if isinstance(s, int)]
+        most = (*upper_bounds(m.hi), value_range(m.hi)[1])
+        bounds = [s for s in most if isinstance(s, int)]
         if m.lo != 0 or not bounds:
             raise self.fail(kernel, f"the number of iterations of {self.rows} has no bound")
         dtype = "u32" if k.hi <= WORD // 2 else "u64"

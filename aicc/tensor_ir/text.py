@@ -4,6 +4,7 @@
       in x: f32[n, 56, 64]                            buffers: scope name: dtype[shape]
       const w: f32[4, 64, 16] pack="n/16 k n%16"
       out y: f32[n, 56, 64] pitch=[7168, 128, 1]      a part of a larger array: its strides
+      in z: f32[n, 64] sparse                         many elements are expected to be zero
       register acc: f32[6, 64]
       parallel i.o in 0..n//6:                        kind variable in lo..hi, hi exclusive
         vector j.i in 0..16: acc[0, j.i] = 0.0

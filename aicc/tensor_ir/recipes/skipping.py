@@ -1,9 +1,9 @@
 """Products of an operand with many zeros: the terms with a zero are left out.
 
-    for rows, 32 at a time: for panel of 128 columns:
-        acc[32, 128] = 0
+    for rows, 32 at a time: for panel of 16 vectors of columns:
+        acc[32 rows, panel] = 0
         for k, 32 at a time: for row: for each k where A[row, k] != 0:
-            acc[row] += A[row, k] * B[k, columns]
+            acc[row] += A[row, k] * B[k, panel]
 
 What is left of B for 32 terms stays in the first cache for all rows; one row of sums is in
 registers. A term takes one load for each multiply-add, so that nothing is gained where most of A is
@@ -42,6 +42,9 @@ ROWS = 32
 VECTORS = (16, 8)
 """Vectors of sums in registers: half of the registers at most, and enough that no multiply-add
 waits for another one."""
+FEW_ROWS = 8
+"""Rows of which fewer gain nothing: what they read of the right operand is the limit, and that is
+nearly all of it."""
 TERMS = 32
 """Terms whose right operands are in the first cache together."""
 
@@ -100,6 +103,9 @@ def skipping(plan: Plan, buffer: str, packs: Sequence[Pack]) -> None:
         raise ScheduleError(f"{buffer} is no product of a sparse operand\n{plan.kernel}")
     others = [e for n, (_, e) in enumerate(stage.axes) if n not in (found.row, found.column)]
     others += [e for _, e in stage.reduce[:-1]]
+    rows = stage.axes[found.row][1]
+    if isinstance(rows, int) and rows < FEW_ROWS:
+        raise ScheduleError(f"{buffer} has too few rows\n{plan.kernel}")
     depth, columns = stage.reduce[-1][1], stage.axes[found.column][1]
     lanes = plan.target.lanes(found.left.dtype)
     if any(e != 1 for e in others) or plan.kernel.buffer(found.right.buffer).scope != "const":
