@@ -82,6 +82,9 @@ HANDED = 0.1
 """The share of the time for handing results from kernel to kernel that arithmetic does not hide."""
 MOST_TERMS = 2048
 """Of an expression: values that are read several times, of values that are, double it each time."""
+FAR = 1.3
+"""How many times as long as over contiguous data a product over data takes whose elements lie as
+far apart as only a run knows: copies in that order are made again for each panel of columns."""
 REREAD = 1.5
 """How often the elements of a stage are read where it is computed only once, at least."""
 
@@ -117,6 +120,8 @@ def estimate(kernel: Kernel, machine: Machine, cold: bool = False) -> float:
     kernel = _inlined(kernel, keeps, resamples)
     lanes = machine.lanes("f32")
     products = {s.buffer: product_cycles(kernel, s, machine) for s in stages(kernel) if s.op}
+    if any(_far_apart(kernel, s, lanes) for s in stages(kernel)):
+        products = {b: c and FAR * c for b, c in products.items()}
     each = [_cycles(kernel, s, 1.0, products) / lanes for s in kernel.body]
     if not keeps and not resamples:
         each = [t + _idle_turns(s) / lanes for t, s in zip(each, kernel.body)]
@@ -195,6 +200,18 @@ def _kept(kernel: Kernel, stage: Stage) -> bool:
             places = {x for x in walk_expr(value) if isinstance(x, Load)}
             reads += loops * sum(x.buffer == stage.buffer for x in places)
     return reads > REREAD * _count(tuple(e for _, e in stage.axes))
+
+
+def _far_apart(kernel: Kernel, stage: Stage, lanes: int) -> bool:
+    """True for a local copy of which a vector or more of elements along its last axis lie as far
+    apart where they are read as only a run knows."""
+    if stage.op is not None or kernel.buffer(stage.buffer).scope != "temp":
+        return False
+    v, extent = stage.axes[-1]
+    if v is None or nominal(extent) < lanes:
+        return False
+    loads = (x for x in walk_expr(stage.value) if isinstance(x, Load))
+    return any(isinstance(stride_in(kernel, x, v), Dim) for x in loads)
 
 
 def _stores(s: Stmt, times: int) -> Iterator[tuple[int, Expr]]:
