@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from aicc.symbolic import Size, mul, product
 from aicc.tensor_ir.ir import Buffer, Expr, If, Kernel, Load, Reduce, Stmt, Store
 from aicc.tensor_ir.walk import loads_of, map_body, map_expr, map_exprs, walk_stmts
 
@@ -44,8 +45,12 @@ def choice_of(kernel: Kernel) -> Choice | None:
 
 def choose_between(cond: Expr, then: Kernel, orelse: Kernel) -> Kernel:
     """The kernel that chooses between two, whose operands and results of the same name are the
-    same. What else of the second one has a name of the first one gets a new one; its constants
-    follow those of the first."""
+    same, but for their shapes: those of different shapes get one axis. What else of the second one
+    has a name of the first one gets a new one; its constants follow those of the first."""
+    shapes = {b.name: b.shape for b in then.params if b.scope in ("in", "out")}
+    other_shapes = {b.name: b.shape for b in orelse.params if b.name in shapes}
+    differ = {name for name, shape in other_shapes.items() if shapes[name] != shape}
+    then, orelse = _flat(then, differ), _flat(orelse, differ)
     mine = {b.name: b for b in then.buffers}
     taken = {*mine, *(b.name for b in orelse.buffers)}
     names: dict[str, str] = {}
@@ -85,6 +90,36 @@ def renamed(kernel: Kernel, names: dict[str, str]) -> Kernel:
     body = map_body(map_exprs(kernel.body, load), target)
     buffers = tuple(replace(b, name=names.get(b.name, b.name)) for b in kernel.buffers)
     return replace(kernel, buffers=buffers, body=body)
+
+
+def _flat(kernel: Kernel, names: Collection[str]) -> Kernel:
+    """The kernel with one axis for some dense parameters."""
+    if not names:
+        return kernel
+
+    def at(name: str, indices: tuple[Size, ...]) -> tuple[Size, ...]:
+        total: Size = 0
+        for i, stride in zip(indices, kernel.buffer(name).strides(), strict=True):
+            total = total + mul(i, stride)
+        return (total,)
+
+    def load(e: Expr) -> Expr | None:
+        if not isinstance(e, Load) or e.buffer not in names:
+            return None
+        inner = map_expr(e, lambda x: None if x is e else load(x), lambda size: size)
+        assert isinstance(inner, Load)
+        return Load(e.buffer, at(e.buffer, inner.indices), e.dtype)
+
+    def target(s: Stmt) -> tuple[Stmt, ...]:
+        if isinstance(s, Store | Reduce) and s.buffer in names:
+            return (replace(s, indices=at(s.buffer, s.indices)),)
+        return (s,)
+
+    body = map_body(map_exprs(kernel.body, load), target)
+    buffers = (
+        replace(b, shape=(product(b.shape),)) if b.name in names else b for b in kernel.buffers
+    )
+    return replace(kernel, buffers=tuple(buffers), body=body)
 
 
 def _used(body: tuple[Stmt, ...]) -> set[str]:

@@ -192,15 +192,19 @@ def test_windows_with_gaps_against_onnxruntime(
 
 @pytest.mark.parametrize("gap", [1, 2])
 @pytest.mark.parametrize("residual", [False, True])
-def test_only_a_run_knows_which_images_are_large(residual, gap, monkeypatch):
+@pytest.mark.parametrize("single", [False, True])
+def test_only_a_run_knows_which_images_are_large(single, residual, gap, monkeypatch):
     """Small images are convolved directly: a kernel has both, and chooses by the sizes of a run."""
     ort = pytest.importorskip("onnxruntime")
     made = chain(11, (20, 20, 20), residual=residual, gaps=(gap, gap), free=True)
+    if single:
+        made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     direct = compiled(made, monkeypatch, 0)
     natives = [compiled(made, monkeypatch, 4, threads=t, together=True) for t in (1, 2)]
     session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     alike = []
     for shape in ((1, 1, 1), (3, 2, 3), (1, 5, 1), (2, 6, 5), (2, 11, 14), (3, 25, 24)):
+        shape = (1, *shape[1:]) if single else shape
         x = np.random.default_rng(6).standard_normal((shape[0], 20, *shape[1:])).astype(np.float32)
         (want,) = session.run(None, {"x": x})
         one, two = (m.run(None, {"x": x})[0] for m in natives)
