@@ -99,10 +99,6 @@ class Fuse:
                 if o and (o in graph.outputs or users.get(o, set()) - {g})
             ]
             lowered = in_place(lower_choice(graph, nodes, live, "k"), places)
-            pitched = any(b.pitch for b in lowered.kernel.params)
-            if pitched and choice_of(lowered.kernel) is not None:
-                # Schedules may give parts of larger arrays shapes that have no common form.
-                lowered = in_place(lower_group(graph, nodes, live, "k"), places)
             name = known.get(lowered.kernel)
             if name is None:
                 name = _name(nodes, kernels)

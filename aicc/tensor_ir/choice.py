@@ -45,11 +45,11 @@ def choice_of(kernel: Kernel) -> Choice | None:
 
 def choose_between(cond: Expr, then: Kernel, orelse: Kernel) -> Kernel:
     """The kernel that chooses between two, whose operands and results of the same name are the
-    same, but for their shapes: those of different shapes get one axis. What else of the second one
-    has a name of the first one gets a new one; its constants follow those of the first."""
-    shapes = {b.name: b.shape for b in then.params if b.scope in ("in", "out")}
-    other_shapes = {b.name: b.shape for b in orelse.params if b.name in shapes}
-    differ = {name for name, shape in other_shapes.items() if shapes[name] != shape}
+    same, but for their shapes: those of different shapes get a common one. What else of the second
+    one has a name of the first one gets a new one; its constants follow those of the first."""
+    forms = {b.name: (b.shape, b.pitch) for b in then.params if b.scope in ("in", "out")}
+    others = {b.name: (b.shape, b.pitch) for b in orelse.params if b.name in forms}
+    differ = {name for name, form in others.items() if forms[name] != form}
     then, orelse = _flat(then, differ), _flat(orelse, differ)
     mine = {b.name: b for b in then.buffers}
     taken = {*mine, *(b.name for b in orelse.buffers)}
@@ -93,15 +93,21 @@ def renamed(kernel: Kernel, names: dict[str, str]) -> Kernel:
 
 
 def _flat(kernel: Kernel, names: Collection[str]) -> Kernel:
-    """The kernel with one axis for some dense parameters."""
+    """The kernel with as few axes as can be for some parameters: one for what is walked evenly, so
+    that equal places have equal forms."""
     if not names:
         return kernel
+    runs = {b.name: _runs(b) for b in kernel.params if b.name in names}
 
     def at(name: str, indices: tuple[Size, ...]) -> tuple[Size, ...]:
-        total: Size = 0
-        for i, stride in zip(indices, kernel.buffer(name).strides(), strict=True):
-            total = total + mul(i, stride)
-        return (total,)
+        shape = kernel.buffer(name).shape
+        made: list[Size] = []
+        for run in runs[name]:
+            total: Size = 0
+            for axis in run:
+                total = mul(total, shape[axis]) + indices[axis]
+            made.append(total)
+        return tuple(made)
 
     def load(e: Expr) -> Expr | None:
         if not isinstance(e, Load) or e.buffer not in names:
@@ -115,11 +121,30 @@ def _flat(kernel: Kernel, names: Collection[str]) -> Kernel:
             return (replace(s, indices=at(s.buffer, s.indices)),)
         return (s,)
 
+    def flat(b: Buffer) -> Buffer:
+        if b.name not in names:
+            return b
+        shape = tuple(product([b.shape[axis] for axis in run]) for run in runs[b.name])
+        strides = [b.strides()[run[-1]] for run in runs[b.name]]
+        return replace(b, shape=shape, pitch=()).with_pitch(strides)
+
     body = map_body(map_exprs(kernel.body, load), target)
-    buffers = (
-        replace(b, shape=(product(b.shape),)) if b.name in names else b for b in kernel.buffers
-    )
-    return replace(kernel, buffers=tuple(buffers), body=body)
+    return replace(kernel, buffers=tuple(map(flat, kernel.buffers)), body=body)
+
+
+def _runs(b: Buffer) -> list[list[int]]:
+    """The axes that are walked as one (`even_runs`), outermost first; those of one element are in
+    none."""
+    found: list[list[int]] = []
+    strides = b.strides()
+    for axis, (extent, stride) in enumerate(zip(b.shape, strides, strict=True)):
+        if extent == 1:
+            continue
+        if found and strides[found[-1][-1]] == stride * extent:
+            found[-1].append(axis)
+        else:
+            found.append([axis])
+    return found
 
 
 def _used(body: tuple[Stmt, ...]) -> set[str]:

@@ -135,6 +135,18 @@ def test_the_same_bits_with_and_without(make: Model, sizes: Sizes) -> None:
     assert_agree(runtime(model).run(None, fed), found)
 
 
+@pytest.mark.parametrize("make", [dense, parted])
+def test_one_image_of_unknown_size(make: Model) -> None:
+    """Convolutions choose between two ways by the sizes of a run, and each writes in place."""
+    model = make(1, "s")
+    compiled, apart = aicc.compile(model, threads=1), without_joins(model)
+    for s in (2, 10, 97):
+        fed = feed(model, {"s": s})
+        found = compiled.run(None, fed)
+        assert same_bits(found, apart.run(None, fed))
+        assert_agree(runtime(model).run(None, fed), found)
+
+
 @pytest.mark.parametrize("make", MODELS)
 def test_every_level_means_the_same(make: Model) -> None:
     model = make("n", 4)

@@ -205,7 +205,7 @@ def _kept(kernel: Kernel, stage: Stage) -> bool:
 def _far_apart(kernel: Kernel, stage: Stage, lanes: int) -> bool:
     """True for a local copy of which a vector or more of elements along its last axis lie as far
     apart where they are read as only a run knows."""
-    if stage.op is not None or kernel.buffer(stage.buffer).scope != "temp":
+    if stage.op is not None or not stage.axes or kernel.buffer(stage.buffer).scope != "temp":
         return False
     v, extent = stage.axes[-1]
     if v is None or nominal(extent) < lanes:
