@@ -21,12 +21,13 @@ from aicc.graph_ir.passes.axes import (
     View,
     identity,
 )
+from aicc.graph_ir.passes.folds import adds_up
 from aicc.graph_ir.passes.maps import is_elementwise
 from aicc.graph_ir.passes.rewrite import Editor
 from aicc.graph_ir.passes.simplify_shapes import permutation
 from aicc.graph_ir.types import TensorType
 from aicc.ops import registry
-from aicc.symbolic import Size, product, proves_lt
+from aicc.symbolic import Size, proves_lt
 
 
 def is_pointwise(node: Node, weights: TensorType | None) -> bool:
@@ -180,7 +181,7 @@ def _may_be_first(node: Node, x: TensorType, y: TensorType) -> bool:
         return False
     if group == 1:
         # Windows over more zeros than data may become a product and a fold.
-        return filters <= FEW_FILTERS or proves_lt(product(x.shape[2:]), product(y.shape[2:]))
+        return filters <= FEW_FILTERS or adds_up(node, x, y)
     each = filters // group
     if channels != group:
         return each < WHOLE

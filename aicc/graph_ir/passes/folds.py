@@ -150,10 +150,10 @@ def form_of(node: Node, types: dict[str, TensorType]) -> Form | None:
     taps = tuple(int(k) for k in numbers[2 : 2 + count])
     if node.op == "ConvTranspose":
         return Form(taps, pads[:count], group, False)
-    if node.attr("filters_last", 0) or any(s != 1 for s in node.attr("strides", ())):
-        return None
     begins = tuple(k - 1 - p for k, p in zip(taps, pads))
-    if any(b < 0 for b in begins) or not _more(results, sizes):
+    if node.attr("filters_last", 0) or not adds_up(node, types[node.inputs[0]], y):
+        return None
+    if any(b < 0 for b in begins):
         return None
     return Form(taps, begins, group, True)
 
@@ -212,7 +212,11 @@ def seconds(cost: Cost, graph: Graph, node: Node, form: Form) -> tuple[float, bo
     return min(first, second) + fold, second * GAIN < first
 
 
-def _more(results: Sequence[Size], sizes: Sequence[Size]) -> bool:
-    """True where there are more results than elements."""
-    a, b = product(results), product(sizes)
-    return isinstance(a, int) and isinstance(b, int) and a > b
+def adds_up(node: Node, x: TensorType, y: TensorType) -> bool:
+    """Whether the windows of a Conv with channels first go over more zeros than data: no pixel is
+    left out, and there are known to be more results than pixels, in numbers that estimates take."""
+    steps = (*node.attr("strides", ()), *node.attr("dilations", ()))
+    results, pixels = product(y.shape[2:]), product(x.shape[2:])
+    if not isinstance(results, int) or not isinstance(pixels, int):
+        return False
+    return results > pixels and all(s == 1 for s in steps)

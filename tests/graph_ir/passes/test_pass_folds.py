@@ -7,8 +7,9 @@ import pytest
 from pass_builder import Build, applied, ops
 
 from aicc.decisions import collect
+from aicc.graph_ir.graph import Node
 from aicc.graph_ir.passes.decompose import Decompose
-from aicc.graph_ir.passes.folds import Folds, with_folds
+from aicc.graph_ir.passes.folds import Folds, adds_up, with_folds
 from aicc.graph_ir.passes.simplify import Simplify
 from aicc.graph_ir.types import TensorType
 from aicc.kernels import Coster
@@ -105,3 +106,20 @@ def test_half_precision_stays():
     graph = b.done(b("ConvTranspose", x, w, strides=(2, 2)))
     assert graph.types[graph.outputs[0]] == TensorType("f16", (1, 3, 8, 8))
     assert ops(Folds(dear)(graph)) == ["ConvTranspose"]
+
+
+@pytest.mark.parametrize(
+    "pixels, results, attrs, found",
+    [
+        ((8, 7), (13, 12), {}, True),
+        ((8, 7), (8, 7), {}, False),
+        ((8, 7), (13, 12), {"strides": (1, 2)}, False),
+        ((8, 7), (13, 12), {"dilations": (2, 1)}, False),
+        ((sym("h"), 7), (sym("h") + 5, 12), {}, False),
+    ],
+)
+def test_only_what_may_be_folded_is_estimated_so(pixels, results, attrs, found):
+    """Others keep the layout that their own kernels are fast in."""
+    node = Node("Conv", ("x", "w"), ("y",), tuple(sorted(attrs.items())))
+    x, y = (TensorType("f32", (1, 8, *p)) for p in (pixels, results))
+    assert adds_up(node, x, y) == found
