@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aicc.symbolic import Size, minimum, product
+from aicc.tensor_ir.choice import renamed
 from aicc.tensor_ir.ir import (
     PARAM_SCOPES,
     Buffer,
@@ -23,7 +24,6 @@ from aicc.tensor_ir.ir import (
 )
 from aicc.tensor_ir.schedule import Step, fresh_variable, schedule, unused_names
 from aicc.tensor_ir.schedule_compute_at import fresh_buffer
-from aicc.tensor_ir.walk import map_body, map_exprs
 
 LANES = 16
 """Counts side by side."""
@@ -62,7 +62,9 @@ class Choose(Step):
         many = schedule(kernel, parse_steps(self.many))
         if few.params != many.params:
             raise self.fail(kernel, "the two schedules ask for parameters in different layouts")
-        few = _renamed(few, {b.name for b in many.buffers if b.scope not in PARAM_SCOPES})
+        taken = {b.name for b in many.buffers if b.scope not in PARAM_SCOPES}
+        local = [b.name for b in few.buffers if b.scope not in PARAM_SCOPES and b.name in taken]
+        few = renamed(few, {name: fresh_buffer(few, f"{name}.few") for name in local})
         own = [b for b in few.buffers if b.scope not in PARAM_SCOPES]
         made = replace(many, buffers=(*many.buffers, *own))
         # Flattened inputs have other axes than those of the kernel that is given.
@@ -70,28 +72,6 @@ class Choose(Step):
         total = call("mul", cast(count, "i64"), 100)
         enough = call("le", total, Index(product([looked, self.percent])))
         return made.with_body((*nests, If(enough, few.body, many.body)))
-
-
-def _renamed(kernel: Kernel, taken: set[str]) -> Kernel:
-    """With other names for local buffers whose names are taken."""
-    names: dict[str, str] = {}
-    for b in kernel.buffers:
-        if b.scope not in PARAM_SCOPES and b.name in taken:
-            names[b.name] = fresh_buffer(kernel, f"{b.name}.few")
-    buffers = tuple(replace(b, name=names.get(b.name, b.name)) for b in kernel.buffers)
-
-    def load(e: object) -> Load | None:
-        if isinstance(e, Load) and e.buffer in names:
-            return replace(e, buffer=names[e.buffer])
-        return None
-
-    def store(s: Stmt) -> tuple[Stmt, ...]:
-        if isinstance(s, Store | Reduce) and s.buffer in names:
-            s = replace(s, buffer=names[s.buffer])
-        return (s,)
-
-    body = map_body(map_exprs(kernel.body, load), store)
-    return replace(kernel, buffers=buffers, body=body)
 
 
 def _count(kernel: Kernel, x: Buffer) -> tuple[Kernel, Load, tuple[Stmt, ...], Size]:
